@@ -1,0 +1,785 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type Domain, DomainXmlError, parseDomain } from '../src/instances/domain-xml.js';
+
+const ours = 'urn:md_server:domain_metadata';
+const uuid = '6695eb01-f6a4-8304-79aa-97f2502e193f';
+const nic =
+  "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='mds'/></interface>";
+
+/** A domain XML with each part replaced by what is given. */
+function xml({
+  attributes = "type='kvm'",
+  name = '<name>vm</name>',
+  uuidElement = `<uuid>${uuid}</uuid>`,
+  devices = `<devices>${nic}</devices>`,
+  more = '',
+} = {}): string {
+  return `<domain ${attributes}>${name}${uuidElement}${more}${devices}</domain>`;
+}
+
+const plain = {
+  name: 'vm',
+  uuid,
+  mac: '52:54:00:00:00:01',
+  metadata: {},
+  vcpus: undefined,
+  memoryKib: undefined,
+  architecture: undefined,
+};
+
+function metadataOf(metadata: string, attributes?: string): Domain['metadata'] {
+  const more = `<metadata>${metadata}</metadata>`;
+  return parseDomain(xml(attributes === undefined ? { more } : { more, attributes }), 'mds')
+    .metadata;
+}
+
+function refusal(body: Buffer | string, network = 'mds'): { code: string; message: string } {
+  try {
+    parseDomain(body, network);
+  } catch (error) {
+    assert.ok(error instanceof DomainXmlError, String(error));
+    assert.doesNotMatch(error.message, /[\n\r\0]/);
+    assert.ok(error.message.length <= 301);
+    return { code: error.code, message: error.message };
+  }
+  throw new assert.AssertionError({ message: `taken: ${String(body).slice(0, 200)}` });
+}
+
+function assertBad(body: Buffer | string, message: RegExp | string): void {
+  const refused = refusal(body);
+  assert.equal(refused.code, 'DOMAIN_XML');
+  if (typeof message === 'string') assert.equal(refused.message, message);
+  else assert.match(refused.message, message);
+}
+
+function fixture(name: string): Buffer {
+  return readFileSync(new URL(`../../test/fixtures/domains/${name}`, import.meta.url));
+}
+
+/** What `curl -d @file` makes of a file. */
+function asCurlSends(body: Buffer): Buffer {
+  return Buffer.from(body.toString().replace(/[\r\n\0]/g, ''));
+}
+
+// `virsh dumpxml` of libvirt 9.0's test driver.
+const recorded: readonly [file: string, network: string, domain: object][] = [
+  [
+    'test-driver.xml',
+    'default',
+    {
+      name: 'test',
+      uuid,
+      mac: 'aa:bb:cc:dd:ee:ff',
+      metadata: {},
+      vcpus: 2,
+      memoryKib: 8388608,
+      architecture: 'i686',
+    },
+  ],
+  [
+    'web.xml',
+    'mds',
+    {
+      name: 'web&server',
+      uuid: 'ec2f4d2a-3b1c-4e5f-8a9b-0c1d2e3f4a5b',
+      mac: '52:54:00:ab:cd:ef',
+      metadata: { userdata_prefix: 'web/base', role: 'front & back', empty: '' },
+      vcpus: 4,
+      memoryKib: 1953125,
+      architecture: 'x86_64',
+    },
+  ],
+  [
+    'running.xml',
+    'mds',
+    {
+      name: '0123',
+      uuid: '0123e456-7e89-11da-95fe-8d3b4a1b2c3d',
+      mac: '52:54:00:00:00:07',
+      metadata: { userdata_prefix: 'plain' },
+      vcpus: 1,
+      memoryKib: 524288,
+      architecture: 'aarch64',
+    },
+  ],
+  [
+    'default-namespace.xml',
+    'default',
+    {
+      name: 'default-namespace',
+      uuid: '11111111-2222-4333-8444-555555555555',
+      mac: '52:54:00:a5:5e:07',
+      metadata: { role: 'a', note: 'x < y & z' },
+      vcpus: 1,
+      memoryKib: 65536,
+      architecture: 'i686',
+    },
+  ],
+];
+
+for (const [file, network, domain] of recorded) {
+  test(`${file}, written by libvirt, is read whole`, () => {
+    assert.deepEqual(parseDomain(fixture(file), network), domain);
+  });
+  test(`${file} reads the same as curl -d sends it, with CRLF, a byte-order mark or a declaration`, () => {
+    const text = fixture(file).toString();
+    for (const body of [
+      asCurlSends(fixture(file)),
+      text.replaceAll('\n', '\r\n'),
+      `\ufeff${text}`,
+      Buffer.from(`\ufeff${text}`),
+      `<?xml version='1.0' encoding='UTF-8'?>\n<!-- edited by virsh --><?pi?>${text}<!-- end -->\n`,
+      asCurlSends(Buffer.from(`<?xml version="1.0"?>\n${text}`)),
+    ]) {
+      assert.deepEqual(parseDomain(body, network), domain);
+    }
+  });
+}
+
+test('the name is text, whatever it looks like', () => {
+  for (const [written, name] of [
+    ['0123', '0123'],
+    ['true', 'true'],
+    ['1e3', '1e3'],
+    ['0x10', '0x10'],
+    ['  a b\n', 'a b'],
+    ['a&amp;b', 'a&b'],
+    ['a&amp;lt;b', 'a&lt;b'],
+    ['&#119;&#x65;b', 'web'],
+    ['a<!-- <name>x</name> -->b', 'ab'],
+    ['a<![CDATA[&amp;]]>b', 'a&amp;b'],
+    ['a<?b c?>d', 'ad'],
+    ['größe', 'größe'],
+    ['__proto__', '__proto__'],
+    ['toString', 'toString'],
+    ['x'.repeat(255), 'x'.repeat(255)],
+  ]) {
+    assert.deepEqual(parseDomain(xml({ name: `<name>${written}</name>` }), 'mds'), {
+      ...plain,
+      name,
+    });
+  }
+});
+
+test('a name that cannot be the name of a file is refused', () => {
+  for (const name of [
+    '',
+    ' \n',
+    '.',
+    '..',
+    'a/b',
+    '../x',
+    'a&#10;b',
+    'a\tb',
+    '&#x85;x',
+    'a&#x9f;',
+    'ß'.repeat(128),
+  ]) {
+    assertBad(xml({ name: `<name>${name}</name>` }), /^<name> of the domain is /);
+  }
+  assertBad(xml({ name: '<name>a&#0;b</name>' }), /^"&#0;" is neither a character nor one of /);
+});
+
+test('there is exactly one name and one uuid, right under the domain', () => {
+  assertBad(xml({ name: '' }), 'the domain has no <name>: virsh dumpxml writes one');
+  assertBad(xml({ uuidElement: '' }), 'the domain has no <uuid>: virsh dumpxml writes one');
+  assertBad(
+    xml({ name: '<os><name>x</name></os>' }),
+    'the domain has no <name>: virsh dumpxml writes one',
+  );
+  assertBad(xml({ name: "<q:name xmlns:q='urn:q'>x</q:name>" }), /has no <name>/);
+  assertBad(xml({ name: "<name xmlns='urn:q'>x</name>" }), /has no <name>/);
+  assertBad(xml({ more: '<name>vm</name>' }), 'the domain has more than one <name>');
+  assertBad(xml({ more: `<uuid>${uuid}</uuid>` }), 'the domain has more than one <uuid>');
+  assertBad(xml({ name: '<name>a<b/>c</name>' }), '<name> of the domain holds another element');
+});
+
+test('a uuid is made canonical, and what is none is refused', () => {
+  for (const written of [uuid, uuid.toUpperCase(), uuid.replaceAll('-', ''), ` ${uuid}\n`]) {
+    assert.deepEqual(parseDomain(xml({ uuidElement: `<uuid>${written}</uuid>` }), 'mds'), plain);
+  }
+  for (const written of ['', 'x', `${uuid}0`, uuid.slice(1), uuid.replace('6', 'g')]) {
+    assertBad(
+      xml({ uuidElement: `<uuid>${written}</uuid>` }),
+      `<uuid> of the domain is "${written}": that is no UUID`,
+    );
+  }
+});
+
+test('the MAC is that of the first interface on the network', () => {
+  const other =
+    "<interface type='network'><source network='default'/><mac address='52:54:00:00:00:02'/></interface>";
+  const second = nic.replace(':01', ':03');
+  for (const devices of [
+    `<devices>${nic}</devices>`,
+    `<devices>${other}${nic}${second}</devices>`,
+    `<devices>${other}</devices><devices>${nic}</devices>`,
+    `<devices>${nic.replaceAll("'", '"')}</devices>`,
+    `<devices><interface type='bridge'><mac address="52:54:00:00:00:01"/><source portid='x' network = "mds" bridge='br-mds'/></interface></devices>`,
+    `<devices><interface><source network='m&#100;s'></source><mac address='52:54:00:00:00:01'></mac></interface></devices>`,
+  ]) {
+    assert.deepEqual(parseDomain(xml({ devices }), 'mds'), plain);
+  }
+  assert.equal(
+    parseDomain(
+      xml({
+        devices: `<devices>${nic.replace('52:54:00:00:00:01', 'AE:54:00:00:00:0F')}</devices>`,
+      }),
+      'mds',
+    ).mac,
+    'ae:54:00:00:00:0f',
+  );
+});
+
+test('a domain with no interface on the network is told from a bad one', () => {
+  for (const devices of [
+    '',
+    '<devices/>',
+    "<devices><interface type='user'/></devices>",
+    "<devices><interface><source network='MDS'/></interface></devices>",
+    "<devices><interface><source network='mds2'/></interface></devices>",
+    "<devices><interface><source network=' mds'/></interface></devices>",
+    "<devices><interface type='bridge'><source bridge='mds'/></interface></devices>",
+    nic,
+    `<devices><hostdev>${nic}</hostdev></devices>`,
+    `<metadata><x:devices xmlns:x='urn:x'>${nic}</x:devices></metadata>`,
+    `<metadata><x:m xmlns:x='urn:x'><devices>${nic}</devices></x:m></metadata>`,
+    `<devices xmlns='urn:x'>${nic}</devices>`,
+    `<!-- <devices>${nic}</devices> -->`,
+    `<description><![CDATA[<devices>${nic}</devices>]]></description>`,
+  ]) {
+    assert.deepEqual(refusal(xml({ devices })), {
+      code: 'NO_INTERFACE',
+      message: 'the domain "vm" has no interface on the network "mds"',
+    });
+  }
+});
+
+test('a missing, bad or multicast MAC is refused by name', () => {
+  const where = 'the interface of "vm" on the network "mds"';
+  const devices = (mac: string) =>
+    `<devices>${nic.replace("<mac address='52:54:00:00:00:01'/>", mac)}</devices>`;
+  assertBad(
+    xml({ devices: devices('') }),
+    `${where} has no <mac address=…>: virsh dumpxml writes one`,
+  );
+  assertBad(
+    xml({ devices: devices('<mac/>') }),
+    `${where} has no <mac address=…>: virsh dumpxml writes one`,
+  );
+  for (const mac of ['', 'x', '52:54:00:00:00', '525400000001', '52:54:00:00:00:01 ']) {
+    assertBad(
+      xml({ devices: devices(`<mac address='${mac}'/>`) }),
+      `${where} has the MAC address "${mac}": that is none`,
+    );
+  }
+  for (const mac of ['01:00:5e:00:00:01', 'ff:ff:ff:ff:ff:ff']) {
+    assertBad(
+      xml({ devices: devices(`<mac address='${mac}'/>`) }),
+      `${where} has the MAC address "${mac}": that is a multicast one`,
+    );
+  }
+});
+
+test('metadata is known by its namespace, wherever that is declared, and not by its prefix', () => {
+  const expected = { userdata_prefix: 'x' };
+  assert.deepEqual(
+    metadataOf(`<m:userdata_prefix xmlns:m='${ours}'>x</m:userdata_prefix>`),
+    expected,
+  );
+  assert.deepEqual(metadataOf(`<userdata_prefix xmlns="${ours}">x</userdata_prefix>`), expected);
+  assert.deepEqual(
+    metadataOf('<m:userdata_prefix>x</m:userdata_prefix>', `xmlns:m='${ours}'`),
+    expected,
+  );
+  assert.deepEqual(
+    parseDomain(
+      xml({
+        more: `<metadata xmlns:m='${ours}'><m:userdata_prefix>x</m:userdata_prefix></metadata>`,
+      }),
+      'mds',
+    ).metadata,
+    expected,
+  );
+  // An inner declaration overrides an outer one, in both directions.
+  assert.deepEqual(
+    metadataOf(
+      `<m:a xmlns:m='urn:x'>1</m:a><m:userdata_prefix>x</m:userdata_prefix>`,
+      `xmlns:m='${ours}'`,
+    ),
+    expected,
+  );
+  assert.deepEqual(
+    metadataOf(
+      `<m:a>1</m:a><m:userdata_prefix xmlns:m='${ours}'>x</m:userdata_prefix>`,
+      "xmlns:m='urn:x'",
+    ),
+    expected,
+  );
+  assert.deepEqual(
+    metadataOf(
+      `<m:userdata_prefix xmlns:m='urn:md_server:domain&#95;metadata'>x</m:userdata_prefix>`,
+    ),
+    expected,
+  );
+});
+
+test('metadata of others is left alone', () => {
+  assert.deepEqual(
+    metadataOf(
+      `<a>1</a><userdata_prefix xmlns='urn:x'>2</userdata_prefix><x:y xmlns:x='urn:x'><m:z xmlns:m='${ours}'>3</m:z></x:y>`,
+    ),
+    {},
+  );
+  assert.deepEqual(parseDomain(xml({ more: `<m:a xmlns:m='${ours}'>1</m:a>` }), 'mds'), plain);
+  assertBad(
+    xml({ more: '<metadata><mdserver:a>1</mdserver:a></metadata>' }),
+    'the prefix of <mdserver:a> is not declared: xmlns:mdserver=… is missing',
+  );
+});
+
+test('an element of ours that holds elements of ours is a container: they are the values', () => {
+  assert.deepEqual(
+    metadataOf(
+      `<m:instance xmlns:m='${ours}' m:attribute='ignored'> text
+         <m:a>1</m:a><m:b/><m:c> two <!-- x --> words </m:c><x:d xmlns:x='urn:x'>no</x:d><m:e>5<m:f>6</m:f></m:e>
+       </m:instance>
+       <m:plain xmlns:m='${ours}'>p<x:d xmlns:x='urn:x'>no</x:d></m:plain>`,
+    ),
+    { a: '1', b: '', c: 'two  words', e: '5', plain: 'p' },
+  );
+});
+
+test('of two values with the same name the first counts, as libvirt keeps the first', () => {
+  assert.deepEqual(
+    metadataOf(`<a xmlns='${ours}'>1</a><i xmlns='${ours}'><a>2</a><b>3</b><b>4</b></i>`),
+    { a: '1', b: '3' },
+  );
+});
+
+test('names that reach into a prototype are refused anywhere, and others that objects have are just names', () => {
+  for (const name of ['__proto__', 'constructor', 'prototype']) {
+    for (const more of [
+      `<${name}/>`,
+      `<os><${name}>x</${name}></os>`,
+      `<x:${name} xmlns:x='urn:x'/>`,
+      `<metadata><m:${name} xmlns:m='${ours}'>x</m:${name}></metadata>`,
+      `<metadata><i xmlns='${ours}'><${name} a='1'>x</${name}></i></metadata>`,
+    ]) {
+      assertBad(xml({ more }), /^an element may not be called <(m:|x:)?\w+\/?>$/);
+    }
+  }
+  const metadata = metadataOf(
+    `<i xmlns='${ours}'><toString>1</toString><hasOwnProperty/><__defineGetter__/></i>`,
+  );
+  assert.deepEqual(Object.entries(metadata), [
+    ['toString', '1'],
+    ['hasOwnProperty', ''],
+    ['__defineGetter__', ''],
+  ]);
+  assert.equal(({} as Record<string, unknown>)['x'], undefined);
+});
+
+test('memory is read in the units of libvirt and rounded up to KiB', () => {
+  for (const [memory, memoryKib] of [
+    ['<memory>1024</memory>', 1024],
+    ["<memory unit='KiB'>1</memory>", 1],
+    ["<memory unit='k'>1</memory>", 1],
+    ["<memory unit='K'>1</memory>", 1],
+    ["<memory unit='KB'>1024</memory>", 1000],
+    ["<memory unit='b'>1</memory>", 1],
+    ["<memory unit='bytes'>2049</memory>", 3],
+    ["<memory unit='M'>1</memory>", 1024],
+    ["<memory unit='MiB'>1</memory>", 1024],
+    ["<memory unit='MB'>1</memory>", 977],
+    ["<memory unit='GiB'> 2 </memory>", 2097152],
+    ["<memory unit='G'>2</memory>", 2097152],
+    ["<memory unit='GB'>2</memory>", 1953125],
+    ["<memory unit='TiB'>1</memory>", 1073741824],
+    ["<memory unit='T'>1</memory>", 1073741824],
+    ["<memory unit='TB'>1</memory>", 976562500],
+  ] as const) {
+    assert.deepEqual(parseDomain(xml({ more: memory }), 'mds'), { ...plain, memoryKib });
+  }
+  for (const memory of [
+    '<memory/>',
+    '<memory>-1</memory>',
+    '<memory>1.5</memory>',
+    '<memory>1e3</memory>',
+    "<memory unit='X'>1</memory>",
+    "<memory unit=''>1</memory>",
+    "<memory unit='TiB'>999999999999999</memory>",
+  ]) {
+    assertBad(
+      xml({ more: memory }),
+      /^<memory> of the domain is ".*", unit ".*": that is no size$/,
+    );
+  }
+});
+
+test('the vcpu count and the architecture are checked', () => {
+  assert.deepEqual(
+    parseDomain(
+      xml({
+        more: "<vcpu current='1'>16</vcpu><os><type machine='virt' arch='aarch64'>hvm</type></os>",
+      }),
+      'mds',
+    ),
+    { ...plain, vcpus: 16, architecture: 'aarch64' },
+  );
+  for (const vcpu of ['', '0', '-1', 'two', '1.5', '9999999999']) {
+    assertBad(
+      xml({ more: `<vcpu>${vcpu}</vcpu>` }),
+      `<vcpu> of the domain is "${vcpu}": that is no count`,
+    );
+  }
+  assertBad(
+    xml({ more: "<os><type arch='a b'/></os>" }),
+    '<type arch=…> of the domain is "a b": that is no architecture',
+  );
+});
+
+test('what is no XML is refused with a word on what curl needs', () => {
+  for (const body of ['', ' \r\n', '\ufeff', Buffer.alloc(0)]) {
+    assertBad(body, 'empty body: curl needs -d @FILE or --data-binary @FILE');
+  }
+  assertBad(
+    'instance.xml',
+    'the body is not XML, it starts with "instance.xml": curl needs -d @FILE or --data-binary @FILE',
+  );
+  assertBad('{"a": 1}', /^the body is not XML/);
+  assertBad(Buffer.from([0x3c, 0x61, 0xff, 0x3e]), 'the body is not UTF-8 text');
+  assertBad(Buffer.from(`\ufeff${xml()}`, 'utf16le'), 'the body is not UTF-8 text');
+  assertBad(
+    Buffer.from(xml({ name: '<name>gr\u00f6\u00dfe</name>' }), 'latin1'),
+    'the body is not UTF-8 text',
+  );
+});
+
+test('only UTF-8 may be declared', () => {
+  for (const encoding of ['UTF-8', 'utf-8', 'utf8', 'US-ASCII', 'ascii']) {
+    assert.deepEqual(
+      parseDomain(`<?xml version="1.0" encoding="${encoding}" standalone='yes'?>${xml()}`, 'mds'),
+      plain,
+    );
+  }
+  for (const encoding of ['ISO-8859-1', 'UTF-16', 'windows-1252', '']) {
+    assertBad(
+      `<?xml version='1.0' encoding='${encoding}'?>${xml()}`,
+      `line 1: the encoding is declared as "${encoding}": only UTF-8 is read`,
+    );
+  }
+});
+
+test('there is one root element, a domain, and nothing beside it', () => {
+  const one = xml();
+  for (const around of [` \n${one}\n `, `<!-- a --><?b?>${one}<!-- <b> --><?c d?>`]) {
+    assert.deepEqual(parseDomain(around, 'mds'), plain);
+  }
+  assertBad(`<domstatus>${one}</domstatus>`, 'the root element is <domstatus>, not <domain>');
+  assertBad(
+    `<domainsnapshot>${one}</domainsnapshot>`,
+    'the root element is <domainsnapshot>, not <domain>',
+  );
+  assertBad("<Domain type='kvm'/>", 'the root element is <Domain>, not <domain>');
+  assertBad(
+    `<html><body>502 Bad Gateway</body></html>`,
+    'the root element is <html>, not <domain>',
+  );
+  assertBad(
+    xml({ attributes: "xmlns='urn:x'" }),
+    `the root element is <domain> of the namespace "urn:x": libvirt's <domain> is in none`,
+  );
+  assertBad(
+    "<x:domain xmlns:x='urn:x'/>",
+    /^the root element is <x:domain> of the namespace "urn:x"/,
+  );
+  for (const two of [
+    one + one,
+    `${one}<a/>`,
+    `<a/>${one}`,
+    `${one}x`,
+    `${one}&amp;`,
+    `${one}&amp;<!-- -->`,
+    `${one}<![CDATA[x]]>`,
+    `<![CDATA[x]]>${one}`,
+    `<!-- -->&amp;${one}`,
+    `${one}]]>`,
+    `${one}</domain>`,
+    `${one}\n<?xml version='1.0'?>`,
+    ` <?xml version='1.0'?>${one}`,
+  ]) {
+    assertBad(two, /^(line \d+, column \d+: |there may be no text around the root element$)/);
+  }
+  assertBad('<!-- only this -->', 'line 1, column 1: Start tag expected.');
+});
+
+test('a DOCTYPE is refused, and text that only looks like one is not', () => {
+  const doctype = '<!DOCTYPE domain [<!ENTITY amp "x"><!ENTITY b "&amp;&amp;&amp;">]>';
+  for (const body of [
+    doctype + xml(),
+    `<?xml version='1.0'?>\n<!-- c --><?p?> ${doctype}${xml()}`,
+    `\ufeff${doctype}`,
+    `<!doctype html>${xml()}`,
+    '<!DOCTYPE',
+  ]) {
+    assertBad(body, 'a <!DOCTYPE …> is refused: virsh dumpxml writes none');
+  }
+  assertBad(xml({ more: doctype }), /DOCTYPE must appear before the root element/);
+  assertBad(xml() + doctype, /DOCTYPE must appear before the root element/);
+  const more = `<description><![CDATA[${doctype}]]><!-- ${doctype} -->&lt;!DOCTYPE x></description>`;
+  assert.deepEqual(parseDomain(`<!-- ${doctype} --><?p <!DOCTYPE?>${xml({ more })}`, 'mds'), plain);
+});
+
+test('only the entities of XML itself and characters are references', () => {
+  for (const reference of [
+    '&nbsp;',
+    '&copy;',
+    '&AMP;',
+    '&x;',
+    '&#0;',
+    '&#8;',
+    '&#xD800;',
+    '&#xFFFF;',
+    '&#x110000;',
+    `&#${'9'.repeat(400)};`,
+  ]) {
+    assertBad(
+      xml({ more: `<a>${reference}</a>` }),
+      /^"&#?\w+[;…]" is neither a character nor one of &amp; &lt; &gt; &quot; &apos;$/,
+    );
+    assertBad(
+      xml({ more: `<a b="${reference}"/>` }),
+      /^"&#?\w+[;…]" is neither a character nor one of/,
+    );
+  }
+  for (const stray of ['&', 'a & b', '&;', '&#;', '&#x;', '&#xg;', '&amp']) {
+    assertBad(xml({ more: `<a>${stray}</a>` }), /&/);
+    assertBad(
+      xml({ more: `<a b="${stray}"/>` }),
+      'a "&" that begins no reference: write &amp; for it',
+    );
+  }
+  assert.deepEqual(metadataOf(`<a xmlns='${ours}'>&lt;&gt;&quot;&apos;&amp;amp;&#x1F600;</a>`), {
+    a: '<>"\'&amp;😀',
+  });
+});
+
+test('what is not well-formed is refused with line and column', () => {
+  for (const [body, message] of [
+    [
+      '<domain>\n  <name>a</nam>\n</domain>',
+      "line 2, column 10: Expected closing tag 'name' (opened in line 2, col 3) instead of closing tag 'nam'.",
+    ],
+    [
+      "<?xml version='1.0'?><domain>\n<a b='1' b='2'/></domain>",
+      "line 2, column 10: Attribute 'b' is repeated.",
+    ],
+    ["<?xml version='1.0'?><domain <", /^line 1, column \d+: /],
+    ['<domain>\n<a b=1/></domain>', "line 2, column 4: Attribute 'b' is without value."],
+    ['<domain>\n<a b/></domain>', "line 2, column 4: boolean attribute 'b' is not allowed."],
+    [
+      "<domain>\n<a b='<'/></domain>",
+      "line 2, column 4: Attribute 'b' value must not contain '<'.",
+    ],
+    [
+      '<domain>\n\x01</domain>',
+      'line 2, column 1: Illegal control character 0x01 in document content.',
+    ],
+    ['<domain>\n<!-- a -- b --></domain>', /Comment must not contain '--'/],
+    ['<domain>\n]]></domain>', /must not contain ']]>'/],
+    ['<domain>\n', /^line 1, column 1: Unclosed tag 'domain'/],
+    ['<domain>\n<!-- ', /Comment is not closed/],
+    ['<domain>\n<![CDATA[ ]]', /CDATA section is not closed/],
+    ["<domain a='\n", /open quote/],
+  ] as const) {
+    assertBad(body, message);
+  }
+});
+
+test('the column is right behind an XML declaration on the same line', () => {
+  const declaration = "<?xml version='1.0'?>";
+  assertBad(
+    `${declaration}<domain><1/></domain>\n `,
+    /^line 1, column 30: Tag '1' is an invalid name/,
+  );
+});
+
+test('a tag that curl -d glued together is refused with a word on how to send it', () => {
+  for (const handWritten of [
+    "<domain\ntype='kvm'>\n</domain>",
+    "<domain type='kvm'\nid='1'>\n</domain>",
+  ]) {
+    assertBad(
+      asCurlSends(Buffer.from(handWritten)),
+      /^line 1, column \d+: .* \(curl -d takes newlines out and so joins words: --data-binary keeps them\)$/,
+    );
+  }
+  const broken = xml().replaceAll(/ (\w+=)/g, '\n$1');
+  assert.deepEqual(parseDomain(broken, 'mds'), plain);
+  assert.match(refusal(asCurlSends(Buffer.from(broken))).message, /--data-binary/);
+});
+
+test('a message is one short line, whatever the body holds', () => {
+  for (const body of [
+    `<${'x'.repeat(5000)}/>`,
+    `<${'<'.repeat(5000)}`,
+    xml({ name: `<name>${'/'.repeat(5000)}</name>` }),
+    xml({ name: '<name>a&#10;b/</name>' }),
+    xml({ uuidElement: `<uuid>${'\n \u2028x'.repeat(5000)}</uuid>` }),
+    xml({ more: `<${'x'.repeat(5000)}:b/>` }),
+    xml({ more: `<memory unit='${'x\n'.repeat(5000)}'>${'1'.repeat(5000)}</memory>` }),
+    '<a>'.repeat(5000),
+  ]) {
+    refusal(body);
+  }
+});
+
+test('a megabyte made to be slow is refused or read', () => {
+  const fill = (piece: string) => piece.repeat(Math.floor(2 ** 20 / piece.length));
+  const attributes = Array.from({ length: 80_000 }, (_, index) => `a${index}=''`).join(' ');
+  for (const body of [
+    fill('<a>'),
+    xml({ more: '<a>'.repeat(101) + '</a>'.repeat(101) }),
+    xml({ more: `<a ${attributes}/>` }),
+    `<domain${' '.repeat(250_000)}=/>`,
+    xml({ more: `<a x='${fill('x')}'/>` }),
+    xml({ more: fill('&') }),
+    xml({ more: `<a>&#${fill('9')};</a>` }),
+    `<domain>${fill('<!--')}`,
+    xml({ more: fill('<![CDATA[') }),
+    xml({ more: fill(']]>') }),
+    fill('junk '),
+    fill('<'),
+    fill('<!---->'),
+    `<!DOCTYPE domain [${fill('<!ENTITY a "b">')}]>${xml()}`,
+    `<?xml ${fill(' encoding')}`,
+    `<domain ${fill('"')}`,
+  ]) {
+    assert.equal(refusal(body).code, 'DOMAIN_XML');
+  }
+  const declarations = Array.from({ length: 10_000 }, (_, index) => `xmlns:a${index}='u'`).join(
+    ' ',
+  );
+  for (const more of [
+    fill('<a/>'),
+    `<a>${fill('&amp;')}</a>`,
+    fill('<!-- -->'),
+    fill(' '),
+    `<a ${declarations}>${"<b xmlns='c'/>".repeat(40_000)}</a>`,
+  ]) {
+    assert.deepEqual(parseDomain(xml({ more }), 'mds'), plain);
+  }
+});
+
+test('any bytes are read or refused as a DomainXmlError', () => {
+  const pieces = fc.constantFrom(
+    '<domain>',
+    '</domain>',
+    '<name>',
+    '</name>',
+    '<',
+    '>',
+    '/>',
+    '&',
+    '&amp;',
+    '&#',
+    ';',
+    "'",
+    '"',
+    '=',
+    ' ',
+    '\n',
+    '<!--',
+    '-->',
+    '<![CDATA[',
+    ']]>',
+    '<?',
+    '?>',
+    '<!DOCTYPE ',
+    'xmlns:',
+    ':',
+    '__proto__',
+    '\0',
+    '\ufeff',
+    nic,
+    '<metadata>',
+  );
+  const readOrRefuse = (body: Buffer | string) => {
+    try {
+      parseDomain(body, 'mds');
+    } catch (error) {
+      assert.ok(error instanceof DomainXmlError, String(error));
+    }
+  };
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => readOrRefuse(Buffer.from(bytes))),
+  );
+  fc.assert(
+    fc.property(
+      fc.array(fc.oneof(pieces, fc.string({ maxLength: 5 })), { maxLength: 40 }),
+      (parts) => readOrRefuse(`<domain>${parts.join('')}`),
+    ),
+    { numRuns: 500 },
+  );
+  const web = fixture('web.xml');
+  const edit = fc.record({
+    at: fc.nat(web.length),
+    remove: fc.nat(20),
+    insert: fc.oneof(pieces, fc.string({ maxLength: 3 })),
+  });
+  fc.assert(
+    fc.property(fc.array(edit, { minLength: 1, maxLength: 4 }), (edits) => {
+      const bytes = edits.reduce(
+        (body, { at, remove, insert }) =>
+          Buffer.concat([body.subarray(0, at), Buffer.from(insert), body.subarray(at + remove)]),
+        web,
+      );
+      readOrRefuse(bytes);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('any name and metadata come back as they were written', () => {
+  const text = fc
+    .string({ unit: 'grapheme', minLength: 1, maxLength: 30 })
+    .filter(
+      (value) =>
+        value === value.trim() &&
+        !/[/\p{Cc}\p{Cn}]/u.test(value) &&
+        value !== '.' &&
+        value !== '..',
+    );
+  const name = fc
+    .stringMatching(/^[a-zA-Z_][\w.-]{0,10}$/)
+    .filter((key) => !['__proto__', 'constructor', 'prototype'].includes(key));
+  const escaped = (value: string) =>
+    Array.from(value, (c) => (/[\w ]/.test(c) ? c : `&#${c.codePointAt(0)};`)).join('');
+  fc.assert(
+    fc.property(
+      text,
+      fc.uniqueArray(fc.tuple(name, text), { selector: ([key]) => key }),
+      name,
+      (domainName, values, prefix) => {
+        if (/^xml/i.test(prefix)) return;
+        const children = values.map(
+          ([key, value]) => `<${prefix}:${key}>${escaped(value)}</${prefix}:${key}>`,
+        );
+        const more = `<metadata xmlns:${prefix}='${ours}'>${children.join('\n')}</metadata>`;
+        const domain = parseDomain(
+          xml({ name: `<name>${escaped(domainName)}</name>`, more }),
+          'mds',
+        );
+        assert.deepEqual(domain, {
+          ...plain,
+          name: domainName,
+          metadata: Object.fromEntries(values),
+        });
+      },
+    ),
+  );
+});
