@@ -1,0 +1,275 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { freeIpv4 } from '../src/instances/addresses.js';
+import type { Domain } from '../src/instances/domain-xml.js';
+import {
+  DatabaseError,
+  formatDatabase,
+  type Instance,
+  instanceFromRecord,
+  parseDatabase,
+} from '../src/instances/instance.js';
+import {
+  type AddressPlan,
+  type Draft,
+  instancesFrom,
+  NoAddressError,
+  register,
+} from '../src/instances/instances.js';
+import { parseUuid, type Uuid } from '../src/instances/uuid.js';
+import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
+
+const network = ipv4Network('10.122.0.0' as Ipv4, 16);
+const plan: AddressPlan = {
+  network,
+  network6: undefined,
+  reserved: new Set(['10.122.0.1' as Ipv4]),
+};
+const about = { location: 'lab', now: 1000 };
+
+function domain(number: number, changes: Partial<Domain> = {}): Domain {
+  const digits = String(number).padStart(2, '0');
+  return {
+    name: `vm${number}`,
+    uuid: `00000000-0000-0000-0000-0000000000${digits}` as Uuid,
+    mac: `52:54:00:00:00:${digits}` as Mac,
+    metadata: {},
+    vcpus: undefined,
+    memoryKib: undefined,
+    architecture: undefined,
+    ...changes,
+  };
+}
+
+function names(draft: Draft): string[] {
+  return [...draft.byName.keys()];
+}
+
+test('an address is in the network, not one of its ends, and free', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 20, max: 30 }),
+      fc.array(fc.nat(5000), { maxLength: 60 }),
+      fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+      (prefix, offsets, random) => {
+        const small = ipv4Network('10.9.0.0' as Ipv4, prefix);
+        const taken = new Set(offsets.map((n) => `10.9.${Math.floor(n / 256)}.${n % 256}`));
+        const address = freeIpv4(
+          small,
+          (candidate) => taken.has(candidate),
+          () => random,
+        );
+        const hosts = Array.from({ length: small.last - small.first - 1 }, (_, index) => {
+          const n = index + 1;
+          return `10.9.${Math.floor(n / 256)}.${n % 256}`;
+        });
+        const free = hosts.filter((host) => !taken.has(host));
+        if (free.length === 0) assert.equal(address, undefined);
+        else assert.ok(address !== undefined && free.includes(address), `${address}`);
+      },
+    ),
+  );
+});
+
+test('the last free address of a full /16 is found, and then there is none', () => {
+  const last = '10.122.200.7';
+  const all = (address: string) => address !== last;
+  assert.equal(freeIpv4(network, all), last);
+  assert.equal(
+    freeIpv4(network, () => true),
+    undefined,
+  );
+});
+
+test('every address of a small network is given out once, the reserved ones never', () => {
+  const { draft } = instancesFrom([]);
+  const small: AddressPlan = {
+    network: ipv4Network('10.9.0.0' as Ipv4, 29),
+    network6: undefined,
+    reserved: new Set(['10.9.0.1' as Ipv4]),
+  };
+  for (const number of [1, 2, 3, 4, 5]) register(draft, domain(number), small, about);
+  assert.deepEqual([...draft.byAddress.keys()].sort(), [
+    '10.9.0.2',
+    '10.9.0.3',
+    '10.9.0.4',
+    '10.9.0.5',
+    '10.9.0.6',
+  ]);
+  assert.throws(() => register(draft, domain(6), small, about), NoAddressError);
+  assert.deepEqual(names(draft), ['vm1', 'vm2', 'vm3', 'vm4', 'vm5']);
+});
+
+test('the same uuid is the same instance: address and first sight stay, all else is new', () => {
+  const { draft } = instancesFrom([]);
+  const { instance: before } = register(draft, domain(1), plan, about);
+  const renamed = domain(1, {
+    name: 'other',
+    mac: '52:54:00:00:00:99' as Mac,
+    metadata: { userdata_prefix: 'p' },
+  });
+  const { instance, gone } = register(draft, renamed, plan, { location: 'new', now: 2000 });
+  assert.deepEqual(gone, []);
+  assert.deepEqual(instance, {
+    ...before,
+    name: 'other',
+    mac: '52:54:00:00:00:99',
+    metadata: { userdata_prefix: 'p' },
+    location: 'new',
+    lastUpdate: 2000,
+  });
+  assert.deepEqual(names(draft), ['other']);
+  assert.equal(draft.byMac.get('52:54:00:00:00:01' as Mac), undefined);
+});
+
+test('a domain made anew under its name keeps the address', () => {
+  const { draft } = instancesFrom([]);
+  const { instance: before } = register(draft, domain(1), plan, about);
+  const anew = domain(1, { uuid: parseUuid('ffffffff-0000-0000-0000-000000000001') as Uuid });
+  const { instance, gone } = register(draft, anew, plan, { location: 'lab', now: 2000 });
+  assert.deepEqual(gone, []);
+  assert.equal(instance.ipv4, before.ipv4);
+  assert.equal(draft.byUuid.get(domain(1).uuid), undefined);
+  assert.equal(draft.byUuid.get(anew.uuid), instance);
+});
+
+test('the newest upload has the MAC; the record that had it goes', () => {
+  const { draft } = instancesFrom([]);
+  const { instance: first } = register(draft, domain(1), plan, about);
+  const { gone } = register(draft, domain(2, { mac: domain(1).mac }), plan, about);
+  assert.deepEqual(gone, [first]);
+  assert.deepEqual(names(draft), ['vm2']);
+  assert.equal(draft.byAddress.get(first.ipv4 as Ipv4), undefined);
+});
+
+test('a domain renamed to a name that another record has takes it over', () => {
+  const { draft } = instancesFrom([]);
+  const { instance: first } = register(draft, domain(1), plan, about);
+  const { instance: second } = register(draft, domain(2), plan, about);
+  const { instance, gone } = register(draft, domain(2, { name: 'vm1' }), plan, about);
+  assert.deepEqual(gone, [first]);
+  assert.equal(instance.ipv4, second.ipv4);
+  assert.deepEqual(names(draft), ['vm1']);
+});
+
+test('an address that the network no longer has, or that is the host’s own now, is replaced', () => {
+  for (const ipv4 of ['192.168.0.5', '10.122.0.1', '10.122.0.0', '10.122.255.255']) {
+    const { draft } = instancesFrom([
+      instanceFromRecord({ domain_name: 'vm1', mds_ipv4: ipv4, domain_uuid: domain(1).uuid }),
+    ]);
+    const { instance } = register(draft, domain(1), plan, about);
+    assert.notEqual(instance.ipv4, ipv4);
+    assert.equal(draft.byAddress.get(ipv4 as Ipv4), undefined);
+  }
+});
+
+test('whatever is registered, no two instances share a name, uuid, MAC or address', () => {
+  const some = fc.record({
+    name: fc.constantFrom('a', 'b', 'c', 'd'),
+    uuid: fc.integer({ min: 10, max: 14 }).map((n) => domain(n).uuid),
+    mac: fc.integer({ min: 10, max: 14 }).map((n) => domain(n).mac),
+  });
+  fc.assert(
+    fc.property(fc.array(some, { maxLength: 30 }), (uploads) => {
+      const { draft } = instancesFrom([]);
+      for (const upload of uploads) {
+        const { instance } = register(draft, domain(1, upload), plan, about);
+        assert.equal(draft.byName.get(upload.name), instance);
+        const all = [...draft.byName.values()];
+        const index = (map: ReadonlyMap<string, Instance>) => new Set(map.values());
+        for (const map of [draft.byUuid, draft.byMac, draft.byAddress]) {
+          assert.equal(map.size, all.length);
+          assert.deepEqual(index(map), new Set(all));
+        }
+      }
+    }),
+  );
+});
+
+test('the database of Python is read in both of its forms, old records with missing fields too', () => {
+  const records = [
+    { domain_name: 'old' },
+    {
+      domain_name: 'full',
+      domain_uuid: 'AECB25C7B5814ECDB60EA9942AD18879',
+      domain_metadata: { userdata_prefix: 'p', ['__proto__']: 'x' },
+      mds_mac: '52:54:00:AB:cd:01',
+      mds_ipv4: '10.122.0.9',
+      mds_ipv6: null,
+      first_seen: 1.5,
+      last_update: 2.5,
+      location: 'lab',
+      later_field: [1],
+    },
+  ];
+  const text = JSON.stringify(records);
+  const [old, full] = parseDatabase(text);
+  assert.deepEqual(parseDatabase(`{"metadata": {"version": 2}, "entries": ${text}}`), [old, full]);
+  assert.equal(old?.name, 'old');
+  assert.equal(old?.ipv4, undefined);
+  assert.equal(full?.uuid, 'aecb25c7-b581-4ecd-b60e-a9942ad18879');
+  assert.equal(full?.mac, '52:54:00:ab:cd:01');
+  assert.deepEqual(Object.entries(full?.metadata ?? {}), [
+    ['userdata_prefix', 'p'],
+    ['__proto__', 'x'],
+  ]);
+  assert.deepEqual(full?.otherFields, { later_field: [1] });
+});
+
+test('the database is written as Python writes it', () => {
+  const [instance] = parseDatabase('[{"domain_name": "bücher", "mds_ipv4": "10.122.0.9"}]');
+  assert.equal(
+    formatDatabase([instance as Instance]),
+    `[
+    {
+        "domain_name": "b\\u00fccher",
+        "domain_uuid": null,
+        "domain_metadata": {},
+        "mds_mac": null,
+        "mds_ipv4": "10.122.0.9",
+        "mds_ipv6": null,
+        "first_seen": null,
+        "last_update": null,
+        "location": null
+    }
+]`,
+  );
+});
+
+test('a database that is none is refused with what is wrong and where', () => {
+  const refused: [string, RegExp][] = [
+    ['', /^not JSON: /],
+    ['[{"domain_name": "a"}', /^not JSON: /],
+    ['{}', /^expected an array of records, or an object with "entries"$/],
+    ['[3]', /^record 1: a record is not a JSON object$/],
+    ['[{"domain_name": "a"}, {}]', /^record 2: domain_name is missing$/],
+    [
+      '[{"domain_name": "a", "mds_ipv4": "10.0.0.300"}]',
+      /^record 1: mds_ipv4 is "10.0.0.300", expected an IPv4 address$/,
+    ],
+    ['[{"domain_name": "a", "mds_mac": 7}]', /^record 1: mds_mac is 7, expected a MAC address$/],
+  ];
+  for (const [text, message] of refused) {
+    assert.throws(
+      () => parseDatabase(text),
+      (error) => error instanceof DatabaseError && message.test(error.message),
+      text,
+    );
+  }
+});
+
+test('of two records of one machine the one updated last is kept', () => {
+  const record = (name: string, last_update: number, mds_ipv4: string) =>
+    instanceFromRecord({ domain_name: name, domain_uuid: domain(1).uuid, last_update, mds_ipv4 });
+  const older = record('before', 1, '10.122.0.5');
+  const newer = record('after', 2, '10.122.0.6');
+  for (const order of [
+    [older, newer],
+    [newer, older],
+  ]) {
+    const { draft, gone } = instancesFrom(order);
+    assert.deepEqual([...draft.byName.values()], [newer]);
+    assert.deepEqual(gone, [older]);
+  }
+});
