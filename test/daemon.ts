@@ -1,0 +1,137 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type IncomingHttpHeaders, request } from 'node:http';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The daemon as it is installed. */
+export const mainFile = fileURLToPath(new URL('../src/main.js', import.meta.url));
+/** The folder of the repository. */
+export const repository = fileURLToPath(new URL('../../', import.meta.url));
+
+/** A folder of the test's own, gone when the callback given to it is called. */
+export function temporaryFolder(): { folder: string; remove: () => void } {
+  const folder = mkdtempSync(join(tmpdir(), 'mdserver-test-'));
+  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
+}
+
+/** A TCP port that nobody has on the address at this moment. */
+export async function freePort(address: string): Promise<number> {
+  const server = createServer().listen(0, address);
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Buffer;
+  readonly text: string;
+}
+
+export interface Asking {
+  /** The source address. */
+  readonly from?: string;
+  readonly method?: string;
+  readonly headers?: Record<string, string>;
+  readonly body?: string | Buffer;
+}
+
+/** One request over a connection of its own, from a source address. */
+export function ask(
+  host: string,
+  port: number,
+  path: string,
+  { from, method = 'GET', headers = {}, body }: Asking = {},
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      { host, port, path, method, headers, agent: false, ...(from && { localAddress: from }) },
+      (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('error', reject);
+        response.on('end', () => {
+          const whole = Buffer.concat(chunks);
+          const { statusCode = 0, headers: received } = response;
+          resolve({ status: statusCode, headers: received, body: whole, text: whole.toString() });
+        });
+      },
+    );
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}
+
+export interface Daemon {
+  readonly process: ChildProcess;
+  readonly port: number;
+  readonly host: string;
+  /** What it has printed up to now. */
+  readonly output: () => string;
+  readonly ask: (path: string, asking?: Asking) => Promise<Answer>;
+  /** Uploads a domain XML from the daemon's own host, as `curl --data-binary` does. */
+  readonly upload: (xml: string, headers?: Record<string, string>) => Promise<Answer>;
+  /** Sends SIGTERM and gives the exit code. */
+  readonly stop: () => Promise<number | null>;
+  /** Waits until it has printed the text. */
+  readonly printed: (text: string | RegExp) => Promise<void>;
+}
+
+/** A way to start the daemon: for one in a network namespace, say. */
+export type Start = (command: string, args: readonly string[]) => ChildProcess;
+
+const spawnPlain: Start = (command, args) =>
+  spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+
+/**
+ * Starts the daemon with a configuration, and waits until it serves. `{port}` in the text is
+ * replaced by a free one. Throws with what it printed when it ends instead.
+ */
+export async function startDaemon(
+  folder: string,
+  configuration: string,
+  host: string,
+  start: Start = spawnPlain,
+): Promise<Daemon> {
+  const port = Number(/^port *= *(\d+)/m.exec(configuration)?.[1] ?? (await freePort(host)));
+  const file = join(folder, 'mdserver.conf');
+  writeFileSync(file, configuration.replaceAll('{port}', String(port)));
+  const child = start(process.execPath, ['--enable-source-maps', mainFile, file]);
+  let output = '';
+  child.stdout?.on('data', (chunk) => (output += chunk));
+  child.stderr?.on('data', (chunk) => (output += chunk));
+  const ended = once(child, 'exit').then(([code]) => code as number | null);
+  const printed = async (text: string | RegExp) => {
+    const there = () => (typeof text === 'string' ? output.includes(text) : text.test(output));
+    const deadline = Date.now() + 60_000;
+    while (!there()) {
+      if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+        throw new Error(`no "${text}" in the daemon's output: ${output}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  await printed('serving on');
+  const askIt = (path: string, asking?: Asking) => ask(host, port, path, asking);
+  return {
+    process: child,
+    port,
+    host,
+    output: () => output,
+    ask: askIt,
+    upload: (xml, headers = {}) =>
+      askIt('/instance-upload', { method: 'POST', body: xml, headers, from: host }),
+    stop: () => {
+      child.kill('SIGTERM');
+      return ended;
+    },
+    printed,
+  };
+}

@@ -1,0 +1,395 @@
+import assert from 'node:assert/strict';
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { pino } from 'pino';
+import type { Domain } from '../src/instances/domain-xml.js';
+import { DatabaseError, parseDatabase } from '../src/instances/instance.js';
+import { type Instances, NoAddressError } from '../src/instances/instances.js';
+import { openJsonStore } from '../src/instances/json-store.js';
+import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
+import type { Uuid } from '../src/instances/uuid.js';
+import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
+import { temporaryFolder } from './daemon.js';
+
+function domain(number: number, changes: Partial<Domain> = {}): Domain {
+  const digits = String(number).padStart(2, '0');
+  return {
+    name: `vm${number}`,
+    uuid: `00000000-0000-0000-0000-0000000000${digits}` as Uuid,
+    mac: `52:54:00:00:00:${digits}` as Mac,
+    metadata: {},
+    vcpus: undefined,
+    memoryKib: undefined,
+    architecture: undefined,
+    ...changes,
+  };
+}
+
+function open(file: string, prefix = 24): Store {
+  const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
+  const plan = { network, network6: undefined, reserved: new Set(['10.9.0.1' as Ipv4]) };
+  return openJsonStore({ file, plan, location: () => 'lab', log: pino({ level: 'silent' }) });
+}
+
+function names({ byName }: Instances): string[] {
+  return [...byName.keys()];
+}
+
+function namesInFile(file: string): string[] {
+  return parseDatabase(readFileSync(file, 'utf8')).map(({ name }) => name);
+}
+
+/** One line an instance, as the hosts files of dnsmasq. */
+function hostsFile(path: string): Subscriber['files'] {
+  return (instances) => [{ path, content: names(instances).join('\n') }];
+}
+
+/** Every name below the folder, hidden ones too. */
+function tree(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
+}
+
+const isStoreError = (reason: RegExp) => (error: unknown) => {
+  assert.ok(error instanceof StoreError, String(error));
+  assert.match(error.message, /^nothing was stored: [^\n]+$/);
+  assert.match(error.message, reason);
+  return true;
+};
+
+test('changes that arrive together share one round, those during a round the next', async () => {
+  const { folder, remove } = temporaryFolder();
+  const store = open(join(folder, 'db.json'));
+  const told: number[] = [];
+  store.subscribe({ files: () => [], changed: ({ byName }) => told.push(byName.size) });
+
+  await Promise.all([1, 2, 3, 4, 5].map((number) => store.register(domain(number))));
+  assert.deepEqual(told, [5]);
+
+  const first = store.register(domain(6));
+  await turn();
+  const rest = [7, 8, 9].map((number) => store.register(domain(number)));
+  await Promise.all([first, ...rest]);
+  assert.deepEqual(told, [5, 6, 9]);
+  assert.equal(namesInFile(join(folder, 'db.json')).length, 9);
+  remove();
+});
+
+test('when a change is answered, the database and the files that follow from it hold it', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const hosts = join(folder, 'hosts');
+  const store = open(file);
+  const told: string[][] = [];
+  store.subscribe({
+    files: hostsFile(hosts),
+    changed: (instances) => told.push([...names(instances), readFileSync(hosts, 'utf8')]),
+  });
+  const seen = await Promise.all(
+    [1, 2].map((number) =>
+      store.register(domain(number)).then(({ ipv4 }) => ({
+        ipv4,
+        record: parseDatabase(readFileSync(file, 'utf8'))[number - 1],
+        hosts: readFileSync(hosts, 'utf8'),
+        held: store.instances.byName.get(`vm${number}`)?.ipv4,
+      })),
+    ),
+  );
+  for (const { ipv4, record, hosts, held } of seen) {
+    assert.equal(record?.ipv4, ipv4);
+    assert.equal(held, ipv4);
+    assert.equal(hosts, 'vm1\nvm2');
+  }
+  assert.deepEqual(told, [['vm1', 'vm2', 'vm1\nvm2']], 'told once, with its files in place');
+  const gone = await store.remove('vm1').then(() => [namesInFile(file), names(store.instances)]);
+  assert.deepEqual(gone, [['vm2'], ['vm2']]);
+  assert.deepEqual(tree(folder), ['db.details.json', 'db.json', 'hosts']);
+  remove();
+});
+
+const obstacles = [
+  {
+    name: 'a folder that is missing',
+    path: 'sub/hosts',
+    reason: /ENOENT.*sub/,
+    put: () => {},
+    mend: (folder: string) => mkdirSync(join(folder, 'sub')),
+  },
+  {
+    name: 'a folder that is a file',
+    path: 'sub/hosts',
+    reason: /ENOTDIR.*sub/,
+    put: (folder: string) => writeFileSync(join(folder, 'sub'), ''),
+    mend: (folder: string) => {
+      rmSync(join(folder, 'sub'));
+      mkdirSync(join(folder, 'sub'));
+    },
+  },
+  {
+    name: 'a folder in place of the file',
+    path: 'hosts',
+    reason: /EISDIR.*hosts/,
+    put: (folder: string) => mkdirSync(join(folder, 'hosts')),
+    mend: (folder: string) => rmdirSync(join(folder, 'hosts')),
+  },
+  {
+    name: 'a folder in place of the temporary file',
+    path: 'hosts',
+    reason: /EISDIR.*hosts/,
+    put: (folder: string) => mkdirSync(join(folder, '.hosts.new')),
+    mend: (folder: string) => rmdirSync(join(folder, '.hosts.new')),
+  },
+];
+
+for (const { name, path, reason, put, mend } of obstacles) {
+  test(`one file that cannot be written (${name}) stops the whole round, until it is mended`, async () => {
+    const { folder, remove } = temporaryFolder();
+    const file = join(folder, 'db.json');
+    const store = open(file);
+    await store.register(domain(1));
+    const before = readFileSync(file, 'utf8');
+    let told = 0;
+    store.subscribe({ files: hostsFile(join(folder, path)), changed: () => told++ });
+    put(folder);
+    const names1 = tree(folder);
+
+    const round = [2, 3].map((number) => store.register(domain(number)));
+    for (const change of [...round, store.remove('vm1'), store.refresh()]) {
+      await assert.rejects(change, isStoreError(reason));
+    }
+    await assert.rejects(store.register(domain(4)), isStoreError(reason));
+    assert.equal(readFileSync(file, 'utf8'), before);
+    assert.deepEqual(tree(folder), names1, 'no temporary files');
+    assert.deepEqual(names(store.instances), ['vm1']);
+    assert.equal(told, 0);
+
+    mend(folder);
+    await store.register(domain(5));
+    assert.deepEqual(namesInFile(file), ['vm1', 'vm5']);
+    assert.equal(readFileSync(join(folder, path), 'utf8'), 'vm1\nvm5');
+    assert.equal(told, 1);
+    remove();
+  });
+}
+
+test('a folder that nobody may write to stops the round', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file);
+  await store.register(domain(1));
+  // Not even root makes files there.
+  store.subscribe({ files: hostsFile('/sys/mdserver-test'), changed: () => {} });
+  await assert.rejects(store.register(domain(2)), isStoreError(/\/sys\//));
+  assert.deepEqual(namesInFile(file), ['vm1']);
+  assert.deepEqual(tree(folder), ['db.details.json', 'db.json']);
+  remove();
+});
+
+test('a database whose folder is gone refuses changes until the folder is back', async () => {
+  const { folder, remove } = temporaryFolder();
+  mkdirSync(join(folder, 'var'));
+  const file = join(folder, 'var/db.json');
+  const store = open(file);
+  rmdirSync(join(folder, 'var'));
+  await assert.rejects(store.register(domain(1)), isStoreError(/ENOENT.*var/));
+  mkdirSync(join(folder, 'var'));
+  await store.register(domain(1));
+  assert.deepEqual(namesInFile(file), ['vm1']);
+  remove();
+});
+
+test('one that gets no address does not fail its neighbours in the round', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file, 29);
+  await Promise.all([1, 2, 3, 4].map((number) => store.register(domain(number))));
+  const outcomes = await Promise.allSettled([
+    store.register(domain(5)),
+    store.register(domain(6)),
+    store.register(domain(1)),
+    store.register(domain(7)),
+  ]);
+  const shown = outcomes.map((outcome) =>
+    outcome.status === 'fulfilled' ? outcome.value.name : outcome.reason.constructor,
+  );
+  assert.deepEqual(shown, ['vm5', NoAddressError, 'vm1', NoAddressError]);
+  assert.deepEqual(namesInFile(file).sort(), ['vm1', 'vm2', 'vm3', 'vm4', 'vm5']);
+  remove();
+});
+
+test('a round in which all are refused writes nothing', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file, 30);
+  await store.register(domain(1));
+  const before = lstatSync(file);
+  await assert.rejects(store.register(domain(2)), NoAddressError);
+  assert.equal(lstatSync(file).ino, before.ino);
+  remove();
+});
+
+test('a database that is edited while the server runs is read again', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const hosts = join(folder, 'hosts');
+  const store = open(file);
+  store.subscribe({ files: hostsFile(hosts), changed: () => {} });
+  await Promise.all([1, 2].map((number) => store.register(domain(number))));
+
+  const records: Record<string, unknown>[] = JSON.parse(readFileSync(file, 'utf8'));
+  const edited = [{ ...records[0], domain_name: 'renamed', mds_ipv4: '10.9.0.77', note: 'mine' }];
+  writeFileSync(file, JSON.stringify(edited));
+  await store.refresh();
+  assert.deepEqual(names(store.instances), ['renamed']);
+  assert.equal(store.instances.byAddress.get('10.9.0.77' as Ipv4)?.name, 'renamed');
+  assert.equal(readFileSync(hosts, 'utf8'), 'renamed');
+
+  writeFileSync(file, JSON.stringify([{ ...edited[0], domain_name: 'again' }]));
+  await store.register(domain(3));
+  const [kept, added]: Record<string, unknown>[] = JSON.parse(readFileSync(file, 'utf8'));
+  assert.deepEqual(kept, { ...edited[0], domain_name: 'again' });
+  assert.equal(added?.['domain_name'], 'vm3');
+  assert.equal(readFileSync(hosts, 'utf8'), 'again\nvm3');
+  remove();
+});
+
+test('an edit that cannot be read refuses every change and is never written over', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file);
+  await Promise.all([1, 2].map((number) => store.register(domain(number))));
+  const good = readFileSync(file, 'utf8');
+  for (const bad of [good.slice(0, -3), '', '{}', '[{"domain_name": 7}]']) {
+    writeFileSync(file, bad);
+    // More than once: the first refusal must not make the file count as read.
+    for (const change of [() => store.register(domain(3)), store.refresh, store.refresh]) {
+      await assert.rejects(change(), isStoreError(/db\.json: .*; mend it/));
+      assert.equal(readFileSync(file, 'utf8'), bad);
+    }
+    assert.deepEqual(names(store.instances), ['vm1', 'vm2'], 'guests are served as before');
+  }
+  writeFileSync(file, good.replace('vm2', 'mended'));
+  await store.register(domain(3));
+  assert.deepEqual(namesInFile(file), ['vm1', 'mended', 'vm3']);
+  remove();
+});
+
+test('an edit is not lost when the round that reads it fails', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file);
+  await store.register(domain(1));
+  store.subscribe({ files: hostsFile(join(folder, 'sub/hosts')), changed: () => {} });
+  const edited = readFileSync(file, 'utf8').replace('vm1', 'edited');
+  writeFileSync(file, edited);
+  await assert.rejects(store.register(domain(2)), isStoreError(/ENOENT/));
+  assert.equal(readFileSync(file, 'utf8'), edited);
+  mkdirSync(join(folder, 'sub'));
+  await store.register(domain(2));
+  assert.deepEqual(namesInFile(file), ['edited', 'vm2']);
+  remove();
+});
+
+test('a database that is not there is an empty one, and is made by the first change', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file);
+  assert.deepEqual(names(store.instances), []);
+  assert.deepEqual(tree(folder), [], 'opening writes nothing');
+  await store.refresh();
+  assert.equal(readFileSync(file, 'utf8'), '[]');
+  await store.register(domain(1));
+  assert.deepEqual(namesInFile(file), ['vm1']);
+  assert.deepEqual(names(open(file).instances), ['vm1']);
+  remove();
+});
+
+test('a database that cannot be used is not opened and stays as it is', () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  for (const bad of ['', '{', 'null', '[1]', '[{"domain_name": "a", "mds_ipv4": "x"}]']) {
+    writeFileSync(file, bad);
+    assert.throws(
+      () => open(file),
+      (error) =>
+        error instanceof DatabaseError &&
+        error.message.startsWith(`${file}: `) &&
+        !error.message.includes('\n'),
+      bad,
+    );
+    assert.equal(readFileSync(file, 'utf8'), bad);
+  }
+  rmSync(file);
+  mkdirSync(file);
+  assert.throws(() => open(file), { name: 'Error', code: 'DATABASE', message: /db\.json.*EISDIR/ });
+  remove();
+});
+
+test('a database behind a symbolic link stays behind it', async () => {
+  const { folder, remove } = temporaryFolder();
+  for (const name of ['etc', 'disk']) mkdirSync(join(folder, name));
+  const [link, real] = [join(folder, 'etc/db.json'), join(folder, 'disk/real.json')];
+  writeFileSync(real, '[]');
+  symlinkSync('../disk/real.json', link);
+  const store = open(link);
+  await store.register(domain(1));
+  assert.ok(lstatSync(link).isSymbolicLink());
+  assert.ok(lstatSync(real).isFile());
+  assert.deepEqual(namesInFile(real), ['vm1']);
+  assert.deepEqual(tree(join(folder, 'etc')), ['db.json']);
+  assert.deepEqual(tree(join(folder, 'disk')), ['real.details.json', 'real.json']);
+  remove();
+});
+
+test('an instance that is removed frees its address and its name', async () => {
+  const { folder, remove } = temporaryFolder();
+  const store = open(join(folder, 'db.json'), 30);
+  const { ipv4 } = await store.register(domain(1));
+  await assert.rejects(store.register(domain(2)), NoAddressError);
+  assert.equal((await store.remove('vm1'))?.ipv4, ipv4);
+  assert.equal(await store.remove('vm1'), undefined);
+  assert.equal((await store.register(domain(2, { name: 'vm1' }))).ipv4, ipv4);
+  const { byName, byUuid, byMac, byAddress } = store.instances;
+  assert.deepEqual(
+    [byName, byUuid, byMac, byAddress].map((map) => [...map.keys()]),
+    [['vm1'], ['00000000-0000-0000-0000-000000000002'], ['52:54:00:00:00:02'], [ipv4]],
+  );
+  remove();
+});
+
+test('instances in force are never changed in place', async () => {
+  const { folder, remove } = temporaryFolder();
+  const store = open(join(folder, 'db.json'));
+  await store.register(domain(1));
+  const before = store.instances;
+  await Promise.all([store.register(domain(2)), store.remove('vm1')]);
+  assert.deepEqual(names(before), ['vm1']);
+  assert.deepEqual(names(store.instances), ['vm2']);
+  remove();
+});
+
+test('closing waits for all that was asked for before', async () => {
+  const { folder, remove } = temporaryFolder();
+  const file = join(folder, 'db.json');
+  const store = open(file);
+  await store.close();
+  let answered = 0;
+  const count = () => answered++;
+  void store.register(domain(1)).then(count);
+  await turn();
+  void store.register(domain(2)).then(count);
+  await store.close();
+  assert.equal(answered, 2);
+  assert.deepEqual(namesInFile(file), ['vm1', 'vm2']);
+  remove();
+});
