@@ -1,0 +1,125 @@
+import { join } from 'node:path';
+import type { Config, NameForm } from '../config/options.js';
+import type { FileContent } from '../files.js';
+import type { Instances } from '../instances/instances.js';
+import { ipv4Network, parseIpv4 } from '../network.js';
+import { hostNames } from './host-names.js';
+
+type Settings = Pick<Config, 'mdserver' | 'dnsmasq'>;
+
+/** Where everything of dnsmasq is. */
+export function dnsmasqPaths({ base_dir, run_dir, net_name }: Config['dnsmasq']) {
+  return {
+    configuration: join(base_dir, `${net_name}.conf`),
+    options: join(base_dir, `${net_name}.opts`),
+    dhcpFolder: join(base_dir, 'dhcp'),
+    dhcpHosts: join(base_dir, 'dhcp', `${net_name}.dhcp-hosts`),
+    dnsFolder: join(base_dir, 'dns'),
+    dnsHosts: join(base_dir, 'dns', `${net_name}.dns-hosts`),
+    pid: join(run_dir, `${net_name}.pid`),
+  };
+}
+
+/** dnsmasq's main configuration file (dnsmasq(8)). */
+export function dnsmasqConfiguration({ dnsmasq }: Settings): FileContent {
+  const paths = dnsmasqPaths(dnsmasq);
+  const network = ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix);
+  const listen =
+    dnsmasq.listen_address === undefined
+      ? // Other dnsmasqs of libvirt and the host's own resolver keep their addresses.
+        ['except-interface=lo', 'bind-dynamic']
+      : dnsmasq.listen_address.map((address) => `listen-address=${address}`);
+  const lines = [
+    '# Written by mdserver at each start: changes belong in mdserver.conf.',
+    `user=${dnsmasq.user}`,
+    'leasefile-ro',
+    'strict-order',
+    'expand-hosts',
+    ...(dnsmasq.domain === false ? [] : [`domain=${dnsmasq.domain}`]),
+    `pid-file=${paths.pid}`,
+    ...listen,
+    `interface=${dnsmasq.interface}`,
+    `dhcp-range=${dnsmasq.gateway},static`,
+    // Instances ask for an IPv6 address only when a router advertises that there are some.
+    ...(dnsmasq.net_address6 === undefined
+      ? []
+      : ['enable-ra', `dhcp-range=${dnsmasq.net_address6},static,${dnsmasq.net_prefix6}`]),
+    'dhcp-no-override',
+    `dhcp-lease-max=${network.last - network.first - 1}`,
+    `dhcp-hostsfile=${paths.dhcpFolder}`,
+    `dhcp-optsfile=${paths.options}`,
+    `hostsdir=${paths.dnsFolder}`,
+  ];
+  return { path: paths.configuration, content: `${lines.join('\n')}\n` };
+}
+
+/** The DHCP options: the way to the metadata address, the router, the DNS server. */
+export function dnsmasqOptions({ mdserver, dnsmasq }: Settings): FileContent {
+  const { gateway } = dnsmasq;
+  const metadataRoutes = mdserver.listen_address
+    .filter((address) => parseIpv4(address))
+    .map((address) => `${address}/32,${gateway}`);
+  // Clients that take RFC 3442 routes ignore the router option, so the default is here again.
+  const routes = [...metadataRoutes, `0.0.0.0/0,${gateway}`].join(',');
+  const dnsServer = dnsmasq.listen_address?.find((address) => parseIpv4(address)) ?? gateway;
+  const lines = [
+    `option:classless-static-route,${routes}`,
+    // The number that Windows before 2008 asks for.
+    `249,${routes}`,
+    `option:router,${gateway}`,
+    ...(dnsmasq.use_dns ? [`option:dns-server,${dnsServer}`] : []),
+  ];
+  return { path: dnsmasqPaths(dnsmasq).options, content: `${lines.join('\n')}\n` };
+}
+
+/**
+ * Whether dnsmasq reads the word as a name in a dhcp-host line: digits are a lease time there,
+ * with a unit or without, and two words have a meaning of their own.
+ */
+function isPlainName(name: string): boolean {
+  return !/^(\d+[smhdw]?|infinite|ignore)$/i.test(name);
+}
+
+/** dnsmasq's dhcp-hostsfile: one line an instance that has a MAC and an address. */
+export function dhcpHosts({ dnsmasq }: Settings, instances: Instances): FileContent {
+  const names = hostNames(instances);
+  const lines = [];
+  for (const { name, mac, ipv4, ipv6 } of instances.byName.values()) {
+    if (mac === undefined || ipv4 === undefined) continue;
+    const hostName = names.get(name) ?? '';
+    // Without a name here, dnsmasq takes the one that its hosts file has for the address.
+    const named = isPlainName(hostName) ? `${hostName},` : '';
+    const addresses = ipv6 === undefined ? ipv4 : `${ipv4},[${ipv6}]`;
+    lines.push(`${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`);
+  }
+  return { path: dnsmasqPaths(dnsmasq).dhcpHosts, content: lines.join('') };
+}
+
+/** The names of an instance in DNS, in order and each once; the first is what its address gives. */
+export function dnsNames(
+  { prefix, domain, entry_order }: Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>,
+  hostName: string,
+): string[] {
+  const prefixed = prefix === false ? hostName : prefix + hostName;
+  const forms: Record<NameForm, string | undefined> = {
+    base: hostName,
+    prefix: prefix === false ? undefined : prefixed,
+    domain: domain === false ? undefined : `${prefixed}.${domain}`,
+  };
+  const names = entry_order.map((form) => forms[form]).filter((name) => name !== undefined);
+  return [...new Set(names)];
+}
+
+/** The hosts file for DNS: one line an address. */
+export function dnsHosts({ dnsmasq }: Settings, instances: Instances): FileContent {
+  const hostNameOf = hostNames(instances);
+  const lines = [];
+  for (const { name, ipv4, ipv6 } of instances.byName.values()) {
+    const names = dnsNames(dnsmasq, hostNameOf.get(name) ?? '').join(' ');
+    if (names === '') continue;
+    for (const address of [ipv4, ipv6]) {
+      if (address !== undefined) lines.push(`${address} ${names}\n`);
+    }
+  }
+  return { path: dnsmasqPaths(dnsmasq).dnsHosts, content: lines.join('') };
+}
