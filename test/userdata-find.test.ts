@@ -1,0 +1,453 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs, {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { findUserdata, UserdataError } from '../src/userdata/find.js';
+import { builtInTemplate, TemplateError } from '../src/userdata/template.js';
+import { createUserdata, type UserdataConfig } from '../src/userdata/userdata.js';
+
+const mac = '52:54:00:3a:cf:02';
+
+/** A folder with a `userdata` folder and these files in it; gone after the test. */
+function folderWith(
+  context: TestContext,
+  files: Readonly<Record<string, string | Buffer>>,
+): string {
+  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'mdserver-userdata-')));
+  context.after(() => rmSync(folder, { recursive: true, force: true }));
+  chmodSync(folder, 0o755);
+  mkdirSync(join(folder, 'userdata'));
+  for (const [path, content] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    writeFileSync(join(folder, path), content);
+  }
+  return folder;
+}
+
+interface Query {
+  readonly folder: string;
+  readonly directory?: string;
+  readonly name?: string;
+  readonly prefix?: string;
+  readonly suffixes?: readonly string[];
+  readonly defaultTemplate?: string;
+}
+
+/** What is found, in short: a path relative to the folder or the kind, then what was refused. */
+function lookFor(query: Query): string[] {
+  const { folder, directory = 'userdata', name = 'web1', prefix, suffixes = ['', '.yaml'] } = query;
+  const defaultTemplate = query.defaultTemplate && join(folder, query.defaultTemplate);
+  const places = { directory: join(folder, directory), suffixes, defaultTemplate };
+  const found = findUserdata(places, { name, mac, prefix });
+  const place = found.kind === 'file' ? found.path : found.kind;
+  return [place, ...found.refused].map((text) => text.replaceAll(`${folder}/`, ''));
+}
+
+/** Runs as a user that may not do everything, which root may. */
+function asOrdinaryUser<T>(work: () => T): T {
+  if (process.geteuid?.() !== 0) return work();
+  process.seteuid?.(65534);
+  try {
+    return work();
+  } finally {
+    process.seteuid?.(0);
+  }
+}
+
+test('name before MAC, each with each suffix in order, then the default, then the built-in', (t) => {
+  const files = [
+    ...['userdata/web1', 'userdata/web1.yaml', `userdata/${mac}`, `userdata/${mac}.yaml`],
+    'base.yaml',
+  ];
+  const folder = folderWith(t, Object.fromEntries(files.map((file) => [file, ''])));
+  for (const file of files) {
+    assert.deepEqual(lookFor({ folder, defaultTemplate: 'base.yaml' }), [file]);
+    rmSync(join(folder, file));
+  }
+  assert.deepEqual(lookFor({ folder }), ['built-in']);
+});
+
+test('only the suffixes that are set are tried', (t) => {
+  const folder = folderWith(t, {
+    'userdata/web1': '',
+    'userdata/web1.cfg': '',
+    'userdata/web1.yaml': '',
+    'userdata/db-01.yaml': '',
+  });
+  const suffixes = ['.cfg', '.yaml'];
+  assert.deepEqual(lookFor({ folder, suffixes }), ['userdata/web1.cfg']);
+  assert.deepEqual(lookFor({ folder, suffixes, name: 'db-01' }), ['userdata/db-01.yaml']);
+});
+
+test('a prefix is the only thing that is looked for', (t) => {
+  const folder = folderWith(t, {
+    'userdata/web1': '',
+    [`userdata/${mac}`]: '',
+    'userdata/testing.yaml': '',
+    'userdata/roles/db.yaml': '',
+    'base.yaml': '',
+  });
+  const prefixed = (prefix: string) => lookFor({ folder, prefix, defaultTemplate: 'base.yaml' });
+  assert.deepEqual(prefixed('testing'), ['userdata/testing.yaml']);
+  assert.deepEqual(prefixed('no-such'), ['none']);
+  assert.deepEqual(prefixed('roles/db'), ['userdata/roles/db.yaml'], 'as in Python');
+  assert.deepEqual(prefixed('roles'), ['none']);
+});
+
+test('a name that leads out of the directory is refused, with a reason', (t) => {
+  const folder = folderWith(t, {
+    'secret.yaml': '',
+    'userdata-2/a': '',
+    'userdata/sub/a': '',
+    'userdata/a..b': '',
+  });
+  const reason = (name: string, why: string) =>
+    `user-data of ${JSON.stringify(name)}: passed over, the name ${why}`;
+  for (const [name, why] of [
+    ['../secret', 'holds ".."'],
+    ['..', 'holds ".."'],
+    ['sub/../../secret', 'holds ".."'],
+    ['../userdata-2/a', 'holds ".."'],
+    ['web1\0', 'holds a NUL character'],
+  ] as const) {
+    assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, why)]);
+    assert.deepEqual(lookFor({ folder, prefix: name }), ['none', reason(name, why)]);
+  }
+  const absolute = join(folder, 'secret');
+  const [kind, why] = lookFor({ folder, prefix: absolute });
+  assert.equal(kind, 'none');
+  assert.match(why ?? '', /is an absolute path$/);
+  const name = 'sub/a';
+  assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, 'holds "/"')]);
+  for (const harmless of ['.', '', 'x'.repeat(5000), './.', 'web1\n', '%2e%2e']) {
+    assert.deepEqual(lookFor({ folder, prefix: harmless }), ['none'], harmless);
+  }
+  assert.deepEqual(lookFor({ folder, name: 'a..b' }), ['userdata/a..b']);
+  assert.deepEqual(lookFor({ folder, prefix: '.', suffixes: ['.', './a'] }), ['none']);
+});
+
+test('links may lead anywhere inside the directory, and nowhere else', (t) => {
+  const folder = folderWith(t, {
+    'secret.yaml': '',
+    'userdata/shared/base': '',
+    'userdata-2/a': '',
+  });
+  const link = (target: string, path: string) => symlinkSync(target, join(folder, path));
+  link('shared/base', 'userdata/inside');
+  link('../secret.yaml', 'userdata/outside');
+  link('../userdata-2/a', 'userdata/sibling');
+  link('loop', 'userdata/loop');
+  link('no-such', 'userdata/dangling');
+  link('shared', 'userdata/folder');
+  link('../userdata-2', 'userdata/away');
+  link('outside', 'userdata/twice');
+  link('userdata', 'linked');
+  link('../userdata/shared/base', 'userdata/by-the-link');
+
+  assert.deepEqual(lookFor({ folder, name: 'inside' }), ['userdata/inside']);
+  assert.deepEqual(lookFor({ folder, name: 'by-the-link' }), ['userdata/by-the-link']);
+  assert.deepEqual(lookFor({ folder, directory: 'linked', name: 'inside' }), ['linked/inside']);
+  for (const [name, target] of [
+    ['outside', 'secret.yaml'],
+    ['sibling', 'userdata-2/a'],
+    ['twice', 'secret.yaml'],
+  ]) {
+    const reason = `userdata/${name}: passed over, its link leads to ${target}, outside of ${folder}/userdata`;
+    assert.deepEqual(lookFor({ folder, name: `${name}` }), [
+      'built-in',
+      reason.replaceAll(`${folder}/`, ''),
+    ]);
+  }
+  assert.deepEqual(lookFor({ folder, name: 'loop' }), [
+    'built-in',
+    'userdata/loop: passed over, its link leads back to itself',
+  ]);
+  assert.deepEqual(lookFor({ folder, name: 'dangling' }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, name: 'folder' }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, prefix: 'folder/base' }), ['userdata/folder/base']);
+  const [kind, reason] = lookFor({ folder, prefix: 'away/a' });
+  assert.equal(kind, 'none');
+  assert.match(reason ?? '', /leads to userdata-2\/a, outside/);
+});
+
+test('folders and FIFOs are no files, a directory that is missing has none', (t) => {
+  const folder = folderWith(t, { 'userdata/web1/x': '', 'userdata/db.yaml': '', file: '' });
+  execFileSync('mkfifo', [join(folder, 'userdata/db')]);
+  symlinkSync('db', join(folder, 'userdata/fifo-link'));
+  assert.deepEqual(lookFor({ folder }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, name: 'db' }), ['userdata/db.yaml']);
+  assert.deepEqual(lookFor({ folder, name: 'fifo-link' }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, directory: 'no-such' }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, directory: 'file' }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, directory: 'no-such', prefix: 'db' }), ['none']);
+});
+
+test('a default template may be anywhere, and has to be a file', (t) => {
+  const folder = folderWith(t, { 'base.yaml': '' });
+  symlinkSync('base.yaml', join(folder, 'link.yaml'));
+  execFileSync('mkfifo', [join(folder, 'fifo')]);
+  assert.deepEqual(lookFor({ folder, defaultTemplate: 'link.yaml' }), ['link.yaml']);
+  const failure = (defaultTemplate: string, problem: string) =>
+    assert.throws(() => lookFor({ folder, defaultTemplate }), {
+      code: 'USERDATA',
+      message: `${join(folder, defaultTemplate)}: ${problem}; mdserver.default_template names it`,
+    });
+  failure('no-such', 'there is no such file');
+  failure('userdata', 'is not a regular file');
+  failure('fifo', 'is not a regular file');
+});
+
+interface SetUp {
+  readonly folder: string;
+  readonly logged: string[];
+  /** The user-data of the instance, as text or as bytes; undefined where there is none. */
+  readonly serve: (name: string, prefix?: string) => string | Buffer | undefined;
+  config: UserdataConfig;
+}
+
+function setUp(
+  t: TestContext,
+  files: Readonly<Record<string, string | Buffer>>,
+  defaultTemplate?: string,
+): SetUp {
+  const folder = folderWith(t, files);
+  const logged: string[] = [];
+  const log = {
+    error: (message: string) => logged.push(`error ${message.replaceAll(`${folder}/`, '')}`),
+    warn: (message: string) => logged.push(`warn ${message.replaceAll(`${folder}/`, '')}`),
+  };
+  const config: UserdataConfig = {
+    publicKeys: [{ name: 'default', key: 'ssh-ed25519 AAAA' }],
+    templateData: new Map([['foo', 'bar']]),
+    mdserver: {
+      userdata_dir: join(folder, 'userdata'),
+      userdata_suffixes: ['', '.yaml'],
+      default_template: defaultTemplate && join(folder, defaultTemplate),
+      password: 'pass',
+      vendor_data: undefined,
+    },
+  };
+  const parts: SetUp = { folder, logged, config, serve };
+  const { userdata } = createUserdata({ config: () => parts.config, log });
+  function serve(name: string, prefix?: string) {
+    const metadata: Record<string, string> =
+      prefix === undefined ? {} : { userdata_prefix: prefix };
+    const none = { uuid: undefined, ipv4: undefined, ipv6: undefined, location: undefined };
+    return userdata({ ...none, name, mac, metadata })?.().body;
+  }
+  return parts;
+}
+
+test("serves an instance's own file, the default one or the built-in one", (t) => {
+  const { serve } = setUp(
+    t,
+    {
+      'userdata/web1':
+        'by name\n{{hostname}} {{foo}} {{public_key_default}} {{mdserver_password}}\n',
+      'userdata/testing.yaml': 'by prefix\n{{hostname}}\n',
+      'userdata/empty': '',
+      'base.yaml': 'base for {{hostname}}\n',
+    },
+    'base.yaml',
+  );
+  assert.equal(serve('web1'), 'by name\nweb1 bar ssh-ed25519 AAAA pass\n');
+  assert.equal(serve('web1', ''), serve('web1'), 'an empty prefix is none');
+  assert.equal(serve('pref', 'testing'), 'by prefix\npref\n');
+  assert.equal(serve('web1', 'no-such'), undefined);
+  assert.equal(serve('plain'), 'base for plain\n');
+  assert.equal(serve('empty'), '');
+  const { serve: serveBare } = setUp(t, {});
+  assert.equal(
+    serveBare('web1'),
+    builtInTemplate.split('{{%')[0]?.replaceAll('{{hostname}}', 'web1') +
+      'ssh_authorized_keys:\n    - ssh-ed25519 AAAA\n',
+  );
+});
+
+test('a change of a file is seen at the next request, also one of the same size', (t) => {
+  const { serve, folder } = setUp(t, {});
+  const path = join(folder, 'userdata/web1');
+  for (let count = 0; count < 200; count += 1) {
+    const text = String(count).padStart(4, '0');
+    writeFileSync(path, `${text} {{hostname}}`);
+    assert.equal(serve('web1'), `${text} web1`);
+    assert.equal(serve('web1'), `${text} web1`);
+  }
+  writeFileSync(`${path}.new`, 'renamed');
+  renameSync(`${path}.new`, path);
+  assert.equal(serve('web1'), 'renamed');
+  rmSync(path);
+  writeFileSync(`${path}.yaml`, 'yaml');
+  assert.equal(serve('web1'), 'yaml');
+});
+
+test('a file that is kept is seen to change, too', (t) => {
+  const { serve, folder } = setUp(t, { 'userdata/web1': 'one {{foo}}' });
+  const path = join(folder, 'userdata/web1');
+  // Only a file that is old enough is not read again: its change time cannot be set, the clock can.
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 60_000 });
+  assert.equal(serve('web1'), 'one bar');
+  assert.equal(serve('web1'), 'one bar');
+  writeFileSync(path, 'twos {{foo}}');
+  assert.equal(serve('web1'), 'twos bar');
+  utimesSync(path, 1_500_000_000, 1_500_000_000);
+  assert.equal(serve('web1'), 'twos bar');
+  writeFileSync(`${path}.new`, 'tres {{foo}}');
+  utimesSync(`${path}.new`, 1_500_000_000, 1_500_000_000);
+  renameSync(`${path}.new`, path);
+  assert.equal(serve('web1'), 'tres bar', 'of the same size and time');
+});
+
+test('a file is read at each request while it is young, and once when it is old', (t) => {
+  const { serve } = setUp(t, { 'userdata/web1': 'one {{foo}}' });
+  const { mock } = t.mock.method(fs, 'readFileSync');
+  syncBuiltinESMExports();
+  t.after(() => {
+    mock.restore();
+    syncBuiltinESMExports();
+  });
+  const reads = () => {
+    mock.resetCalls();
+    for (let count = 0; count < 3; count += 1) assert.equal(serve('web1'), 'one bar');
+    return mock.callCount();
+  };
+  // File systems count time in steps: two changes within one look like one.
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() });
+  assert.equal(reads(), 3);
+  t.mock.timers.tick(60_000);
+  assert.equal(reads(), 1);
+  assert.equal(reads(), 0);
+});
+
+test('what is no UTF-8 text is served as it is, text byte for byte', (t) => {
+  const packed = gzipSync('#cloud-config {{hostname}}\n'.repeat(100));
+  const latin1 = Buffer.from('# caf\xe9 {{hostname}}\n', 'latin1');
+  const large = `${'#'.repeat(79)}\r\n`.repeat(13_000);
+  const { serve } = setUp(t, {
+    'userdata/packed': packed,
+    'userdata/latin1': latin1,
+    'userdata/bom': '\ufeff#cloud-config\r\n{{hostname}}\r\n\0é\u2028',
+    'userdata/large': `${large}{{hostname}}`,
+  });
+  assert.deepEqual(serve('packed'), packed);
+  assert.deepEqual(serve('latin1'), latin1);
+  assert.equal(serve('bom'), '\ufeff#cloud-config\r\nbom\r\n\0é\u2028');
+  assert.ok(large.length > 1024 * 1024);
+  assert.equal(serve('large'), `${large}large`);
+});
+
+test('what is wrong with a file is logged once, until the file changes', (t) => {
+  const { serve, folder, logged } = setUp(t, { 'userdata/web1': 'a\n{{nope}}\n' });
+  const path = join(folder, 'userdata/web1');
+  const expected = (line: number) =>
+    `error userdata/web1:${line}: unknown name "nope" in {{nope}}: set it in [template-data], or correct the name`;
+  for (let count = 0; count < 3; count += 1) assert.throws(() => serve('web1'), TemplateError);
+  assert.deepEqual(logged.splice(0), [expected(2)]);
+  writeFileSync(path, 'a\n\n{{nope}}\n');
+  for (let count = 0; count < 3; count += 1) assert.throws(() => serve('web1'), TemplateError);
+  assert.deepEqual(logged.splice(0), [expected(3)]);
+  writeFileSync(path, '{{if x}}');
+  for (let count = 0; count < 3; count += 1) assert.throws(() => serve('web1'), TemplateError);
+  assert.equal(logged.length, 1);
+  assert.match(logged[0] ?? '', /^error userdata\/web1:1: \{\{if x\}\} is not JavaScript: /);
+  writeFileSync(path, 'mended {{hostname}}');
+  assert.equal(serve('web1'), 'mended web1');
+});
+
+test('an unreadable file is an error, never silently the next one', (t) => {
+  const { serve, folder, logged } = setUp(
+    t,
+    { 'userdata/web1': 'own', 'userdata/web1.yaml': 'next', 'base.yaml': 'base' },
+    'base.yaml',
+  );
+  const problem = 'mdserver may not read it: give its user the right to';
+  chmodSync(join(folder, 'userdata/web1'), 0);
+  asOrdinaryUser(() => {
+    assert.throws(() => serve('web1'), UserdataError);
+    assert.throws(() => serve('web1'), UserdataError);
+    assert.throws(() => serve('x', 'web1'), UserdataError);
+  });
+  assert.deepEqual(logged.splice(0), [`error userdata/web1: ${problem}`]);
+  chmodSync(join(folder, 'userdata/web1'), 0o644);
+  asOrdinaryUser(() => assert.equal(serve('web1'), 'own'));
+  chmodSync(join(folder, 'userdata'), 0);
+  asOrdinaryUser(() => {
+    assert.throws(() => serve('other'), UserdataError);
+    assert.throws(() => serve('other', 'prefixed'), UserdataError, 'not "none": that is a 404');
+  });
+  assert.deepEqual(logged, [
+    `error userdata/other: ${problem}`,
+    `error userdata/prefixed: ${problem}`,
+  ]);
+  chmodSync(join(folder, 'userdata'), 0o755);
+});
+
+test('a file over the size that is served is an error that says so', (t) => {
+  const { serve, logged } = setUp(t, {
+    'userdata/text': Buffer.alloc(4 * 1024 * 1024 + 1, 'a'),
+    'userdata/binary': Buffer.alloc(16 * 1024 * 1024 + 1, 0xff),
+    'userdata/fits': Buffer.alloc(16 * 1024 * 1024, 0xff),
+  });
+  for (const name of ['text', 'text', 'binary', 'binary']) {
+    assert.throws(() => serve(name), UserdataError);
+  }
+  assert.deepEqual(logged, [
+    'error userdata/text: has 4194305 bytes, 4194304 are the most for a text',
+    'error userdata/binary: has 16777217 bytes, 16777216 are the most',
+  ]);
+  assert.equal(serve('fits')?.length, 16 * 1024 * 1024);
+});
+
+test('what is passed over is logged once', (t) => {
+  const { serve, folder, logged } = setUp(t, { 'secret.yaml': 'secret' });
+  symlinkSync('../secret.yaml', join(folder, 'userdata/web1'));
+  for (let count = 0; count < 3; count += 1) {
+    assert.match(String(serve('web1')), /^#cloud-config\nhostname: web1\n/);
+    assert.equal(serve('x', '../secret'), undefined);
+  }
+  assert.deepEqual(
+    logged,
+    [
+      `warn userdata/web1: passed over, its link leads to secret.yaml, outside of ${folder}/userdata`,
+      'warn user-data of "../secret": passed over, the name holds ".."',
+    ].map((line) => line.replaceAll(`${folder}/`, '')),
+  );
+});
+
+test('a new configuration is in force at once', (t) => {
+  const parts = setUp(t, { 'userdata/web1': '{{foo}}', 'other/web1': 'other {{hostname}}' });
+  assert.equal(parts.serve('web1'), 'bar');
+  parts.config = { ...parts.config, templateData: new Map([['foo', 'new']]) };
+  assert.equal(parts.serve('web1'), 'new');
+  const mdserver = { ...parts.config.mdserver, userdata_dir: join(parts.folder, 'other') };
+  parts.config = { ...parts.config, mdserver };
+  assert.equal(parts.serve('web1'), 'other web1');
+
+  writeFileSync(join(parts.folder, 'other/web1'), '{{nope}}');
+  assert.throws(() => parts.serve('web1'), TemplateError);
+  parts.config = { ...parts.config };
+  assert.throws(() => parts.serve('web1'), TemplateError);
+  assert.equal(parts.logged.length, 2, 'a reload says again what is wrong');
+});
+
+test('thousands of files can be served in turn, each with its own content', (t) => {
+  const names = Array.from({ length: 1200 }, (_, number) => `vm${number}`);
+  const files = names.map((name) => [`userdata/${name}`, `${name} {{hostname}}`] as const);
+  const { serve } = setUp(t, Object.fromEntries(files));
+  for (const name of [...names, ...names.slice(0, 50)])
+    assert.equal(serve(name), `${name} ${name}`);
+});
