@@ -1,0 +1,153 @@
+import type { MetadataContext } from './context.js';
+import { type Folder, folder, type Node, type Resolve } from './tree.js';
+import {
+  instanceId,
+  instanceTags,
+  localHostname,
+  type Setting,
+  setting,
+  stableId,
+  userDataBody,
+} from './values.js';
+
+type Tree = Folder<MetadataContext>;
+type Entry = Node<MetadataContext>;
+
+/** A leaf that the domain's metadata or `[metadata-defaults]` sets. */
+const fromSetting =
+  (name: Setting): Entry =>
+  (context) =>
+    setting(context, name);
+
+/** A leaf that is there from a version of EC2's metadata on. */
+const since =
+  (version: string, resolve: Resolve<MetadataContext>): Entry =>
+  (context) =>
+    context.version >= version ? resolve(context) : undefined;
+
+/** `0=default` and so on, an OpenSSH key below each; a key's name does in place of its index. */
+function publicKeys({ config }: MetadataContext): Tree {
+  const keys = config.publicKeys;
+  const key = (text: string): Tree => folder({ 'openssh-key': () => text });
+  const byName = keys.map(({ name, key: text }) => [name, key(text)] as const);
+  const byIndex = byName.map(([, value], index) => [String(index), value] as const);
+  return {
+    entries: new Map<string, Entry>([...byName, ...byIndex]),
+    listedAs: (name) => {
+      const index = byIndex.findIndex(([text]) => text === name);
+      return index < 0 ? undefined : `${name}=${keys[index]?.name}`;
+    },
+  };
+}
+
+const cidr4 = ({ config: { dnsmasq } }: MetadataContext) =>
+  `${dnsmasq.net_address}/${dnsmasq.net_prefix}`;
+const cidr6 = ({ instance, config: { dnsmasq } }: MetadataContext) =>
+  instance.ipv6 && dnsmasq.net_address6 && `${dnsmasq.net_address6}/${dnsmasq.net_prefix6}`;
+
+/** The interface on our network: the only one that mdserver knows of. */
+const networkInterface: Tree = folder({
+  'device-number': () => '0',
+  'interface-id': ({ instance }) => stableId('eni', instance.mac ?? ''),
+  ipv6s: ({ instance }) => instance.ipv6,
+  'local-hostname': localHostname,
+  'local-ipv4s': ({ instance }) => instance.ipv4,
+  mac: ({ instance }) => instance.mac,
+  'owner-id': fromSetting('owner-id'),
+  'security-groups': fromSetting('security-groups'),
+  // Without subnet and VPC, cloud-init takes the network for "EC2 classic".
+  'subnet-id': (context) => stableId('subnet', cidr4(context)),
+  'subnet-ipv4-cidr-block': cidr4,
+  'subnet-ipv6-cidr-blocks': cidr6,
+  'vpc-id': ({ config }) => stableId('vpc', config.dnsmasq.net_name),
+  'vpc-ipv4-cidr-block': cidr4,
+  'vpc-ipv4-cidr-blocks': cidr4,
+  'vpc-ipv6-cidr-blocks': cidr6,
+});
+
+/** By the MAC address in lower case: clients compare it with what their kernel says. */
+function interfaces({ instance }: MetadataContext): Tree {
+  return folder(instance.mac === undefined ? {} : { [instance.mac]: networkInterface });
+}
+
+function tags({ instance }: MetadataContext): Tree {
+  return {
+    entries: new Map(instanceTags(instance).map(([name, text]) => [name, () => text])),
+  };
+}
+
+/**
+ * The tree below `meta-data/`: a line for each entry
+ * (docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html, "Categories").
+ */
+const metaData: Tree = folder({
+  'ami-id': fromSetting('ami-id'),
+  'ami-launch-index': fromSetting('ami-launch-index'),
+  'ami-manifest-path': fromSetting('ami-manifest-path'),
+  // Python's: the name of the domain, where EC2 has what local-hostname says.
+  hostname: ({ instance }) => instance.name,
+  'instance-action': fromSetting('instance-action'),
+  'instance-id': instanceId,
+  'instance-life-cycle': fromSetting('instance-life-cycle'),
+  'instance-type': fromSetting('instance-type'),
+  ipv6: ({ instance }) => instance.ipv6,
+  'local-hostname': localHostname,
+  'local-ipv4': ({ instance }) => instance.ipv4,
+  mac: ({ instance }) => instance.mac,
+  network: folder({ interfaces: folder({ macs: interfaces }) }),
+  placement: folder({
+    'availability-zone': fromSetting('availability-zone'),
+    region: fromSetting('region'),
+  }),
+  profile: fromSetting('profile'),
+  'public-keys': publicKeys,
+  'reservation-id': ({ instance }) => stableId('r', instance.uuid ?? instance.name),
+  'security-groups': fromSetting('security-groups'),
+  services: folder({
+    domain: ({ config }) =>
+      config.dnsmasq.domain === false ? 'localdomain' : config.dnsmasq.domain,
+    partition: ({ config }) => config.service.type,
+  }),
+  tags: folder({ instance: since('2021-03-23', tags) }),
+});
+
+const architectures = new Map([
+  ['i686', 'i386'],
+  ['aarch64', 'arm64'],
+]);
+
+/**
+ * The instance identity document ("Instance identity documents" of the EC2 User Guide); what does
+ * not exist here is null, as there. It is not signed.
+ */
+function identityDocument(context: MetadataContext): string {
+  const { instance } = context;
+  const { architecture } = instance.details.hardware;
+  const document = {
+    accountId: setting(context, 'owner-id') ?? null,
+    architecture: architectures.get(architecture ?? '') ?? architecture ?? null,
+    availabilityZone: setting(context, 'availability-zone') ?? null,
+    billingProducts: null,
+    devpayProductCodes: null,
+    marketplaceProductCodes: null,
+    imageId: setting(context, 'ami-id') ?? null,
+    instanceId: instanceId(context),
+    instanceType: setting(context, 'instance-type') ?? null,
+    kernelId: null,
+    pendingTime: new Date(Math.floor(instance.firstSeen ?? 0) * 1000)
+      .toISOString()
+      .replace('.000', ''),
+    privateIp: instance.ipv4 ?? null,
+    ramdiskId: null,
+    region: setting(context, 'region') ?? null,
+    version: '2017-09-30',
+  };
+  return JSON.stringify(document, null, 2);
+}
+
+/** The tree below each version. */
+export const ec2Tree: Tree = folder({
+  'meta-data': metaData,
+  'user-data': userDataBody,
+  dynamic: folder({ 'instance-identity': folder({ document: identityDocument }) }),
+});
