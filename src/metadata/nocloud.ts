@@ -1,0 +1,51 @@
+import type { MetadataContext } from './context.js';
+import { folder } from './tree.js';
+import { instanceId, localHostname, userDataBody } from './values.js';
+
+// C1 controls, line ends of YAML 1.1 (U+0085, U+2028/9), and what PyYAML takes nowhere.
+const unprintable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g;
+
+/** A YAML scalar: JSON's strings are YAML's double-quoted ones (YAML 1.2, 1.3). */
+function quoted(text: string): string {
+  return JSON.stringify(text).replace(unprintable, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  });
+}
+
+function metaData(context: MetadataContext): string {
+  const { config } = context;
+  const lines = [
+    `instance-id: ${quoted(instanceId(context))}`,
+    `local-hostname: ${quoted(localHostname(context))}`,
+    ...(config.publicKeys.length === 0 ? [] : ['public-keys:']),
+    ...config.publicKeys.map(({ key }) => `  - ${quoted(key)}`),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** Netplan, version 2: DHCP on the interface with the instance's MAC. */
+function networkConfig({ instance, config }: MetadataContext): string {
+  if (!config.mdserver.network_config || instance.mac === undefined) return '';
+  return `version: 2
+ethernets:
+  ${config.dnsmasq.net_name}:
+    match:
+      macaddress: ${quoted(instance.mac)}
+    dhcp4: true
+    dhcp6: ${instance.ipv6 !== undefined}
+`;
+}
+
+/**
+ * The tree below `/nocloud/`, cloud-init's NoCloud over HTTP. All four are always there: a 404
+ * costs a guest ten seconds of its boot, an empty answer nothing.
+ */
+export const nocloudTree = folder<MetadataContext>({
+  'meta-data': metaData,
+  'user-data': (context) => userDataBody(context) ?? '',
+  'vendor-data':
+    ({ vendorData }) =>
+    () =>
+      vendorData().body,
+  'network-config': networkConfig,
+});

@@ -1,0 +1,75 @@
+import type { MetadataContext } from './context.js';
+import { type Folder, folder, type Node } from './tree.js';
+import { instanceTags, localHostname, setting, userDataBody } from './values.js';
+
+/** Metadata versions of Nova that clients look for (docs.openstack.org/nova/latest/user/metadata.html). */
+const versions = [
+  '2012-08-10',
+  '2013-04-04',
+  '2013-10-17',
+  '2015-10-15',
+  '2016-06-30',
+  '2016-10-06',
+  '2017-02-22',
+  '2018-08-27',
+  '2020-10-14',
+  'latest',
+];
+
+function metaData(context: MetadataContext): string {
+  const { instance, config } = context;
+  const keys = config.publicKeys;
+  return JSON.stringify({
+    uuid: instance.uuid,
+    name: instance.name,
+    hostname: localHostname(context),
+    launch_index: 0,
+    availability_zone: setting(context, 'availability-zone'),
+    public_keys: Object.fromEntries(keys.map(({ name, key }) => [name, key])),
+    keys: keys.map(({ name, key }) => ({ name, type: 'ssh', data: key })),
+    meta: Object.fromEntries(instanceTags(instance)),
+  });
+}
+
+/** DHCP on the interface with the instance's MAC (Nova's network_data.json). */
+function networkData({ instance, config }: MetadataContext): string {
+  const id = config.dnsmasq.net_name;
+  const mac = instance.mac;
+  const types = [...(instance.ipv6 === undefined ? [] : ['ipv6_dhcpv6-stateful']), 'ipv4_dhcp'];
+  return JSON.stringify({
+    links: mac === undefined ? [] : [{ id, type: 'phy', ethernet_mac_address: mac }],
+    networks:
+      mac === undefined
+        ? []
+        : types.reverse().map((type, index) => ({
+            id: `network${index}`,
+            type,
+            link: id,
+            network_id: id,
+          })),
+    services: [],
+  });
+}
+
+const document: Folder<MetadataContext> = folder<MetadataContext>({
+  'meta_data.json': metaData,
+  user_data: userDataBody,
+  'vendor_data.json':
+    ({ vendorData }) =>
+    () =>
+      vendorDataJson(vendorData().body),
+  'vendor_data2.json': () => '{}',
+  'network_data.json': networkData,
+});
+
+/** Where cloud-init looks for vendor data in the JSON: the text under its own name. */
+function vendorDataJson(vendorData: string | Buffer): string {
+  const text = vendorData.toString();
+  return JSON.stringify(text === '' ? {} : { 'cloud-init': text });
+}
+
+/** The tree below `/openstack/`: the same in each version, and listed without slashes as Nova does. */
+export const openstackTree: Folder<MetadataContext> = {
+  entries: new Map(versions.map((version): [string, Node<MetadataContext>] => [version, document])),
+  listedAs: (name) => name,
+};

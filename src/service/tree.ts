@@ -1,0 +1,26 @@
+import { readableConfig } from '../config/load.js';
+import { type Config, ownVersion, releaseDate } from '../config/options.js';
+import { folder, type Node } from '../metadata/tree.js';
+
+/** What an answer below `/service/` is made from. */
+export interface ServiceContext {
+  readonly config: Config;
+  /** The request comes from this host itself, not from an instance. */
+  readonly local: boolean;
+}
+
+const forLocal =
+  (text: (config: Config) => string): Node<ServiceContext> =>
+  ({ config, local }) =>
+    local ? text(config) : undefined;
+
+/** The tree below `/service/`, as Python md_server has it. */
+export const serviceTree = folder<ServiceContext>({
+  name: ({ config }) => config.service.name,
+  type: ({ config }) => config.service.type,
+  version: ({ config }) => `${config.service.version} (${releaseDate})`,
+  location: ({ config }) => config.service.location,
+  ec2_versions: ({ config }) => config.service.ec2_versions.join('\n'),
+  configuration: forLocal((config) => readableConfig(config).join('\n')),
+  repo_version: forLocal(() => `${ownVersion} (${releaseDate})`),
+});
