@@ -1,0 +1,167 @@
+import type { BootOutcome, BootRecord, DhcpEvent } from '../control/api.js';
+import { type Instance, machineKey } from '../instances/instance.js';
+
+/** What an instance asked for and got. */
+export interface SeenRequest {
+  readonly path: string;
+  readonly status: number;
+  readonly userAgent: string | undefined;
+  /** `ec2`, `nocloud`, `openstack`; undefined for what is none of them. */
+  readonly kind: string | undefined;
+  /** A token was given out, came with the request and was good, or was refused. */
+  readonly token: 'given' | 'used' | 'refused' | undefined;
+  /** The template that user-data was made from, null for the built-in one; undefined for other requests. */
+  readonly userdataFile: string | null | undefined;
+  readonly bytes: number;
+}
+
+/** A boot under way: what the record is made from. */
+interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }, 'outcome'> {
+  errors: string[];
+  user_agents: string[];
+  kinds: string[];
+  tokens: { given: number; used: number; refused: number };
+  dhcp: DhcpEvent[];
+}
+
+/** What asks for user-data: `/latest/user-data`, `/nocloud/user-data`, `/openstack/latest/user_data`. */
+const userdataPath = /^\/+(?:openstack\/+)?[^/]+\/+user[-_]data\/*(?:\?|$)/;
+
+/** Bounds of what is kept, so that no guest can fill the memory. */
+const bootsKept = 5;
+const errorsKept = 10;
+const agentsKept = 5;
+const dhcpKept = 10;
+const refusedKept = 1000;
+const longestText = 200;
+
+/** The newest boots of every instance, in memory alone. */
+export interface Boots {
+  /** The hook reports that a boot begins. */
+  begin(instance: Instance, by: BootRecord['by']): void;
+  /** The hook reports that the guest's resources were released. */
+  release(instance: Instance): void;
+  request(instance: Instance, seen: SeenRequest): void;
+  dhcp(instance: Instance, action: string, address: string): void;
+  phonedHome(instance: Instance): void;
+  /** An address that is no instance's was turned away. */
+  refused(address: string): void;
+  /** When that was last, in Unix seconds. */
+  lastRefused(address: string): number | undefined;
+  /** Newest first. */
+  of(instance: Instance): readonly BootRecord[];
+  /** Forgets the instances that are not among these. */
+  keepOnly(alive: (key: string) => boolean): void;
+}
+
+/** How far the boot came (see BootOutcome). */
+export function outcomeOf(boot: Omit<BootRecord, 'outcome'>): BootOutcome {
+  if (boot.phone_home !== null) return 'home';
+  if ((boot.userdata?.status ?? 0) >= 500 || (boot.tokens.refused > 0 && boot.userdata === null)) {
+    return 'failed';
+  }
+  if (boot.userdata !== null) return 'configured';
+  if (boot.requests > 0) return 'asking';
+  if (boot.ended !== null) return 'ended';
+  return boot.dhcp.length > 0 ? 'address' : 'started';
+}
+
+function pushBounded<T>(list: T[], item: T, most: number): void {
+  list.push(item);
+  if (list.length > most) list.shift();
+}
+
+/** A bounded copy: a mere slice of a string has V8 hold the whole of it. */
+function shortened(text: string): string {
+  return Buffer.from(text.slice(0, longestText)).toString();
+}
+
+/** A record of boots; `now` gives Unix seconds. */
+export function createBoots(now: () => number = () => Date.now() / 1000): Boots {
+  const all = new Map<string, Boot[]>();
+  const refusedAt = new Map<string, number>();
+
+  function begin(instance: Instance, by: BootRecord['by']): Boot {
+    const boots = all.get(machineKey(instance)) ?? [];
+    const boot: Boot = {
+      started: now(),
+      by,
+      ended: null,
+      requests: 0,
+      first_request: null,
+      last_request: null,
+      errors: [],
+      user_agents: [],
+      kinds: [],
+      tokens: { given: 0, used: 0, refused: 0 },
+      userdata: null,
+      dhcp: [],
+      phone_home: null,
+    };
+    pushBounded(boots, boot, bootsKept);
+    all.set(machineKey(instance), boots);
+    return boot;
+  }
+
+  /** The boot that a sign of the guest belongs to; a first one where no hook reported any. */
+  function current(instance: Instance, by: BootRecord['by']): Boot {
+    const newest = all.get(machineKey(instance))?.at(-1);
+    return newest === undefined || newest.ended !== null ? begin(instance, by) : newest;
+  }
+
+  return {
+    begin(instance, by) {
+      begin(instance, by);
+    },
+    release(instance) {
+      const newest = all.get(machineKey(instance))?.at(-1);
+      if (newest !== undefined) newest.ended ??= now();
+    },
+    request(instance, { path, status, userAgent, kind, token, userdataFile, bytes }) {
+      const boot = current(instance, 'request');
+      const at = now();
+      boot.requests += 1;
+      boot.first_request ??= at;
+      boot.last_request = at;
+      if (token !== undefined) boot.tokens[token] += 1;
+      if (status >= 400) {
+        pushBounded(boot.errors, `${status} ${shortened(path)}`, errorsKept);
+      }
+      const agent = userAgent && shortened(userAgent);
+      if (agent !== undefined && !boot.user_agents.includes(agent)) {
+        pushBounded(boot.user_agents, agent, agentsKept);
+      }
+      if (kind !== undefined && !boot.kinds.includes(kind)) boot.kinds.push(kind);
+      if (userdataFile !== undefined) boot.userdata = { at, status, file: userdataFile, bytes };
+      else if ((status === 404 || status === 200) && userdataPath.test(path)) {
+        // There is none for it, which NoCloud guests are told with an empty 200.
+        boot.userdata = { at, status: 404, file: null, bytes: 0 };
+      }
+    },
+    dhcp(instance, action, address) {
+      pushBounded(
+        current(instance, 'dhcp').dhcp,
+        { at: now(), action, address: shortened(address) },
+        dhcpKept,
+      );
+    },
+    refused(address) {
+      // The oldest is the first: setting a key anew must move it to the end.
+      refusedAt.delete(address);
+      refusedAt.set(address, now());
+      const [oldest] = refusedAt.keys();
+      if (refusedAt.size > refusedKept && oldest !== undefined) refusedAt.delete(oldest);
+    },
+    lastRefused: (address) => refusedAt.get(address),
+    phonedHome(instance) {
+      current(instance, 'request').phone_home = now();
+    },
+    of(instance) {
+      const boots = all.get(machineKey(instance)) ?? [];
+      return boots.map((boot) => ({ ...boot, outcome: outcomeOf(boot) })).reverse();
+    },
+    keepOnly(alive) {
+      for (const key of all.keys()) if (!alive(key)) all.delete(key);
+    },
+  };
+}

@@ -1,0 +1,158 @@
+/**
+ * What the control socket takes and answers: JSON over HTTP on a unix socket that root and the
+ * group of mdserver alone may open. Times are Unix seconds, with a fraction.
+ *
+ *     GET    /instances                       InstanceSummary[]
+ *     GET    /instances/NAME                  InstanceDetails
+ *     DELETE /instances/NAME                  InstanceSummary, of what was removed
+ *     GET    /instances/NAME/DOCUMENT         RenderedDocument
+ *     POST   /documents/DOCUMENT              RenderedDocument, for the domain XML in the body
+ *     GET    /addresses/ADDRESS               AddressReport
+ *     POST   /instance-upload                 as on TCP; the hook names its operation in a header
+ *     POST   /events                          GuestEvent, from the hook
+ *     GET    /health                          Health
+ *     GET    /metrics                         Prometheus' text format
+ *
+ * An error is {"error": "one line"} with status 400 (bad input), 404 (no such instance), 422 (a
+ * template cannot be rendered, a domain has no interface on the network), 500 or 503.
+ */
+
+import type { HostKeys } from '../instances/details.js';
+
+export type { HostKeys };
+
+/** What an instance can be asked to be shown as. */
+export const documentNames = [
+  'user-data',
+  'meta-data',
+  'vendor-data',
+  'network-config',
+  'tree',
+] as const;
+export type DocumentName = (typeof documentNames)[number];
+
+/** One line of `mdserverctl list`. */
+export interface InstanceSummary {
+  readonly name: string;
+  readonly uuid: string | null;
+  readonly mac: string | null;
+  readonly ipv4: string | null;
+  readonly ipv6: string | null;
+  readonly location: string | null;
+  /** The name DNS gives its address; what local-hostname says. */
+  readonly hostname: string;
+  readonly first_seen: number | null;
+  readonly last_update: number | null;
+  readonly last_boot: BootSummary | null;
+}
+
+export interface BootSummary {
+  readonly started: number;
+  /** See outcomeOf. */
+  readonly outcome: BootOutcome;
+}
+
+/**
+ * How far a boot came: `started` (nothing seen of it yet), `address` (DHCP only), `asking`
+ * (it asked for metadata), `configured` (it has its user-data, or there is none for it), `failed`
+ * (its user-data could not be made, or its token was refused), `home` (it phoned home), `ended`
+ * (released before it asked for anything).
+ */
+export type BootOutcome =
+  | 'started'
+  | 'address'
+  | 'asking'
+  | 'configured'
+  | 'failed'
+  | 'home'
+  | 'ended';
+
+/** What was seen of one boot; in memory only, the newest few of each instance. */
+export interface BootRecord {
+  readonly started: number;
+  /** What it was known by: the hook's operation, or the first sign of the guest itself. */
+  readonly by: 'prepare' | 'restore' | 'reconnect' | 'migrate' | 'attach' | 'dhcp' | 'request';
+  readonly ended: number | null;
+  readonly outcome: BootOutcome;
+  readonly requests: number;
+  readonly first_request: number | null;
+  readonly last_request: number | null;
+  /** The last paths that were answered with an error: `404 /latest/meta-data/iam/`. */
+  readonly errors: readonly string[];
+  readonly user_agents: readonly string[];
+  /** `ec2`, `nocloud`, `openstack`: where it looked. */
+  readonly kinds: readonly string[];
+  readonly tokens: { readonly given: number; readonly used: number; readonly refused: number };
+  readonly userdata: {
+    readonly at: number;
+    /** 404 where there is none for it, though NoCloud guests are told so with an empty 200. */
+    readonly status: number;
+    /** The template's path; null for the built-in one. */
+    readonly file: string | null;
+    readonly bytes: number;
+  } | null;
+  readonly dhcp: readonly DhcpEvent[];
+  readonly phone_home: number | null;
+}
+
+/** A line of dnsmasq's log: `DHCPDISCOVER`, `DHCPACK`, `DHCPNAK`; the address is '' where it names none. */
+export interface DhcpEvent {
+  readonly at: number;
+  readonly action: string;
+  readonly address: string;
+}
+
+export interface InstanceDetails extends InstanceSummary {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly hardware: {
+    readonly vcpus: number | null;
+    readonly memory_kib: number | null;
+    readonly architecture: string | null;
+  };
+  readonly instance_id: string;
+  readonly dns_names: readonly string[];
+  /** Newest first. */
+  readonly boots: readonly BootRecord[];
+  /** Newest first: more than one means that the keys changed. */
+  readonly host_keys: readonly HostKeys[];
+}
+
+export interface RenderedDocument {
+  /** The template it came from; null for a built-in one and for what needs none. */
+  readonly file: string | null;
+  /** Whether the guest would get it at all: an instance can have no user-data. */
+  readonly found: boolean;
+  /** In base64 where it is no UTF-8 text. */
+  readonly encoding: 'utf-8' | 'base64';
+  readonly body: string;
+}
+
+/** Who an address may be. */
+export interface AddressReport {
+  readonly address: string;
+  /** The instance that has it. */
+  readonly instance: string | null;
+  /** The MAC address that answers for it, from the kernel's neighbour table. */
+  readonly mac: string | null;
+  /** The instance that has that MAC. */
+  readonly mac_instance: string | null;
+  /** When it last asked for something and was turned away as unknown. */
+  readonly last_refused: number | null;
+}
+
+/** What the hook reports beside uploads. */
+export interface GuestEvent {
+  readonly kind: 'released';
+  readonly name: string;
+}
+
+export interface Health {
+  readonly status: 'ok' | 'degraded';
+  readonly version: string;
+  readonly uptime_seconds: number;
+  readonly instances: number;
+  /** Whether dnsmasq's log is there to be read, which DHCP events come from. */
+  readonly dhcp_log: boolean;
+  /** What is wrong, a line each; empty when all is well. */
+  readonly problems: readonly string[];
+}

@@ -1,0 +1,430 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { createBoots, type SeenRequest } from '../src/boots/boots.js';
+import type { BootOutcome, BootRecord } from '../src/control/api.js';
+import { type Instance, instanceFromRecord, machineKey } from '../src/instances/instance.js';
+
+function instance(name: string, uuid?: string): Instance {
+  return instanceFromRecord({ domain_name: name, domain_uuid: uuid ?? null });
+}
+
+const web = instance('web', '00000000-0000-4000-8000-000000000001');
+const other = instance('other', '00000000-0000-4000-8000-000000000002');
+
+/** Boots whose clock goes on by one second at each look. */
+function ticking() {
+  let time = 1000;
+  return createBoots(() => ++time);
+}
+
+const plain: SeenRequest = {
+  path: '/latest/meta-data/',
+  status: 200,
+  userAgent: undefined,
+  kind: 'ec2',
+  token: undefined,
+  userdataFile: undefined,
+  bytes: 0,
+};
+const userdata: SeenRequest = {
+  ...plain,
+  path: '/latest/user-data',
+  userdataFile: '/templates/web',
+  bytes: 14,
+};
+
+const fresh: BootRecord = {
+  started: 1001,
+  by: 'prepare',
+  ended: null,
+  outcome: 'started',
+  requests: 0,
+  first_request: null,
+  last_request: null,
+  errors: [],
+  user_agents: [],
+  kinds: [],
+  tokens: { given: 0, used: 0, refused: 0 },
+  userdata: null,
+  dhcp: [],
+  phone_home: null,
+};
+
+test('nothing is known of an instance that nothing was seen of', () => {
+  const boots = ticking();
+  assert.deepEqual(boots.of(web), []);
+  boots.release(web);
+  assert.deepEqual(boots.of(web), []);
+});
+
+test('a whole boot is told: start, address, token, user-data, phone home, end', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  boots.dhcp(web, 'DHCPDISCOVER', '');
+  boots.dhcp(web, 'DHCPACK', '10.122.7.8');
+  boots.request(web, {
+    ...plain,
+    path: '/latest/api/token',
+    token: 'given',
+    userAgent: 'Cloud-Init/22.4.2',
+  });
+  boots.request(web, { ...plain, status: 404, token: 'used', userAgent: 'Cloud-Init/22.4.2' });
+  boots.request(web, { ...userdata, token: 'used', userAgent: 'curl/8' });
+  boots.phonedHome(web);
+  boots.release(web);
+  assert.deepEqual(boots.of(web), [
+    {
+      started: 1001,
+      by: 'prepare',
+      ended: 1008,
+      outcome: 'home',
+      requests: 3,
+      first_request: 1004,
+      last_request: 1006,
+      errors: ['404 /latest/meta-data/'],
+      user_agents: ['Cloud-Init/22.4.2', 'curl/8'],
+      kinds: ['ec2'],
+      tokens: { given: 1, used: 2, refused: 0 },
+      userdata: { at: 1006, status: 200, file: '/templates/web', bytes: 14 },
+      dhcp: [
+        { at: 1002, action: 'DHCPDISCOVER', address: '' },
+        { at: 1003, action: 'DHCPACK', address: '10.122.7.8' },
+      ],
+      phone_home: 1007,
+    },
+  ]);
+  assert.deepEqual(boots.of(other), []);
+});
+
+type Boots = ReturnType<typeof createBoots>;
+
+const outcomes: readonly [what: string, expected: BootOutcome, events: (boots: Boots) => void][] = [
+  ['only started', 'started', () => undefined],
+  ['released at once', 'ended', (boots) => boots.release(web)],
+  ['got an address', 'address', (boots) => boots.dhcp(web, 'DHCPACK', '10.1.1.1')],
+  [
+    'got an address and was released',
+    'ended',
+    (boots) => {
+      boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+      boots.release(web);
+    },
+  ],
+  ['asked for metadata', 'asking', (boots) => boots.request(web, plain)],
+  [
+    'asked for metadata and was released',
+    'asking',
+    (boots) => {
+      boots.request(web, plain);
+      boots.release(web);
+    },
+  ],
+  [
+    'got a token and nothing else',
+    'asking',
+    (boots) => boots.request(web, { ...plain, token: 'given' }),
+  ],
+  ['got its user-data', 'configured', (boots) => boots.request(web, userdata)],
+  [
+    'got the built-in user-data',
+    'configured',
+    (boots) => boots.request(web, { ...userdata, userdataFile: null }),
+  ],
+  [
+    'was told that it has no user-data',
+    'configured',
+    (boots) => boots.request(web, { ...userdata, status: 404, userdataFile: undefined, bytes: 0 }),
+  ],
+  [
+    'was told so as NoCloud guests are, with an empty answer',
+    'configured',
+    (boots) =>
+      boots.request(web, {
+        ...plain,
+        path: '/nocloud//user-data',
+        kind: 'nocloud',
+      }),
+  ],
+  [
+    'was told so as OpenStack guests are',
+    'configured',
+    (boots) =>
+      boots.request(web, {
+        ...plain,
+        path: '/openstack/latest/user_data',
+        status: 404,
+        kind: 'openstack',
+      }),
+  ],
+  [
+    'asked for something else of that name',
+    'asking',
+    (boots) => boots.request(web, { ...plain, path: '/latest/meta-data/user-data', status: 404 }),
+  ],
+  [
+    'got a 500 for its user-data',
+    'failed',
+    (boots) => boots.request(web, { ...userdata, status: 500, userdataFile: null }),
+  ],
+  [
+    'got its user-data after the template was mended',
+    'configured',
+    (boots) => {
+      boots.request(web, { ...userdata, status: 500, userdataFile: null });
+      boots.request(web, userdata);
+    },
+  ],
+  [
+    'had its token refused',
+    'failed',
+    (boots) => boots.request(web, { ...plain, status: 401, token: 'refused' }),
+  ],
+  [
+    'had its token refused when it asked for user-data',
+    'failed',
+    (boots) =>
+      boots.request(web, { ...plain, path: '/latest/user-data', status: 401, token: 'refused' }),
+  ],
+  [
+    'had its token refused and then got its user-data',
+    'configured',
+    (boots) => {
+      boots.request(web, { ...plain, status: 401, token: 'refused' });
+      boots.request(web, { ...userdata, token: 'used' });
+    },
+  ],
+  ['phoned home', 'home', (boots) => boots.phonedHome(web)],
+  [
+    'phoned home in spite of a failure',
+    'home',
+    (boots) => {
+      boots.request(web, { ...userdata, status: 500 });
+      boots.phonedHome(web);
+      boots.release(web);
+    },
+  ],
+];
+for (const [what, expected, events] of outcomes) {
+  test(`the outcome of a boot that ${what} is "${expected}"`, () => {
+    const boots = ticking();
+    boots.begin(web, 'prepare');
+    events(boots);
+    assert.deepEqual(
+      boots.of(web).map(({ outcome }) => outcome),
+      [expected],
+    );
+  });
+}
+
+test('a guest that has no user-data is noted as having asked: 404, no file', () => {
+  const boots = ticking();
+  boots.request(web, { ...plain, path: '/latest/user-data?x', status: 404 });
+  assert.deepEqual(boots.of(web)[0]?.userdata, { at: 1002, status: 404, file: null, bytes: 0 });
+});
+
+test('each start is a boot of its own, the newest first', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  boots.begin(web, 'reconnect');
+  boots.request(web, plain);
+  const [newest, before, ...rest] = boots.of(web);
+  assert.deepEqual(rest, []);
+  assert.deepEqual(before, fresh);
+  assert.deepEqual([newest?.started, newest?.by, newest?.requests], [1002, 'reconnect', 1]);
+});
+
+test('what no hook told of is a boot from its first sign on, and so is what comes after a release', () => {
+  const boots = ticking();
+  boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+  boots.request(web, plain);
+  boots.release(web);
+  boots.request(web, plain);
+  boots.release(web);
+  boots.phonedHome(web);
+  assert.deepEqual(
+    boots.of(web).map(({ by, requests, ended }) => [by, requests, ended !== null]),
+    [
+      ['request', 0, false],
+      ['request', 1, true],
+      ['dhcp', 1, true],
+    ],
+  );
+});
+
+test('a boot that ended does not end again', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  boots.release(web);
+  boots.release(web);
+  assert.deepEqual(boots.of(web), [{ ...fresh, ended: 1002, outcome: 'ended' }]);
+});
+
+test('what was given out before does not change when more happens', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  const before = boots.of(web);
+  const text = JSON.stringify(before);
+  boots.begin(web, 'prepare');
+  assert.equal(JSON.stringify(before), text);
+});
+
+test('an instance keeps its boots when it is renamed, and one made anew begins anew', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  assert.equal(boots.of({ ...web, name: 'web2' }).length, 1);
+  assert.equal(boots.of({ ...other, name: 'web' }).length, 0);
+  // A record of old Python has no uuid.
+  const old = instance('old');
+  boots.begin(old, 'prepare');
+  assert.deepEqual([boots.of(old).length, machineKey(old), machineKey(web)], [1, 'old', web.uuid]);
+});
+
+// ---- bounds ----
+
+test('of each list the newest few are kept', () => {
+  const boots = ticking();
+  for (let number = 0; number < 100; number++) {
+    boots.begin(web, 'prepare');
+    for (let request = 0; request < 30; request++) {
+      boots.request(web, {
+        ...plain,
+        path: `/latest/${number}/${request}`,
+        status: 404,
+        userAgent: `agent ${request}`,
+      });
+      boots.dhcp(web, 'DHCPACK', `10.1.1.${request}`);
+    }
+  }
+  const all = boots.of(web);
+  assert.equal(all.length, 5);
+  const numbers = (from: number, to: number) =>
+    Array.from({ length: to - from }, (_, index) => from + index);
+  for (const [index, boot] of all.entries()) {
+    assert.equal(boot.requests, 30);
+    assert.deepEqual(
+      boot.errors,
+      numbers(20, 30).map((request) => `404 /latest/${99 - index}/${request}`),
+    );
+    assert.deepEqual(
+      boot.user_agents,
+      numbers(25, 30).map((request) => `agent ${request}`),
+    );
+    assert.deepEqual(
+      boot.dhcp.map(({ address }) => address),
+      numbers(20, 30).map((request) => `10.1.1.${request}`),
+    );
+  }
+});
+
+test('an agent and a kind are named once', () => {
+  const boots = ticking();
+  for (const kind of ['ec2', 'nocloud', 'ec2', 'openstack', undefined]) {
+    boots.request(web, { ...plain, kind, userAgent: 'curl' });
+  }
+  const [boot] = boots.of(web);
+  assert.deepEqual([boot?.kinds, boot?.user_agents], [['ec2', 'nocloud', 'openstack'], ['curl']]);
+  // Not told apart beyond what is kept of them.
+  const long = (end: string) => 'x'.repeat(300) + end;
+  boots.request(web, { ...plain, userAgent: long('a') });
+  boots.request(web, { ...plain, userAgent: long('b') });
+  assert.deepEqual(boots.of(web)[0]?.user_agents, ['curl', 'x'.repeat(200)]);
+});
+
+test('no guest can fill the memory, whatever it sends', () => {
+  const text = fc.string({ unit: 'binary', maxLength: 5000 });
+  const request = fc.record({
+    path: text,
+    status: fc.constantFrom(200, 401, 404, 500),
+    userAgent: fc.option(text, { nil: undefined }),
+    kind: fc.constantFrom('ec2', 'nocloud', 'openstack', undefined),
+    token: fc.constantFrom('given' as const, 'used' as const, 'refused' as const, undefined),
+    userdataFile: fc.constantFrom(null, '/templates/web', undefined),
+    bytes: fc.nat(),
+  });
+  fc.assert(
+    fc.property(
+      fc.array(request, { maxLength: 100 }),
+      fc.array(fc.nat(3), { maxLength: 100 }),
+      (requests, others) => {
+        const boots = ticking();
+        for (const [index, seen] of requests.entries()) {
+          boots.request(web, seen);
+          const what = others[index];
+          if (what === 0) boots.begin(web, 'prepare');
+          if (what === 1) boots.release(web);
+          if (what === 2) boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+          if (what === 3) boots.phonedHome(web);
+        }
+        const all = boots.of(web);
+        assert.ok(all.length <= 5);
+        for (const boot of all) {
+          const strings = [...boot.errors, ...boot.user_agents, ...boot.kinds];
+          assert.ok(strings.every((item) => item.length <= 204));
+          assert.ok(strings.length <= 10 + 5 + 3);
+          assert.ok(boot.dhcp.length <= 10);
+        }
+      },
+    ),
+    { numRuns: 100 },
+  );
+});
+
+test('of addresses that were turned away the newest 1000 are known', () => {
+  const boots = ticking();
+  const address = (number: number) => `10.1.${Math.floor(number / 250)}.${number % 250}`;
+  boots.refused(address(0));
+  for (let number = 1; number < 1000; number++) boots.refused(address(number));
+  assert.equal(boots.lastRefused(address(0)), 1001);
+  // Asked again: the one after it is the oldest now.
+  boots.refused(address(0));
+  boots.refused(address(1000));
+  assert.equal(boots.lastRefused(address(0)), 2001);
+  assert.equal(boots.lastRefused(address(1)), undefined);
+  assert.equal(boots.lastRefused(address(2)), 1003);
+  assert.equal(boots.lastRefused('10.9.9.9'), undefined);
+});
+
+test('keepOnly forgets removed instances, and nobody else', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  boots.begin(other, 'prepare');
+  boots.keepOnly((key) => key === other.uuid);
+  assert.deepEqual([boots.of(web).length, boots.of(other).length], [0, 1]);
+  // One that comes back begins anew.
+  boots.begin(web, 'restore');
+  assert.deepEqual(
+    boots.of(web).map(({ by }) => by),
+    ['restore'],
+  );
+});
+
+test('of a long path or agent the memory holds what is kept of it, and not the whole', () => {
+  // What the heap holds can be asked for only in a process that may collect it.
+  const program = `
+    import { createBoots } from ${JSON.stringify(new URL('../src/boots/boots.js', import.meta.url).href)};
+    const boots = createBoots();
+    const long = (start) => start + Buffer.alloc(15000, 'x').toString('latin1');
+    gc();
+    const before = process.memoryUsage().heapUsed;
+    for (let number = 0; number < 100; number++) {
+      const instance = { name: 'vm' + number };
+      boots.begin(instance, 'prepare');
+      for (let index = 0; index < 10; index++) {
+        boots.request(instance, { path: long('/' + index), status: 404, userAgent: long('a' + index), bytes: 0 });
+      }
+    }
+    gc();
+    console.log(process.memoryUsage().heapUsed - before, boots.of({ name: 'vm1' }).length);
+  `;
+  const { stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--expose-gc', '--input-type=module', '--eval', program],
+    { encoding: 'utf8' },
+  );
+  const [bytes = Number.NaN, kept] = stdout.split(' ').map(Number);
+  assert.equal(kept, 1, stderr);
+  // 15 texts of 200 bytes each for an instance; held whole, they were 22 MB in all.
+  assert.ok(bytes < 3_000_000, stdout);
+});
