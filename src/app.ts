@@ -1,0 +1,158 @@
+import {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  fastify,
+} from 'fastify';
+import type { Boots } from './boots/boots.js';
+import { phoneHomeRoutes } from './boots/phone-home.js';
+import type { Config } from './config/options.js';
+import type { Health } from './control/api.js';
+import type { Instance } from './instances/instance.js';
+import type { Store } from './instances/store.js';
+import { uploadRoutes } from './instances/upload.js';
+import type { Logger } from './log.js';
+import { lookUpPeers, type Seen } from './metadata/caller.js';
+import { metadataRoutes } from './metadata/routes.js';
+import type { Metrics } from './metrics.js';
+import { monitoringRoutes } from './monitoring.js';
+import { peerAddress } from './network.js';
+import { UserdataError } from './userdata/find.js';
+import { TemplateError } from './userdata/template.js';
+import type { Userdata } from './userdata/userdata.js';
+
+/** What the app is built from. */
+export interface AppParts {
+  /** The configuration in force: a reload changes it. */
+  readonly config: () => Config;
+  readonly store: Store;
+  readonly userdata: Userdata;
+  readonly tokenKey: Buffer;
+  readonly boots: Boots;
+  readonly metrics: Metrics;
+  /** What is wrong with the daemon, a line each. */
+  readonly health: () => Health;
+  readonly log: Logger;
+}
+
+/** How long a client may take for its headers, and for its whole request, in milliseconds. */
+export const headersTimeout = 10_000;
+export const requestTimeout = 30_000;
+
+/** The path of a request-target in absolute form (RFC 9112 3.2.2), which every server has to take. */
+function originForm(url: string): string {
+  return url.replace(/^https?:\/\/[^/?#]*\/?/i, '/');
+}
+
+/** Who asked for what, and what became of it. */
+function requestLine({ raw, seen }: FastifyRequest, { statusCode }: FastifyReply): string {
+  const { socket, method, url, headers } = raw;
+  const name = seen?.instance?.name ?? '-';
+  const agent = headers['user-agent'] ?? '-';
+  return `${socket.remoteAddress} ${name} ${method} ${url} ${statusCode} ${agent}`;
+}
+
+/** Has the boot record and the metrics know of an instance's request. */
+function noteRequest(
+  { boots, metrics }: AppParts,
+  { kind, token, userdataFile, userdataBytes }: Seen,
+  instance: Instance,
+  { url, headers }: FastifyRequest,
+  { statusCode }: FastifyReply,
+): void {
+  metrics.request(kind, statusCode);
+  if (kind === 'phone-home') {
+    if (statusCode === 200) boots.phonedHome(instance);
+    return;
+  }
+  if (kind === 'ec2' && token === undefined) metrics.requestWithoutToken();
+  boots.request(instance, {
+    path: url,
+    status: statusCode,
+    userAgent: headers['user-agent'],
+    kind,
+    token,
+    userdataFile,
+    bytes: userdataBytes,
+  });
+}
+
+/** The HTTP face of mdserver. Nothing listens yet. */
+export function buildApp(parts: AppParts): FastifyInstance {
+  const { config, store, boots, metrics, log } = parts;
+  const app = fastify({
+    // Without a logger of its own: it would make one for each request, and wait for the end of each
+    // response to write lines of its own. One line a request is written below.
+    routerOptions: {
+      ignoreTrailingSlash: true,
+      ignoreDuplicateSlashes: true,
+      maxParamLength: 65536,
+    },
+    rewriteUrl: ({ url = '/' }) => (url.startsWith('/') ? url : originForm(url)),
+    // Answers of Fastify's own are one plain line, too.
+    frameworkErrors: (error, _request, reply) => {
+      void (reply as FastifyReply)
+        .code(error.statusCode ?? 400)
+        .type('text/plain')
+        .send('bad request\n');
+    },
+  });
+
+  const here = new Set(['127.0.0.1', '::1', ...config().mdserver.listen_address]);
+  const isThisHost = (remote: string | undefined) => here.has(peerAddress(remote) ?? '');
+
+  // A domain XML is taken as it comes, whatever type curl or a hook gives it.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => {
+    done(null, body);
+  });
+
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const status = error.statusCode ?? 500;
+    if (status >= 500) {
+      // What is wrong with a template is in the log already, once for each version of the file.
+      if (!(error instanceof TemplateError || error instanceof UserdataError)) {
+        log.error({ err: error }, `${request.method} ${request.url} failed:`);
+      }
+      return reply.code(500).type('text/plain').send('internal error, see the log\n');
+    }
+    return reply.code(status).type('text/plain').send(`${error.message}\n`);
+  });
+  app.setNotFoundHandler((_request, reply) => {
+    return reply.code(404).type('text/plain').send('not found\n');
+  });
+  app.decorateRequest('seen', undefined);
+  app.addHook('onSend', (request, reply, _payload, done) => {
+    const { seen } = request;
+    if (seen?.instance === null) {
+      log.warn(`${requestLine(request, reply)}: this is no instance's address`);
+      metrics.unknownCaller();
+      boots.refused(peerAddress(request.socket.remoteAddress) ?? '');
+    } else if (log.isLevelEnabled('info')) log.info(requestLine(request, reply));
+    if (seen?.instance) noteRequest(parts, seen, seen.instance, request, reply);
+    done();
+  });
+
+  const callers = {
+    instances: () => store.instances,
+    checkMac: () => config().mdserver.check_mac,
+    log,
+  };
+  lookUpPeers(app, callers);
+  metadataRoutes(app, { ...parts, ...callers, isThisHost });
+  phoneHomeRoutes(app, store, callers);
+  uploadRoutes(app, {
+    ...parts,
+    network: config().dnsmasq.net_name,
+    refusal: ({ socket }) => {
+      if (!isThisHost(socket.remoteAddress)) return 'uploads are taken from this host only';
+      if (config().mdserver.upload_over_tcp) return undefined;
+      return 'uploads are taken on the control socket only (mdserver.upload_over_tcp = no)';
+    },
+  });
+  monitoringRoutes(app, parts, ({ socket }) => {
+    return config().mdserver.metrics && isThisHost(socket.remoteAddress);
+  });
+  return app;
+}

@@ -1,0 +1,272 @@
+import { isUtf8 } from 'node:buffer';
+import {
+  type FastifyBaseLogger,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  fastify,
+  LogController,
+} from 'fastify';
+import { type AppParts, headersTimeout, requestTimeout } from '../app.js';
+import { dnsNames } from '../dnsmasq/files.js';
+import { parseDomain } from '../instances/domain-xml.js';
+import type { Instance } from '../instances/instance.js';
+import { type AddressPlan, draftOf, NoAddressError, register } from '../instances/instances.js';
+import { domainErrorStatus, longestDomainXml, uploadRoutes } from '../instances/upload.js';
+import { type MetadataContext, metadataContext } from '../metadata/context.js';
+import { ec2Tree } from '../metadata/ec2.js';
+import { nocloudTree } from '../metadata/nocloud.js';
+import { leaves, lookUp } from '../metadata/tree.js';
+import { instanceId, localHostname } from '../metadata/values.js';
+import { monitoringRoutes } from '../monitoring.js';
+import { neighbourMac } from '../neighbours.js';
+import { parseIp } from '../network.js';
+import { UserdataError } from '../userdata/find.js';
+import { TemplateError } from '../userdata/template.js';
+import {
+  type AddressReport,
+  type DocumentName,
+  documentNames,
+  type GuestEvent,
+  type InstanceDetails,
+  type InstanceSummary,
+  type RenderedDocument,
+} from './api.js';
+
+export interface ControlParts extends AppParts {
+  readonly plan: AddressPlan;
+}
+
+/** No instance has the name. */
+class UnknownInstanceError extends Error {
+  readonly code = 'UNKNOWN_INSTANCE';
+}
+
+function statusOf(error: FastifyError): number {
+  if (error instanceof UnknownInstanceError) return 404;
+  if (error instanceof TemplateError || error instanceof UserdataError) return 422;
+  return domainErrorStatus(error) ?? error.statusCode ?? 500;
+}
+
+const text = { type: 'string', minLength: 1, maxLength: 255 } as const;
+const nameParameter = { type: 'object', properties: { name: text } } as const;
+const documentParameter = {
+  type: 'object',
+  properties: { name: text, document: { enum: documentNames } },
+} as const;
+const eventBody = {
+  type: 'object',
+  properties: { kind: { const: 'released' }, name: text },
+  required: ['kind', 'name'],
+} as const;
+
+/** Requests under way when the daemon stops have as long as those on TCP, in milliseconds. */
+const closeLimit = 5000;
+
+type Named = { readonly name: string };
+type Asked = { readonly document: DocumentName };
+
+/** The app of the control socket: whoever can open the socket may do all of it. See api.ts. */
+export function buildControl(parts: ControlParts): FastifyInstance {
+  const { store, boots, config, log, plan } = parts;
+  const source = { ...parts, instances: () => store.instances };
+  const app = fastify({
+    logController: new LogController({ disableRequestLogging: true }),
+    childLoggerFactory: () => log as FastifyBaseLogger,
+    requestTimeout,
+    http: { headersTimeout, connectionsCheckingInterval: 5000 },
+    // A name may have 255 bytes, and three characters for each of them in a URL.
+    routerOptions: { maxParamLength: 65536 },
+    frameworkErrors: (error, _request, reply) => {
+      void (reply as FastifyReply).code(error.statusCode ?? 400).send({ error: error.message });
+    },
+    // Values that are no strings shall be refused, not turned into some.
+    ajv: { customOptions: { coerceTypes: false } },
+  });
+  app.addContentTypeParser(
+    '*',
+    { parseAs: 'buffer', bodyLimit: longestDomainXml },
+    (_request, body, done) => {
+      done(null, body);
+    },
+  );
+  app.setErrorHandler((error: FastifyError, request, reply) => {
+    const status = statusOf(error);
+    if (status >= 500 && !(error instanceof NoAddressError)) {
+      log.error({ err: error }, `${request.method} ${request.url} on the control socket failed:`);
+    }
+    return reply.code(status).send({ error: error.message.split('\n')[0] });
+  });
+  app.setNotFoundHandler((request, reply) => {
+    return reply.code(404).send({ error: `there is no ${request.method} ${request.url}` });
+  });
+
+  let closing = false;
+  app.addHook('preClose', (done) => {
+    closing = true;
+    // Fastify waits for clients that keep their connection, or never end their request.
+    setTimeout(() => app.server.closeAllConnections(), closeLimit).unref();
+    done();
+  });
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (closing) reply.header('connection', 'close');
+    done();
+  });
+
+  const unknown = (name: string) => new UnknownInstanceError(`there is no instance ${name}`);
+
+  function find(name: string): Instance {
+    const instance = store.instances.byName.get(name);
+    if (instance === undefined) throw unknown(name);
+    return instance;
+  }
+
+  function summary(instance: Instance): InstanceSummary {
+    const context = metadataContext(source, instance, 'latest');
+    const [boot] = boots.of(instance);
+    return {
+      name: instance.name,
+      uuid: instance.uuid ?? null,
+      mac: instance.mac ?? null,
+      ipv4: instance.ipv4 ?? null,
+      ipv6: instance.ipv6 ?? null,
+      location: instance.location ?? null,
+      hostname: localHostname(context),
+      first_seen: instance.firstSeen ?? null,
+      last_update: instance.lastUpdate ?? null,
+      last_boot: boot === undefined ? null : { started: boot.started, outcome: boot.outcome },
+    };
+  }
+
+  function details(instance: Instance): InstanceDetails {
+    const context = metadataContext(source, instance, 'latest');
+    const { vcpus, memoryKib, architecture } = instance.details.hardware;
+    return {
+      ...summary(instance),
+      metadata: instance.metadata,
+      hardware: {
+        vcpus: vcpus ?? null,
+        memory_kib: memoryKib ?? null,
+        architecture: architecture ?? null,
+      },
+      instance_id: instanceId(context),
+      dns_names: dnsNames(config().dnsmasq, context.hostName()),
+      boots: boots.of(instance),
+      host_keys: instance.details.hostKeys,
+    };
+  }
+
+  app.get('/instances', () => Array.from(store.instances.byName.values(), summary));
+
+  app.get<{ Params: Named }>('/instances/:name', { schema: { params: nameParameter } }, (request) =>
+    details(find(request.params.name)),
+  );
+
+  app.delete<{ Params: Named }>(
+    '/instances/:name',
+    { schema: { params: nameParameter } },
+    async (request) => {
+      const before = summary(find(request.params.name));
+      const gone = await store.remove(before.name);
+      if (gone === undefined) throw unknown(before.name);
+      log.info(`${before.name} (${before.mac}, ${before.ipv4}) was removed`);
+      return before;
+    },
+  );
+
+  app.get<{ Params: Named & Asked }>(
+    '/instances/:name/:document',
+    { schema: { params: documentParameter } },
+    ({ params }) => {
+      const context = metadataContext(source, find(params.name), 'latest');
+      return render(params.document, context);
+    },
+  );
+
+  app.post<{ Params: Asked }>(
+    '/documents/:document',
+    {
+      schema: { params: documentParameter },
+      // As uploads are taken: whatever type it is said to have.
+      onRequest: (request, _reply, done) => {
+        request.raw.headers['content-type'] = 'application/xml';
+        done();
+      },
+    },
+    ({ params, body }) => {
+      const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
+      const domain = parseDomain(xml, config().dnsmasq.net_name);
+      // On a copy: it shows what an upload would bring, and brings nothing.
+      const draft = draftOf(store.instances);
+      const about = { location: config().service.location, now: Date.now() / 1000 };
+      const { instance } = register(draft, domain, plan, about);
+      return render(
+        params.document,
+        metadataContext({ ...source, instances: () => draft }, instance, 'latest'),
+      );
+    },
+  );
+
+  app.get<{ Params: { readonly address: string } }>(
+    '/addresses/:address',
+    async (request, reply) => {
+      const address = parseIp(request.params.address);
+      if (address === undefined) return reply.code(400).send({ error: 'that is no IP address' });
+      const mac = await neighbourMac(address);
+      const report: AddressReport = {
+        address,
+        instance: store.instances.byAddress.get(address)?.name ?? null,
+        mac: mac ?? null,
+        mac_instance: (mac && store.instances.byMac.get(mac)?.name) ?? null,
+        last_refused: boots.lastRefused(address) ?? null,
+      };
+      return reply.send(report);
+    },
+  );
+
+  app.post<{ Body: GuestEvent }>('/events', { schema: { body: eventBody } }, (request) => {
+    // The hook reports every guest, ours or not.
+    const instance = store.instances.byName.get(request.body.name);
+    if (instance !== undefined) boots.release(instance);
+    return {};
+  });
+
+  uploadRoutes(app, { ...parts, network: config().dnsmasq.net_name, refusal: () => undefined });
+  monitoringRoutes(app, parts, () => true);
+  return app;
+}
+
+/** A document as the guest would get it now. Throws TemplateError and UserdataError. */
+function render(document: DocumentName, context: MetadataContext): RenderedDocument {
+  if (document === 'user-data') {
+    const made = context.userdata()?.();
+    return rendered(made?.body, made?.file ?? null);
+  }
+  if (document === 'vendor-data') {
+    const made = context.vendorData();
+    return rendered(made.body, made.file);
+  }
+  if (document === 'tree') return rendered(treeText(context), null);
+  return rendered(lookUp(nocloudTree, [document], context), null);
+}
+
+function rendered(body: string | Buffer | undefined, file: string | null): RenderedDocument {
+  const bytes = Buffer.from(body ?? '');
+  const encoding = isUtf8(bytes) ? 'utf-8' : 'base64';
+  return {
+    file,
+    found: body !== undefined,
+    encoding,
+    body: bytes.toString(encoding === 'utf-8' ? 'utf8' : 'base64'),
+  };
+}
+
+/** What EC2 clients see, a line for each leaf; of user-data only how much there is. */
+function treeText(context: MetadataContext): string {
+  const lines: string[] = [];
+  for (const [path, body] of leaves(ec2Tree, context)) {
+    const shown = path === 'user-data' ? `(${Buffer.byteLength(body)} bytes)` : body.toString();
+    lines.push(`${path}: ${shown.replaceAll('\n', '\n    ')}\n`);
+  }
+  return lines.join('');
+}

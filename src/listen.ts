@@ -1,0 +1,136 @@
+import { createServer, type Server } from 'node:http';
+import { isIPv6 } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { headersTimeout, requestTimeout } from './app.js';
+import type { Logger } from './log.js';
+import type { IpAddress } from './network.js';
+
+/** An address that cannot be served on; the message says why and what to do. */
+export class ListenError extends Error {
+  readonly code = 'LISTEN';
+
+  constructor(
+    message: string,
+    /** The address may appear by itself: it is IPv6's, and not there yet. */
+    readonly mayAppear: boolean,
+  ) {
+    super(message);
+  }
+}
+
+/** The sockets that an app is served on. */
+export interface Listening {
+  /** Takes no more requests and ends when those under way are answered, after 5 seconds at most. */
+  close(): Promise<void>;
+}
+
+const mends = new Map([
+  ['EADDRINUSE', 'another program has this address and port: stop it, or set mdserver.port'],
+  [
+    'EADDRNOTAVAIL',
+    'no interface has this address: is its network up (virsh net-start mds)? See mdserver.listen_address',
+  ],
+  ['EACCES', 'a port below 1024 needs CAP_NET_BIND_SERVICE (mdserver.service gives it)'],
+]);
+
+/** `http://ADDRESS:PORT`, as a URL has it. */
+export function serverUrl(address: string, port: number): string {
+  const host = isIPv6(address) ? `[${address}]` : address;
+  return port === 80 ? `http://${host}` : `http://${host}:${port}`;
+}
+
+function listenOn(server: Server, host: IpAddress, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = ({ code = '', message }: NodeJS.ErrnoException) => {
+      const text = `cannot serve on ${serverUrl(host, port)}: ${mends.get(code) ?? message}`;
+      reject(new ListenError(text, code === 'EADDRNOTAVAIL' && isIPv6(host)));
+    };
+    server.once('error', fail);
+    server.listen({ host, port, ipv6Only: true }, () => {
+      server.off('error', fail);
+      resolve();
+    });
+  });
+}
+
+/** Milliseconds between two tries at an address that may appear. */
+const pause = 2000;
+
+/** Ends when the requests under way are answered; what is not by then is cut off. */
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    const cut = setTimeout(() => server.closeAllConnections(), 5000);
+    server.close(() => {
+      clearTimeout(cut);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
+}
+
+/**
+ * Serves the app on every address. An IPv6 address of a bridge cannot be had before the first
+ * guest is on it (RFC 4862 5.4: it is tentative): it is tried again and again where there is
+ * another address to serve on. Throws ListenError, with nothing left open.
+ */
+export async function listen(
+  app: FastifyInstance,
+  addresses: readonly IpAddress[],
+  port: number,
+  log: Logger,
+): Promise<Listening> {
+  let closing = false;
+  const retries = new Set<NodeJS.Timeout>();
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (closing) reply.header('connection', 'close');
+    done();
+  });
+  await app.ready();
+  const servers = new Map(
+    addresses.map((address) => {
+      const options = { headersTimeout, requestTimeout, keepAliveTimeout: 5000 };
+      const server = createServer({ ...options, connectionsCheckingInterval: 5000 }, app.routing);
+      return [address, server];
+    }),
+  );
+  const close = async () => {
+    closing = true;
+    for (const retry of retries) clearTimeout(retry);
+    const listening = [...servers.values()].filter((server) => server.listening);
+    await Promise.all(listening.map(closeServer));
+    await app.close();
+  };
+  const serve = async (server: Server, address: IpAddress) => {
+    await listenOn(server, address, port);
+    // Without a listener an error (of accept(2), say) would end the process.
+    server.on('error', (error) => log.error(`${serverUrl(address, port)}: ${error.message}`));
+    log.info(`serving on ${serverUrl(address, port)}`);
+  };
+  const tryAgain = (server: Server, address: IpAddress) => {
+    const retry = setTimeout(() => {
+      retries.delete(retry);
+      serve(server, address).catch(() => tryAgain(server, address));
+    }, pause);
+    retries.add(retry);
+  };
+
+  const tried = [...servers].map(async ([address, server]) => {
+    try {
+      await serve(server, address);
+      return undefined;
+    } catch (error) {
+      return { error: error as ListenError, retry: () => tryAgain(server, address) };
+    }
+  });
+  const failures = (await Promise.all(tried)).filter((failure) => failure !== undefined);
+  const serious = failures.find(({ error }) => !error.mayAppear) ?? failures[servers.size - 1];
+  if (serious !== undefined) {
+    await close();
+    throw serious.error;
+  }
+  for (const { error, retry } of failures) {
+    log.warn(`${error.message}; mdserver goes on without it and tries again`);
+    retry();
+  }
+  return { close };
+}

@@ -1,0 +1,244 @@
+#!/usr/bin/env node
+import { execFile } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { FastifyInstance } from 'fastify';
+import { buildApp } from './app.js';
+import { createBoots } from './boots/boots.js';
+import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
+import { ConfigError } from './config/dialect.js';
+import { changesNeedingRestart, loadConfig, reloadedConfig } from './config/load.js';
+import { type Config, ownVersion, releaseDate } from './config/options.js';
+import { buildControl, type ControlParts } from './control/routes.js';
+import { controlSocketPath, listenOnSocket } from './control/socket.js';
+import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
+import { DatabaseError } from './instances/instance.js';
+import type { AddressPlan, Instances } from './instances/instances.js';
+import { openJsonStore } from './instances/json-store.js';
+import { StoreError } from './instances/store.js';
+import type { Uuid } from './instances/uuid.js';
+import { ListenError, listen, serverUrl } from './listen.js';
+import { type Logger, type Logging, startLogging } from './log.js';
+import { readTokenKey, TokenKeyError } from './metadata/token-key.js';
+import { createMetrics } from './metrics.js';
+import { countsOf, healthOf } from './monitoring.js';
+import { ipv4Network, ipv6Network } from './network.js';
+import { defaultConfigFile, usage } from './usage.js';
+import { keepDebugCopy } from './userdata/debug-copies.js';
+import { createUserdata } from './userdata/userdata.js';
+
+/** Something an operator can mend: its message is all that has to be said. */
+class StartError extends Error {}
+
+function readArguments(): { file: string } | { print: string } {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        help: { type: 'boolean', short: 'h' },
+        version: { type: 'boolean', short: 'V' },
+      },
+    });
+    if (values.help) return { print: usage };
+    if (values.version) return { print: `mdserver ${ownVersion} (${releaseDate})\n` };
+    if (positionals.length > 1) throw new Error('more than one configuration file named');
+    return { file: positionals[0] ?? defaultConfigFile };
+  } catch (error) {
+    throw new StartError(`${(error as Error).message.split('\n')[0]}; see mdserver --help`);
+  }
+}
+
+function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
+  const own = [dnsmasq.gateway, ...mdserver.listen_address, ...(dnsmasq.listen_address ?? [])];
+  return {
+    network: ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix),
+    network6: dnsmasq.net_address6 && ipv6Network(dnsmasq.net_address6, dnsmasq.net_prefix6),
+    reserved: new Set(own),
+  };
+}
+
+function openLog(config: Config): Logging {
+  try {
+    mkdirSync(dirname(config.mdserver.logfile), { recursive: true });
+    return startLogging(config);
+  } catch (error) {
+    throw new StartError(`mdserver.logfile cannot be opened: ${(error as Error).message}`);
+  }
+}
+
+/** Says what to type next where the server is only tried out, on a loopback address. */
+function logNextSteps(log: Logger, { mdserver }: Config, instances: Instances): void {
+  const [address] = mdserver.listen_address;
+  if (!address.startsWith('127.')) return;
+  const url = serverUrl(address, mdserver.port);
+  const known = instances.byName.values().next().value;
+  const from = known?.ipv4 ?? 'ADDRESS';
+  log.info('to try it, type in another terminal:');
+  log.info(
+    `  curl -H 'Accept: application/json' -d @etc/libvirt/sample-domain.xml ${url}/instance-upload`,
+  );
+  if (known === undefined) log.info('and with the address that it answers as mds_ipv4:');
+  log.info(`  curl --interface ${from} ${url}/latest/meta-data/hostname`);
+  log.info(`  curl --interface ${from} ${url}/latest/user-data`);
+}
+
+/** Tells systemd that the configuration of dnsmasq is written and requests are served (sd_notify). */
+function notifyReady(log: Logger): void {
+  if (process.env['NOTIFY_SOCKET'] === undefined) return;
+  execFile('systemd-notify', ['--ready', `--pid=${process.pid}`], (error) => {
+    if (error) log.error(`systemd was not told that mdserver is ready: ${error.message}`);
+  });
+}
+
+async function run(file: string): Promise<void> {
+  // Without a listener the signal ends the process, and it may come at any time.
+  let onReload = () => {};
+  process.on('SIGHUP', () => onReload());
+
+  const loaded = loadConfig(file);
+  let { config } = loaded;
+  const logging = openLog(config);
+  const { log } = logging;
+  try {
+    log.info(`mdserver ${ownVersion} starts with ${loaded.files.join(', ')}`);
+    for (const warning of loaded.warnings) log.warn(warning);
+
+    mkdirSync(dirname(config.mdserver.db_file), { recursive: true });
+    const plan = addressPlan(config);
+    const store = openJsonStore({
+      file: config.mdserver.db_file,
+      plan,
+      location: () => config.service.location,
+      log,
+    });
+    const boots = createBoots();
+    const metrics = createMetrics(countsOf(store, plan, boots));
+    followDhcpLog(dnsmasqLogPath(config), ({ mac, action, address }) => {
+      const instance = store.instances.byMac.get(mac);
+      if (instance !== undefined) boots.dhcp(instance, action, address);
+    });
+    await writeConfiguration(config, log);
+    store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqTold));
+    store.subscribe({
+      files: () => [],
+      changed: ({ byUuid, byName }) => {
+        boots.keepOnly((key) => byUuid.has(key as Uuid) || byName.has(key));
+      },
+    });
+    await store.refresh();
+
+    const stateFolder = dirname(config.mdserver.db_file);
+    const userdata = createUserdata({
+      config: () => config,
+      log,
+      keepCopy: (name, body) => {
+        if (!config.mdserver.debug_userdata) return;
+        try {
+          keepDebugCopy(join(stateFolder, 'debug-userdata'), name, body);
+        } catch (error) {
+          log.warn(`no copy of the user-data of ${name} was kept: ${(error as Error).message}`);
+        }
+      },
+    });
+    const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
+    const parts: ControlParts = {
+      config: () => config,
+      store,
+      plan,
+      userdata,
+      tokenKey,
+      boots,
+      metrics,
+      health: () => healthOf(config, store),
+      log,
+    };
+    const app = buildApp(parts);
+    const { listen_address: addresses, port } = config.mdserver;
+    const listening = await listen(app, addresses, port, log);
+    const control = await serveControl(parts);
+    logNextSteps(log, config, store.instances);
+    notifyReady(log);
+
+    onReload = () => {
+      config = reload(file, config, logging);
+      store.refresh().catch(() => log.error('the database was not read again'));
+    };
+    const stop = async (signal: string) => {
+      log.info(`${signal}: mdserver stops`);
+      await Promise.all([listening.close(), control?.close()]);
+      await store.close();
+      log.info('mdserver has stopped');
+      logging.flush();
+      process.exit(0);
+    };
+    for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => void stop(signal));
+  } catch (error) {
+    const clear = isMendable(error) || isSystemError(error);
+    log.fatal({ err: clear ? undefined : error }, (error as Error).message);
+    throw error;
+  }
+}
+
+/** Serves the control socket. Metadata is served without it, too: that is logged, not fatal. */
+async function serveControl(parts: ControlParts): Promise<FastifyInstance | undefined> {
+  const control = buildControl(parts);
+  const path = controlSocketPath(parts.config());
+  try {
+    await control.ready();
+    await listenOnSocket(control.server, path);
+    parts.log.info(`mdserverctl is served on ${path}`);
+    return control;
+  } catch (error) {
+    parts.log.warn(`mdserverctl is not served: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+/** The configuration after a reload: the one in force where the new one is bad. */
+function reload(file: string, before: Config, { log, reopen, setLevels }: Logging): Config {
+  try {
+    reopen();
+  } catch (error) {
+    log.error(`the log file was not reopened: ${(error as Error).message}`);
+  }
+  try {
+    const { config: next, warnings } = loadConfig(file);
+    for (const warning of warnings) log.warn(warning);
+    for (const name of changesNeedingRestart(before, next)) {
+      log.warn(`${name} has changed: that takes effect when mdserver is restarted`);
+    }
+    const config = reloadedConfig(before, next);
+    setLevels(config);
+    log.info('the configuration was read again');
+    return config;
+  } catch (error) {
+    log.error(`the configuration stays as it was: ${(error as Error).message}`);
+    return before;
+  }
+}
+
+function isMendable(error: unknown): boolean {
+  return [StartError, ConfigError, DatabaseError, ListenError, TokenKeyError].some(
+    (kind) => error instanceof kind,
+  );
+}
+
+/** The system's own word (ENOSPC, EACCES, …): it says what and where, and may be gone tomorrow. */
+function isSystemError(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return error instanceof StoreError || /^E[A-Z0-9]+$/.test(code ?? '');
+}
+
+try {
+  const what = readArguments();
+  if ('print' in what) process.stdout.write(what.print);
+  else await run(what.file);
+} catch (error) {
+  const { message, stack } = error as Error;
+  const text = isMendable(error) || isSystemError(error) ? message : (stack ?? error);
+  process.stderr.write(`mdserver: ${text}\n`);
+  // EX_CONFIG (sysexits.h): another try changes nothing, so systemd makes none. An address may
+  // still appear.
+  process.exit(isMendable(error) && !(error instanceof ListenError) ? 78 : 1);
+}
