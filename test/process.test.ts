@@ -1,0 +1,583 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { Agent, get } from 'node:http';
+import { connect, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Daemon, freePort, mainFile, startDaemon, temporaryFolder } from './daemon.js';
+import { domainXml, loopbackConfiguration } from './samples.js';
+
+const address = '127.134.0.1';
+
+function configuration(folder: string, mdserver = '', sections = ''): string {
+  return loopbackConfiguration(address, folder, { mdserver, sections });
+}
+
+function folderFor(context: TestContext): string {
+  const { folder, remove } = temporaryFolder();
+  context.after(remove);
+  return folder;
+}
+
+interface Run {
+  readonly code: number | null;
+  readonly signal: string | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the program to its end. */
+async function run(args: readonly string[], options: { cwd?: string } = {}): Promise<Run> {
+  const child = spawn(process.execPath, [mainFile, ...args], {
+    ...options,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 60_000,
+  });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (chunk) => (stdout += chunk));
+  child.stderr.on('data', (chunk) => (stderr += chunk));
+  const [code, signal] = await once(child, 'close');
+  return { code, signal, stdout, stderr };
+}
+
+/** The one line on stderr that a start ends with. */
+async function refusal(args: readonly string[]): Promise<string> {
+  const { code, signal, stderr } = await run(args);
+  assert.equal(signal, null);
+  assert.ok(code !== null && code !== 0, `exit status ${code}`);
+  assert.match(stderr, /^mdserver: [^\n]+\n$/, 'one line');
+  return stderr.slice('mdserver: '.length, -1);
+}
+
+async function running(context: TestContext, mdserver = '', rest = '') {
+  const folder = folderFor(context);
+  const daemon = await startDaemon(folder, configuration(folder, mdserver, rest), address);
+  context.after(() => daemon.process.kill('SIGKILL'));
+  return { daemon, folder };
+}
+
+/** A new configuration in force, with what was printed meanwhile. */
+async function reloaded(daemon: Daemon, folder: string, text: string): Promise<string> {
+  writeFileSync(join(folder, 'mdserver.conf'), text.replace('{port}', String(daemon.port)));
+  const before = daemon.output().length;
+  const pattern = /the configuration (was read again|stays as it was)/g;
+  const count = daemon.output().match(pattern)?.length ?? 0;
+  daemon.process.kill('SIGHUP');
+  while ((daemon.output().match(pattern)?.length ?? 0) === count) {
+    assert.equal(daemon.process.exitCode, null, daemon.output());
+    await pause(10);
+  }
+  return daemon.output().slice(before);
+}
+
+async function uploadedAddress(daemon: Daemon): Promise<string> {
+  const answer = await daemon.upload(domainXml(1), { accept: 'application/json' });
+  assert.equal(answer.status, 200, answer.text);
+  return JSON.parse(answer.text).mds_ipv4;
+}
+
+test('--help and --version say what there is and do nothing', async () => {
+  for (const option of ['--help', '-h']) {
+    const { code, stdout, stderr } = await run([option]);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.match(stdout, /^Usage: mdserver \[CONFIG\]\n/);
+    assert.match(stdout, /\/etc\/mdserver\/mdserver\.conf/);
+  }
+  for (const option of ['--version', '-V']) {
+    const { code, stdout, stderr } = await run([option, '/no/such/file']);
+    assert.deepEqual([code, stderr], [0, '']);
+    assert.match(stdout, /^mdserver \d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)\n$/);
+  }
+});
+
+test('it starts through a link, as npm installs it', async (t) => {
+  const folder = folderFor(t);
+  symlinkSync(mainFile, join(folder, 'mdserver'));
+  const stdout = execFileSync(process.execPath, [join(folder, 'mdserver'), '--version']);
+  assert.match(String(stdout), /^mdserver /);
+});
+
+test('unknown options and too many files are refused in one line', async () => {
+  assert.match(await refusal(['--bogus']), /^Unknown option '--bogus'.*see mdserver --help$/);
+  assert.match(await refusal(['-x']), /^Unknown option '-x'.*see mdserver --help$/);
+  assert.equal(
+    await refusal(['a.conf', 'b.conf']),
+    'more than one configuration file named; see mdserver --help',
+  );
+});
+
+/** Configurations that stop the start, and what is said: `DIR` is the test's folder. */
+const badConfigurations: [string, string, RegExp][] = [
+  ['no section', 'port = 80\n', /^DIR\/mdserver\.conf:1: .*section/],
+  ['no option line', '[mdserver]\nport\n', /^DIR\/mdserver\.conf:2: /],
+  ['a key given twice', '[mdserver]\nport = 1\nport = 2\n', /^DIR\/mdserver\.conf:3: .*port/],
+  [
+    'a bad number',
+    '[mdserver]\n\nport = http\n',
+    /^DIR\/mdserver\.conf:3: mdserver\.port = "http": expected a whole number from 1 to 65535$/,
+  ],
+  [
+    'a bad address',
+    '[dnsmasq]\ngateway = 10.122.0.300\n',
+    /^DIR\/mdserver\.conf:2: dnsmasq\.gateway = "10\.122\.0\.300": expected an IPv4 address$/,
+  ],
+  [
+    'a bad yes or no',
+    '[mdserver]\ndebug = maybe\n',
+    /^DIR\/mdserver\.conf:2: mdserver\.debug = "maybe": expected yes or no$/,
+  ],
+  [
+    'a bad level',
+    '[loglevels]\nfile = loud\n',
+    /^DIR\/mdserver\.conf:2: loglevels\.file = "loud": expected one of debug, /,
+  ],
+  [
+    'a gateway outside of the network',
+    '[dnsmasq]\ngateway = 10.1.0.1\n',
+    /^DIR\/mdserver\.conf:2: dnsmasq\.gateway = "10\.1\.0\.1": expected an address in 10\.122\.0\.0\/16 /,
+  ],
+  ['bytes that are no text', '[mdserver]\n\xff = 1\n', /^DIR\/mdserver\.conf: .*UTF-8/],
+  [
+    'a bad value in an included file',
+    '[_include_]\nfiles = DIR/more.conf\n',
+    /^DIR\/more\.conf:2: mdserver\.port = "0": expected a whole number/,
+  ],
+];
+for (const [name, text, expected] of badConfigurations) {
+  test(`a configuration with ${name} stops the start in one line that says where`, async (t) => {
+    const folder = folderFor(t);
+    const file = join(folder, 'mdserver.conf');
+    writeFileSync(file, text.replaceAll('DIR', folder), 'latin1');
+    writeFileSync(join(folder, 'more.conf'), '[mdserver]\nport = 0\n');
+    assert.match((await refusal([file])).replaceAll(folder, 'DIR'), expected);
+  });
+}
+
+test('a configuration file that cannot be read stops the start', async (t) => {
+  const folder = folderFor(t);
+  assert.match(await refusal([join(folder, 'none.conf')]), /none\.conf: .*ENOENT/);
+  assert.match(await refusal([folder]), /mdserver-test-[^:]*: .*EISDIR/);
+});
+
+test('a bad password is not shown', async (t) => {
+  const folder = folderFor(t);
+  const file = join(folder, 'mdserver.conf');
+  writeFileSync(
+    file,
+    configuration(folder, 'password = hunter2\n  hunter3').replace('{port}', '1'),
+  );
+  const said = await refusal([file]);
+  assert.match(said, /mdserver\.password: expected one line of text$/);
+  assert.doesNotMatch(said, /hunter/);
+});
+
+test('a database that does not parse stops the start and is not written over', async (t) => {
+  const folder = folderFor(t);
+  const file = join(folder, 'mdserver.conf');
+  writeFileSync(file, configuration(folder).replace('{port}', '1'));
+  for (const bad of ['', '{"entries": ', '[{"domain_name": "a", "mds_mac": "x"}]']) {
+    writeFileSync(join(folder, 'db.json'), bad);
+    assert.match(await refusal([file]), /db\.json: .*; mend it, or move it away/);
+    assert.equal(readFileSync(join(folder, 'db.json'), 'utf8'), bad);
+  }
+  assert.ok(!existsSync(join(folder, 'dnsmasq')), 'nor are files for dnsmasq written');
+});
+
+const badPlaces: [string, (folder: string) => string, RegExp][] = [
+  [
+    'the log file is a folder',
+    (folder) => configuration(folder).replace(/logfile = .*/, `logfile = ${folder}`),
+    /^mdserver\.logfile cannot be opened: EISDIR/,
+  ],
+  [
+    "the log file's folder is a file",
+    (folder) => configuration(folder).replace(/logfile = .*/, 'logfile = /dev/null/log'),
+    /^mdserver\.logfile cannot be opened: .*\/dev\/null/,
+  ],
+  [
+    'the database is a folder',
+    (folder) => configuration(folder).replace(/db_file = .*/, `db_file = ${folder}`),
+    /EISDIR/,
+  ],
+  [
+    "the database's folder is a file",
+    (folder) => configuration(folder).replace(/db_file = .*/, 'db_file = /dev/null/db.json'),
+    /^E[A-Z]+: .*\/dev\/null/,
+  ],
+  [
+    "dnsmasq's folder is a file",
+    (folder) => configuration(folder).replace(/base_dir = .*/, 'base_dir = /dev/null/x'),
+    /ENOTDIR.*\/dev\/null\/x/,
+  ],
+  [
+    'no interface has the address',
+    (folder) => configuration(folder).replace('{port}', '8080').replace(address, '192.0.2.1'),
+    /^cannot serve on http:\/\/192\.0\.2\.1:8080: no interface has this address: .*mdserver\.listen_address$/,
+  ],
+];
+for (const [name, text, expected] of badPlaces) {
+  test(`the start is refused in one line when ${name}`, async (t) => {
+    const folder = folderFor(t);
+    const file = join(folder, 'mdserver.conf');
+    writeFileSync(file, text(folder).replace('{port}', String(await freePort(address))));
+    assert.match(await refusal([file]), expected);
+  });
+}
+
+/** Collects what a systemd would be told. */
+async function notifyReceiver(context: TestContext, folder: string) {
+  const path = join(folder, 'notify');
+  const program = `
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+print("bound", flush=True)
+while True: print(s.recv(4096).decode(), flush=True)
+`;
+  const child = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  context.after(() => child.kill('SIGKILL'));
+  let received = '';
+  child.stdout.on('data', (chunk) => (received += chunk));
+  const told = async (text: string) => {
+    while (!received.includes(text)) await pause(5);
+    return received;
+  };
+  await told('bound');
+  return { path, told };
+}
+
+const startTold = (path: string) => (command: string, args: readonly string[]) =>
+  spawn(command, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NOTIFY_SOCKET: path },
+  });
+
+test("systemd is told READY=1 once, when requests are served and dnsmasq's files are written", async (t) => {
+  const folder = folderFor(t);
+  const { path, told } = await notifyReceiver(t, folder);
+  const text = configuration(folder);
+  const starting = startDaemon(folder, text, address, startTold(path));
+  await told('READY=1');
+  const files = ['mds.conf', 'mds.opts', 'dhcp/mds.dhcp-hosts', 'dns/mds.dns-hosts'];
+  assert.deepEqual(
+    files.filter((name) => !existsSync(join(folder, 'dnsmasq', name))),
+    [],
+  );
+  const port = Number(
+    /port = (\d+)/.exec(readFileSync(join(folder, 'mdserver.conf'), 'utf8'))?.[1],
+  );
+  const socket = connect(port, address);
+  await once(socket, 'connect');
+  socket.destroy();
+  const daemon = await starting;
+  t.after(() => daemon.process.kill('SIGKILL'));
+  assert.equal((await daemon.ask('/')).status, 200);
+  await reloaded(daemon, folder, text);
+  assert.equal(await daemon.stop(), 0);
+  assert.equal((await told('READY=1')).split('READY=1').length - 1, 1);
+});
+
+test('a port that is in use is refused, and systemd is not told that it is ready', async (t) => {
+  const folder = folderFor(t);
+  const { path, told } = await notifyReceiver(t, folder);
+  const other = createServer().listen(0, address);
+  await once(other, 'listening');
+  t.after(() => other.close());
+  const { port } = other.address() as { port: number };
+  await assert.rejects(
+    startDaemon(
+      folder,
+      configuration(folder).replace('{port}', `${port}`),
+      address,
+      startTold(path),
+    ),
+    (error: Error) => {
+      const line = `mdserver: cannot serve on http://${address}:${port}: another program has this address and port`;
+      assert.ok(error.message.includes(line), error.message);
+      return true;
+    },
+  );
+  execFileSync('systemd-notify', ['STATUS=end'], { env: { ...process.env, NOTIFY_SOCKET: path } });
+  assert.doesNotMatch(await told('STATUS=end'), /READY/);
+});
+
+test('a systemd that cannot be told does not end the daemon', async (t) => {
+  const folder = folderFor(t);
+  const daemon = await startDaemon(
+    folder,
+    configuration(folder),
+    address,
+    startTold(join(folder, 'nobody')),
+  );
+  t.after(() => daemon.process.kill('SIGKILL'));
+  await daemon.printed(/systemd was not told that mdserver is ready: [^\n]+\n/);
+  assert.equal((await daemon.ask('/')).status, 200);
+});
+
+/** An upload of which only the headers are sent; `rest` sends the body and gives the answer. */
+async function slowUpload({
+  port,
+}: Daemon): Promise<{ socket: Socket; rest: () => Promise<string> }> {
+  const socket = connect({ host: address, port, localAddress: address });
+  let received = '';
+  socket.setEncoding('utf8').on('data', (chunk) => (received += chunk));
+  socket.on('error', () => {});
+  const closed = once(socket, 'close');
+  socket.write(
+    `POST /instance-upload HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: ${domainXml(1).length}\r\n\r\n`,
+  );
+  // Then the daemon has the request in its hands.
+  while (!received.includes('100 Continue')) await pause(5);
+  socket.write(domainXml(1).slice(0, 20));
+  const rest = async () => {
+    socket.write(domainXml(1).slice(20));
+    await closed;
+    return received.slice(received.indexOf('\r\n\r\n') + 4);
+  };
+  return { socket, rest };
+}
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  test(`${signal} answers what is under way, closes what is idle and takes nothing new`, async (t) => {
+    const { daemon, folder } = await running(t);
+    const agent = new Agent({ keepAlive: true, maxSockets: 5 });
+    t.after(() => agent.destroy());
+    const idle = Array.from({ length: 5 }, async () => {
+      const [response] = await once(get({ host: address, port: daemon.port, agent }), 'response');
+      response.resume();
+      await once(response, 'end');
+      return response.statusCode;
+    });
+    assert.deepEqual(await Promise.all(idle), [200, 200, 200, 200, 200]);
+    const upload = await slowUpload(daemon);
+    const exit = once(daemon.process, 'exit');
+
+    daemon.process.kill(signal);
+    await daemon.printed(`${signal}: mdserver stops`);
+    await assert.rejects(
+      async () => {
+        // The socket closes some moments after the line.
+        for (let attempt = 0; attempt < 100; attempt++) await daemon.ask('/');
+      },
+      { code: 'ECONNREFUSED' },
+    );
+    assert.equal(daemon.process.exitCode, null, 'it waits for the upload');
+    const answer = await upload.rest();
+    assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/);
+    assert.match(answer, /\r\nconnection: close\r\n/i);
+    assert.deepEqual(await exit, [0, null]);
+    assert.equal(JSON.parse(readFileSync(join(folder, 'db.json'), 'utf8'))[0].domain_name, 'vm1');
+    assert.match(readFileSync(join(folder, 'dnsmasq/dns/mds.dns-hosts'), 'utf8'), / vm1\n$/);
+  });
+}
+
+test('clients that never finish do not keep it from stopping', async (t) => {
+  const { daemon } = await running(t);
+  const upload = await slowUpload(daemon);
+  const silent = connect(daemon.port, address);
+  silent.on('error', () => {});
+  await once(silent, 'connect');
+  const half = connect(daemon.port, address);
+  half.on('error', () => {});
+  half.write('GET / HTTP/1.1\r\nHost:');
+  assert.equal(await daemon.stop(), 0);
+  for (const socket of [upload.socket, silent, half]) socket.destroy();
+});
+
+const key = 'ssh-ed25519 AAAA';
+
+test('SIGHUP brings keys, template data, password, level and templates in force at the next request', async (t) => {
+  const text = (folder: string, n: number, level: string) =>
+    `${configuration(folder, `password = secret${n}`)}
+[loglevels]
+base = debug
+stream = ${level}
+[public-keys]
+default = ${key}${n}
+${n === 2 ? `zoe = ${key}3` : ''}
+[template-data]
+site = site${n}
+[service]
+name = name${n}
+`;
+  const folder = folderFor(t);
+  mkdirSync(join(folder, 'userdata'));
+  writeFileSync(
+    join(folder, 'userdata/vm1'),
+    '{{site}} {{mdserver_password}} {{public_key_default}}',
+  );
+  const daemon = await startDaemon(folder, text(folder, 1, 'info'), address);
+  t.after(() => daemon.process.kill('SIGKILL'));
+  const from = await uploadedAddress(daemon);
+  const paths = [
+    '/latest/user-data',
+    '/latest/meta-data/public-keys/',
+    '/latest/meta-data/public-keys/0/openssh-key',
+    '/service/name',
+  ];
+  const answers = () =>
+    Promise.all(paths.map(async (path) => (await daemon.ask(path, { from })).text));
+  assert.deepEqual(await answers(), [`site1 secret1 ${key}1`, '0=default', `${key}1`, 'name1']);
+  assert.doesNotMatch(daemon.output(), / DEBUG /);
+  await reloaded(daemon, folder, text(folder, 2, 'debug'));
+  assert.deepEqual(await answers(), [
+    `site2 secret2 ${key}2`,
+    '0=default\n1=zoe',
+    `${key}2`,
+    'name2',
+  ]);
+  await daemon.upload(
+    '<domain><name>other</name><uuid>8f1b3b52-6a0e-4c57-9d0c-3f3c2b000002</uuid></domain>',
+  );
+  await daemon.printed(/ DEBUG an upload was refused/);
+  assert.doesNotMatch(daemon.output(), /secret\d/);
+  assert.equal(await daemon.stop(), 0);
+});
+
+test('SIGHUP goes on in a new log file after logrotate has moved the old one', async (t) => {
+  const { daemon, folder } = await running(t);
+  const log = join(folder, 'mdserver.log');
+  await daemon.ask('/?before');
+  renameSync(log, `${log}.1`);
+  await daemon.ask('/?between');
+  await reloaded(daemon, folder, configuration(folder));
+  await daemon.ask('/?after');
+  assert.equal(await daemon.stop(), 0);
+  const [old, now] = [`${log}.1`, log].map((file) => readFileSync(file, 'utf8'));
+  assert.match(old ?? '', /\?before 200[\s\S]*\?between 200/);
+  assert.doesNotMatch(old ?? '', /\?after/);
+  assert.match(now ?? '', /\?after 200[\s\S]*has stopped\n$/);
+  assert.doesNotMatch(now ?? '', /\?before|\?between/);
+});
+
+test('a log file that cannot be opened again is said, and the old one is used on', async (t) => {
+  const { daemon, folder } = await running(t);
+  const log = join(folder, 'mdserver.log');
+  renameSync(log, `${log}.1`);
+  mkdirSync(log);
+  const said = await reloaded(daemon, folder, configuration(folder));
+  assert.match(said, /ERROR the log file was not reopened: EISDIR/);
+  assert.match(said, /the configuration was read again/);
+  await daemon.ask('/?after');
+  assert.equal(await daemon.stop(), 0);
+  assert.match(readFileSync(`${log}.1`, 'utf8'), /\?after 200/);
+});
+
+test('a bad new configuration is refused and logged, and the old one stays in force', async (t) => {
+  const { daemon, folder } = await running(t, '', '[service]\nname = good');
+  const bad = [
+    '[mdserver]\nport = x\n',
+    'nonsense',
+    configuration(folder, 'debug = maybe', '[service]\nname = bad'),
+  ];
+  for (const text of bad) {
+    const said = await reloaded(daemon, folder, text);
+    assert.match(said, /ERROR the configuration stays as it was: \S+mdserver\.conf:\d+: [^\n]+\n/);
+    assert.equal((await daemon.ask('/service/name')).text, 'good');
+  }
+  unlinkSync(join(folder, 'mdserver.conf'));
+  daemon.process.kill('SIGHUP');
+  await daemon.printed(/stays as it was: \S+mdserver\.conf: [^\n]*ENOENT/);
+  assert.equal((await daemon.upload(domainXml(1))).status, 200);
+  const said = await reloaded(daemon, folder, configuration(folder, '', '[service]\nname = new'));
+  assert.match(said, /the configuration was read again/);
+  assert.equal((await daemon.ask('/service/name')).text, 'new');
+});
+
+test('what needs a restart is named in the log and stays as it was', async (t) => {
+  const { daemon, folder } = await running(t);
+  const moved = configuration(folder)
+    .replace('{port}', '1')
+    .replace('db.json', 'other.json')
+    .replace('mdserver.log', 'other.log')
+    .replace('/dnsmasq\n', '/other\n')
+    .concat('[service]\nname = new\n');
+  const said = await reloaded(daemon, folder, moved);
+  const named = said.match(/\S+(?= has changed: that takes effect when mdserver is restarted)/g);
+  assert.deepEqual(named?.sort(), [
+    'dnsmasq.base_dir',
+    'mdserver.db_file',
+    'mdserver.logfile',
+    'mdserver.port',
+  ]);
+  assert.equal((await daemon.ask('/service/name')).text, 'new');
+  assert.equal((await daemon.upload(domainXml(1))).status, 200);
+  const answer = await daemon.ask('/service/configuration', { from: address });
+  assert.match(answer.text, new RegExp(`^mdserver\\.port=${daemon.port}$`, 'm'));
+  assert.match(answer.text, /^mdserver\.db_file=.*\/db\.json$/m);
+  assert.equal(JSON.parse(readFileSync(join(folder, 'db.json'), 'utf8')).length, 1);
+  for (const name of ['other.json', 'other.log', 'other']) {
+    assert.ok(!existsSync(join(folder, name)), name);
+  }
+});
+
+test('SIGHUP reads a database again that was edited by hand, and dnsmasq gets its files', async (t) => {
+  const { daemon, folder } = await running(t);
+  const from = await uploadedAddress(daemon);
+  const file = join(folder, 'db.json');
+  writeFileSync(file, readFileSync(file, 'utf8').replace('"vm1"', '"renamed"'));
+  await reloaded(daemon, folder, configuration(folder));
+  const hosts = () => readFileSync(join(folder, 'dnsmasq/dns/mds.dns-hosts'), 'utf8');
+  while (!hosts().includes('renamed')) await pause(5);
+  while ((await daemon.ask('/latest/meta-data/hostname', { from })).text !== 'renamed') {
+    await pause(5);
+  }
+  writeFileSync(file, '{');
+  daemon.process.kill('SIGHUP');
+  await daemon.printed(/ERROR [^\n]*db\.json: not JSON[^\n]*mend it/);
+  assert.equal((await daemon.ask('/latest/meta-data/hostname', { from })).text, 'renamed');
+  assert.equal(await daemon.stop(), 0);
+  assert.equal(readFileSync(file, 'utf8'), '{');
+});
+
+test('many SIGHUPs at once do no harm', async (t) => {
+  const { daemon } = await running(t);
+  const answers: Promise<unknown>[] = [];
+  for (let n = 0; n < 30; n++) {
+    daemon.process.kill('SIGHUP');
+    answers.push(daemon.upload(domainXml(1)).then(({ status }) => assert.equal(status, 200)));
+    if (n % 5 === 0) await pause(5);
+  }
+  await Promise.all(answers);
+  assert.equal(await daemon.stop(), 0);
+  assert.doesNotMatch(daemon.output(), / ERROR | FATAL /);
+});
+
+test('SIGHUP while it starts does not end it', async (t) => {
+  const folder = folderFor(t);
+  const file = join(folder, 'mdserver.conf');
+  const port = await freePort(address);
+  // Reading it waits for a writer: that is a moment of the start that can be held.
+  execFileSync('mkfifo', [file]);
+  const child = spawn(process.execPath, [mainFile, file], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => child.kill('SIGKILL'));
+  let output = '';
+  child.stdout.on('data', (chunk) => (output += chunk));
+  const exit = once(child, 'exit');
+  // Opens when the daemon has opened it, too.
+  const writer = spawn(
+    'sh',
+    ['-c', 'exec 3> "$0"; kill -HUP "$1"; cat >&3', file, `${child.pid}`],
+    {
+      stdio: ['pipe', 'ignore', 'inherit'],
+    },
+  );
+  writer.stdin.end(configuration(folder).replace('{port}', String(port)));
+  while (!output.includes('serving on')) {
+    assert.deepEqual([child.exitCode, child.signalCode], [null, null], 'it has ended');
+    await pause(10);
+  }
+  child.kill('SIGTERM');
+  assert.deepEqual(await exit, [0, null]);
+});
