@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import {
+  appendFileSync,
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { mainFile, startDaemon, temporaryFolder } from './daemon.js';
+import { domainXml, loopbackConfiguration } from './samples.js';
+
+const address = '127.132.0.1';
+
+/**
+ * A small disk of the test's own, gone with the test; undefined, and the test is skipped, where
+ * mounting is not allowed. It has to be in CI.
+ */
+function smallDisk(context: TestContext, size: string): string | undefined {
+  const { folder, remove } = temporaryFolder();
+  const disk = join(folder, 'disk');
+  mkdirSync(disk);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', disk], { stdio: 'pipe' });
+  } catch (error) {
+    remove();
+    if (process.env['CI'] !== undefined) throw error;
+    context.skip('no right to mount');
+    return undefined;
+  }
+  context.after(() => {
+    execFileSync('umount', ['--lazy', disk]);
+    remove();
+  });
+  return disk;
+}
+
+const page = 4096;
+
+/** Fills the disk up to so many free pages. */
+function fill(disk: string, freePages = 0): void {
+  const file = openSync(join(disk, 'filler'), 'a');
+  try {
+    for (;;) writeSync(file, Buffer.alloc(page, 'x'));
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+  } finally {
+    closeSync(file);
+  }
+  const { size } = statSync(join(disk, 'filler'));
+  truncateSync(join(disk, 'filler'), size - freePages * page);
+}
+
+function mend(disk: string): void {
+  rmSync(join(disk, 'filler'));
+}
+
+/** Every file on the disk but the filler, with what it holds. */
+function contents(disk: string): Map<string, string> {
+  const names = readdirSync(disk, { recursive: true, encoding: 'utf8' }).sort();
+  const files = names.filter((name) => name !== 'filler' && statSync(join(disk, name)).isFile());
+  return new Map(files.map((name) => [name, readFileSync(join(disk, name), 'utf8')]));
+}
+
+for (const [freePages, name] of [
+  [0, 'at once'],
+  [1, 'after the first temporary file'],
+  [2, 'after the second temporary file'],
+] as const) {
+  test(`a disk that is full ${name} refuses an upload in one line and changes no file`, async (t) => {
+    const disk = smallDisk(t, '256k');
+    if (disk === undefined) return;
+    const log = join(disk, '../mdserver.log');
+    const daemon = await startDaemon(
+      join(disk, '..'),
+      loopbackConfiguration(address, disk, { logfile: log }),
+      address,
+    );
+    t.after(() => daemon.process.kill('SIGKILL'));
+    assert.equal((await daemon.upload(domainXml(1))).status, 200);
+    const before = contents(disk);
+    fill(disk, freePages);
+
+    const refused = await Promise.all([2, 3].map((number) => daemon.upload(domainXml(number))));
+    // A known one, too: its time of last_update would have to be written.
+    for (const answer of [...refused, await daemon.upload(domainXml(1))]) {
+      assert.equal(answer.status, 500);
+      assert.match(answer.text, /^nothing was stored: ENOSPC: [^\n]*'[^'\n]*disk[^'\n]*'\n$/);
+      assert.match(String(answer.headers['content-type']), /^text\/plain/);
+    }
+    assert.deepEqual(contents(disk), before, 'files as they were, and no temporary ones');
+    const { mds_ipv4 } = JSON.parse(before.get('db.json') ?? '')[0];
+    const served = await daemon.ask('/latest/meta-data/hostname', { from: mds_ipv4 });
+    assert.equal(served.text, 'vm1', 'guests are served as before');
+
+    mend(disk);
+    const answers = await Promise.all([2, 3].map((number) => daemon.upload(domainXml(number))));
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200],
+    );
+    const records: { domain_name: string }[] = JSON.parse(contents(disk).get('db.json') ?? '');
+    assert.deepEqual(records.map(({ domain_name }) => domain_name).sort(), ['vm1', 'vm2', 'vm3']);
+    assert.equal(contents(disk).get('dnsmasq/dns/mds.dns-hosts')?.split('\n').length, 4);
+    assert.equal(await daemon.stop(), 0);
+  });
+}
+
+test('a start on a full disk is refused in one line, with the database as it was', async (t) => {
+  const disk = smallDisk(t, '256k');
+  if (disk === undefined) return;
+  const configurationFile = join(disk, '../mdserver.conf');
+  const log = join(disk, '../mdserver.log');
+  writeFileSync(
+    configurationFile,
+    loopbackConfiguration(address, disk, { logfile: log }).replace('{port}', '1'),
+  );
+  writeFileSync(join(disk, 'db.json'), '[{"domain_name": "old"}]');
+  fill(disk);
+  const child = spawn(process.execPath, [mainFile, configurationFile], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let errors = '';
+  child.stderr.on('data', (chunk) => (errors += chunk));
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  assert.equal(code, 1);
+  assert.match(errors, /^mdserver: [^\n]*ENOSPC[^\n]*disk[^\n]*\n$/);
+  assert.deepEqual(contents(disk), new Map([['db.json', '[{"domain_name": "old"}]']]));
+});
+
+test('a full disk under the log file stops nothing, and the log goes on when it is mended', async (t) => {
+  const disk = smallDisk(t, '4m');
+  if (disk === undefined) return;
+  const data = join(disk, '..');
+  const log = join(disk, 'mdserver.log');
+  const daemon = await startDaemon(
+    data,
+    loopbackConfiguration(address, data, { logfile: log }),
+    address,
+  );
+  t.after(() => daemon.process.kill('SIGKILL'));
+  const { text } = await daemon.upload(domainXml(1), { accept: 'application/json' });
+  const from: string = JSON.parse(text).mds_ipv4;
+  fill(disk);
+
+  // More than is kept in memory for it.
+  const long = 'x'.repeat(8000);
+  for (let wave = 0; wave < 12; wave++) {
+    // Short ones in the end, so that no line at all has room.
+    const query = wave < 6 ? long : 'x'.repeat(100 - 9 * (wave - 6));
+    const answers = await Promise.all(
+      Array.from({ length: 30 }, (_, index) =>
+        daemon.ask(`/latest/meta-data/hostname?${wave}-${index}-${query}`, { from }),
+      ),
+    );
+    assert.deepEqual(new Set(answers.map((answer) => answer.text)), new Set(['vm1']));
+  }
+  assert.equal((await daemon.upload(domainXml(2))).status, 200);
+  const said = daemon.output().split('the log file cannot be written: ENOSPC').length - 1;
+  assert.equal(said, 1, 'said once, on standard output');
+
+  mend(disk);
+  for (const number of [1, 2, 3]) {
+    await daemon.ask(`/latest/meta-data/hostname?mended-${number}`, { from });
+  }
+  // The line of a request is written some moments after its answer.
+  while (!readFileSync(log, 'utf8').includes('?mended-3 200')) {
+    assert.equal(daemon.process.exitCode, null);
+    await pause(10);
+  }
+  const lines = readFileSync(log, 'utf8');
+  const asked = lines.split('\n').filter((line) => line.includes('?'));
+  for (const line of asked) {
+    assert.match(line, / vm1 GET \/latest\/meta-data\/hostname\?\S+ 200 -$/, 'a whole line');
+  }
+  const kept = asked.filter((line) => /\?[012]-\d+-x/.test(line));
+  assert.equal(kept.length, 90, 'those that had room in memory');
+  const longLines = asked.filter((line) => line.length > 8000);
+  assert.ok(longLines.length < 180, 'and not without a bound');
+
+  fill(disk);
+  appendFileSync(join(data, 'db.json'), ' ');
+  assert.equal((await daemon.upload(domainXml(3))).status, 200);
+  assert.equal(await daemon.stop(), 0, 'the log file is full when it stops');
+});
