@@ -1,0 +1,84 @@
+import { once } from 'node:events';
+import { type IncomingHttpHeaders, request } from 'node:http';
+import type { TestContext } from 'node:test';
+import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
+
+/** An answer of the control socket. */
+export interface ControlAnswer {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly text: string;
+  /** Status, and the body as the JSON that it is. Throws when it is none. */
+  readonly json: () => { status: number; body: unknown };
+}
+
+export interface ControlAsking {
+  readonly method?: string;
+  readonly headers?: Record<string, string>;
+  readonly body?: string | Buffer;
+}
+
+/** One request over a connection of its own to a unix socket. */
+export function askControl(
+  socketPath: string,
+  path: string,
+  { method = 'GET', headers = {}, body }: ControlAsking = {},
+): Promise<ControlAnswer> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ socketPath, path, method, headers, agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => (text += chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        const { statusCode: status = 0, headers: received } = response;
+        const json = () => ({ status, body: JSON.parse(text) as unknown });
+        resolve({ status, headers: received, text, json });
+      });
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}
+
+/** Waits until it is true. Throws, with what it was to be, after 20 seconds. */
+export async function eventually(
+  what: string,
+  isTrue: () => boolean | Promise<boolean>,
+): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await isTrue())) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const daemons = new Map<string, Daemon[]>();
+
+/** Starts the daemon, and waits until it serves its control socket, too, or has said that it does not. */
+export async function startWithControl(...how: Parameters<typeof startDaemon>): Promise<Daemon> {
+  const [folder] = how;
+  const daemon = await startDaemon(...how);
+  daemons.set(folder, [...(daemons.get(folder) ?? []), daemon]);
+  await daemon.printed(/mdserverctl is (not )?served/);
+  return daemon;
+}
+
+/** Kills the daemons that were started in a folder, and waits for their end: they write no more then. */
+export async function killDaemons(folder: string): Promise<void> {
+  for (const { process: child } of daemons.get(folder) ?? []) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  }
+}
+
+/** A folder that goes with the test, after the daemons in it. */
+export function testFolder(t: TestContext): string {
+  const { folder, remove } = temporaryFolder();
+  t.after(async () => {
+    await killDaemons(folder);
+    remove();
+  });
+  return folder;
+}

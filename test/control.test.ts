@@ -1,0 +1,1076 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:http';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import type { BootRecord, InstanceDetails, RenderedDocument } from '../src/control/api.js';
+import { listenOnSocket } from '../src/control/socket.js';
+import {
+  askControl,
+  type ControlAnswer,
+  type ControlAsking,
+  startWithControl,
+  testFolder,
+} from './control-socket.js';
+import type { Daemon, Start } from './daemon.js';
+import { missing } from './netns.js';
+
+const address = '127.140.0.1';
+
+const web1 = {
+  domain_name: 'web1',
+  domain_uuid: '00000000-0000-4000-8000-000000000001',
+  domain_metadata: { role: 'front' },
+  mds_mac: '52:54:00:00:00:01',
+  mds_ipv4: '127.140.0.8',
+  mds_ipv6: null,
+  first_seen: 1000.5,
+  last_update: 2000.25,
+  location: 'host1',
+};
+/** As Python's first records were: nothing but names. */
+const old = { domain_name: 'old one', mds_ipv4: null };
+
+interface Setup {
+  readonly mdserver?: string;
+  /** The address and prefix of the network. */
+  readonly network?: readonly [string, number];
+  readonly records?: readonly object[];
+  readonly details?: object;
+  readonly userdata?: Readonly<Record<string, string | Buffer>>;
+  readonly socket?: string;
+  readonly start?: Start;
+}
+
+interface Site {
+  readonly daemon: Daemon;
+  readonly folder: string;
+  readonly socket: string;
+  readonly database: string;
+  readonly ask: (path: string, asking?: ControlAsking) => Promise<ControlAnswer>;
+  /** Status and JSON of the answer. */
+  readonly json: (
+    path: string,
+    asking?: ControlAsking,
+  ) => Promise<{ status: number; body: unknown }>;
+}
+
+function configuration(folder: string, { mdserver = '', network, socket }: Setup): string {
+  const [net, prefix] = network ?? ['127.140.0.0', 16];
+  return `
+[mdserver]
+listen_address = ${address}
+port = {port}
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+${socket === undefined ? '' : `control_socket = ${socket}`}
+${mdserver}
+[public-keys]
+default = ssh-ed25519 AAAA default
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+interface = lo
+listen_address = ${address}
+net_address = ${net}
+net_prefix = ${prefix}
+gateway = ${address}
+prefix = vm-
+domain = example.org
+entry_order = base, domain
+[service]
+location = host1
+`;
+}
+
+async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
+  const folder = testFolder(t);
+  chmodSync(folder, 0o755);
+  const database = join(folder, 'db.json');
+  if (setup.records) writeFileSync(database, JSON.stringify(setup.records));
+  if (setup.details) writeFileSync(join(folder, 'db.details.json'), JSON.stringify(setup.details));
+  mkdirSync(join(folder, 'userdata'));
+  for (const [name, content] of Object.entries(setup.userdata ?? {})) {
+    writeFileSync(join(folder, 'userdata', name), content);
+  }
+  const daemon = await startWithControl(folder, configuration(folder, setup), address, setup.start);
+  const socket = setup.socket ?? join(folder, 'run', 'control.sock');
+  const ask = (path: string, asking?: ControlAsking) => askControl(socket, path, asking);
+  return {
+    daemon,
+    folder,
+    socket,
+    database,
+    ask,
+    json: async (path, asking) => (await ask(path, asking)).json(),
+  };
+}
+
+function domainXml(number: number, name = `vm${number}`, metadata = ''): string {
+  const digits = number.toString(16).padStart(6, '0');
+  const text = name.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+  return `<domain><name>${text}</name><uuid>00000000-0000-4000-8000-000000${digits}</uuid>
+<metadata><m:x xmlns:m="urn:md_server:domain_metadata"/>${metadata}</metadata><vcpu>2</vcpu><memory unit='MiB'>512</memory>
+<devices><interface type='network'><mac address='52:54:00:${digits.match(/../g)?.join(':')}'/><source network='mds'/></interface></devices>
+</domain>`;
+}
+
+const prefixed = (file: string) =>
+  `<m:userdata_prefix xmlns:m="urn:md_server:domain_metadata">${file}</m:userdata_prefix>`;
+
+const upload = (body: string | Buffer, headers = {}) => ({ method: 'POST', body, headers });
+
+/** The value with every time of today as the word TIME. */
+function timeless(value: unknown): unknown {
+  const text = JSON.stringify(value, (_key, item: unknown) =>
+    typeof item === 'number' && item > 1_600_000_000 && item < 10_000_000_000 ? 'TIME' : item,
+  );
+  return JSON.parse(text);
+}
+
+/** A program that connects to a unix socket, sends nothing, and prints how that went. */
+const knock = `const s = require('net').connect(process.argv[1]);
+s.on('connect', () => { console.log('open'); process.exit(); });
+s.on('error', (e) => console.log(e.code));`;
+
+function knockAs(socket: string, ...identity: string[]): string {
+  const { stdout, stderr } = spawnSync(
+    'setpriv',
+    [...identity, process.execPath, '-e', knock, socket],
+    { encoding: 'utf8', cwd: '/' },
+  );
+  return stdout.trim() || stderr;
+}
+
+describe('the control socket', { concurrency: 4 }, () => {
+  // ---- who may open it ----
+
+  test('the socket can be opened by its owner and its group, and by nobody else', {
+    skip: missing('netns', 'setpriv'),
+  }, async (t) => {
+    // A group of its own, and a umask that would let everybody in.
+    const site = await startSite(t, {
+      start: (command, args) =>
+        spawn(
+          'setpriv',
+          [
+            '--regid',
+            '12345',
+            '--clear-groups',
+            'sh',
+            '-c',
+            'umask 0; exec "$@"',
+            'sh',
+            command,
+            ...args,
+          ],
+          { stdio: ['ignore', 'pipe', 'pipe'] },
+        ),
+    });
+    const { mode, gid } = statSync(site.socket);
+    assert.deepEqual(
+      { mode: (mode & 0o7777).toString(8), gid, isSocket: lstatSync(site.socket).isSocket() },
+      { mode: '660', gid: 12345, isSocket: true },
+    );
+    const nobody = ['--reuid', '65534', '--regid', '65534'];
+    assert.equal(knockAs(site.socket, ...nobody, '--clear-groups'), 'EACCES');
+    assert.equal(knockAs(site.socket, ...nobody, '--groups', '12345'), 'open');
+    assert.equal(knockAs(site.socket, '--clear-groups'), 'open');
+  });
+
+  // ---- what may be in its place ----
+
+  test('a socket that a killed daemon left behind is replaced', async (t) => {
+    const folder = testFolder(t);
+    const socket = join(folder, 'control.sock');
+    const first = await startSite(t, { socket });
+    first.daemon.process.kill('SIGKILL');
+    await once(first.daemon.process, 'exit');
+    assert.ok(lstatSync(socket).isSocket());
+    assert.equal(
+      spawnSync(process.execPath, ['-e', knock, socket], { encoding: 'utf8' }).stdout.trim(),
+      'ECONNREFUSED',
+    );
+
+    const second = await startSite(t, { socket, records: [web1] });
+    const { body } = await second.json('/instances');
+    assert.deepEqual((body as object[]).length, 1);
+  });
+
+  test('the socket of a daemon that lives is left to it: a second one goes on without', async (t) => {
+    const first = await startSite(t, { records: [web1] });
+    const second = await startSite(t, { socket: first.socket });
+    assert.ok(
+      second.daemon
+        .output()
+        .includes(`mdserverctl is not served: ${first.socket} is another mdserver's`),
+    );
+    assert.equal((await second.daemon.ask('/')).status, 200);
+    assert.equal(await second.daemon.stop(), 0);
+    // The first one's is still there, and still the first one's.
+    const { status, body } = await first.json('/instances');
+    assert.equal(status, 200);
+    assert.equal((body as object[]).length, 1);
+  });
+
+  test('a socket whose owner is too busy to take a connection is not taken from it', {
+    skip: !existsSync('/usr/bin/python3') && 'needs python3',
+  }, async (t) => {
+    const folder = testFolder(t);
+    const path = join(folder, 'control.sock');
+    // A queue of one, never emptied.
+    const program = `import socket, sys, time
+server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
+full = []
+try:
+    while True:
+        client = socket.socket(socket.AF_UNIX); client.setblocking(False); client.connect(sys.argv[1]); full.append(client)
+except BlockingIOError:
+    print('full', flush=True)
+time.sleep(60)`;
+    const busy = spawn('/usr/bin/python3', ['-c', program, path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.after(() => busy.kill('SIGKILL'));
+    await once(busy.stdout, 'data');
+    const before = statSync(path).ino;
+    const server = createServer();
+    t.after(() => server.close());
+    await assert.rejects(listenOnSocket(server, path), {
+      message: `${path} is another mdserver's`,
+    });
+    assert.equal(statSync(path).ino, before);
+  });
+
+  for (const [what, put] of [
+    ['a regular file', (path: string) => writeFileSync(path, 'precious')],
+    ['a folder', (path: string) => mkdirSync(path)],
+    ['a link that leads nowhere', (path: string) => symlinkSync('/nonexistent', path)],
+  ] as const) {
+    test(`${what} in the place of the socket stays as it is, and metadata is served`, async (t) => {
+      const folder = testFolder(t);
+      const socket = join(folder, 'control.sock');
+      put(socket);
+      const before = lstatSync(socket);
+      const { daemon } = await startSite(t, { socket });
+      assert.ok(
+        daemon.output().includes(`mdserverctl is not served: ${socket} is there and is no socket`),
+      );
+      assert.equal((await daemon.ask('/')).status, 200);
+      assert.equal(await daemon.stop(), 0);
+      const now = lstatSync(socket);
+      assert.deepEqual([now.ino, now.mode, now.size], [before.ino, before.mode, before.size]);
+    });
+  }
+
+  test('a folder where no socket can be made is logged, and metadata is served', async (t) => {
+    const folder = testFolder(t);
+    // Longer than the kernel takes (unix(7)).
+    const socket = join(folder, 'x'.repeat(120));
+    const { daemon } = await startSite(t, { socket });
+    assert.match(daemon.output(), /mdserverctl is not served: \/\S+x is longer than the 107 bytes/);
+    assert.deepEqual(readdirSync(folder), []);
+    assert.equal((await daemon.ask('/')).status, 200);
+  });
+
+  // ---- its routes ----
+
+  const summary1 = {
+    name: 'web1',
+    uuid: web1.domain_uuid,
+    mac: web1.mds_mac,
+    ipv4: web1.mds_ipv4,
+    ipv6: null,
+    location: 'host1',
+    hostname: 'web1.example.org',
+    first_seen: 1000.5,
+    last_update: 2000.25,
+    last_boot: null,
+  };
+  const summaryOld = {
+    name: 'old one',
+    uuid: null,
+    mac: null,
+    ipv4: null,
+    ipv6: null,
+    location: null,
+    hostname: 'old-one.example.org',
+    first_seen: null,
+    last_update: null,
+    last_boot: null,
+  };
+  const keys1 = {
+    at: 5.5,
+    hostname: 'web1',
+    fqdn: null,
+    keys: ['ssh-ed25519 AAAAAAAAAAAAAAAAAAAA'],
+  };
+  const details1 = {
+    hardware: { vcpus: 2, memoryKib: 1048576, architecture: 'x86_64' },
+    hostKeys: [keys1],
+  };
+
+  test('GET /instances and /instances/NAME answer with all that is known', async (t) => {
+    const { json, ask } = await startSite(t, {
+      records: [web1, old],
+      details: { [web1.domain_uuid]: details1 },
+    });
+    assert.deepEqual(await json('/instances'), { status: 200, body: [summary1, summaryOld] });
+    assert.deepEqual(await json('/instances/web1'), {
+      status: 200,
+      body: {
+        ...summary1,
+        metadata: { role: 'front' },
+        hardware: { vcpus: 2, memory_kib: 1048576, architecture: 'x86_64' },
+        instance_id: 'i-127.140.0.8',
+        dns_names: ['web1', 'vm-web1.example.org'],
+        boots: [],
+        host_keys: [keys1],
+      },
+    });
+    assert.deepEqual(await json('/instances/old%20one'), {
+      status: 200,
+      body: {
+        ...summaryOld,
+        metadata: {},
+        hardware: { vcpus: null, memory_kib: null, architecture: null },
+        instance_id: 'i-old one',
+        dns_names: ['old-one', 'vm-old-one.example.org'],
+        boots: [],
+        host_keys: [],
+      },
+    });
+    assert.match((await ask('/instances')).headers['content-type'] ?? '', /^application\/json/);
+  });
+
+  test('a boot is told from the hook to its release, with what the guest asked for', async (t) => {
+    const { json, ask, daemon } = await startSite(t, {
+      userdata: { vm7: '#cloud-config\n' },
+      mdserver: 'default_template =',
+    });
+    const answer = await ask(
+      '/instance-upload',
+      upload(domainXml(7), { 'x-libvirt-operation': 'prepare', accept: 'application/json' }),
+    );
+    assert.equal(answer.status, 200);
+    const { mds_ipv4: from } = JSON.parse(answer.text) as { mds_ipv4: string };
+    const boot = async () => {
+      const { body } = await json('/instances/vm7');
+      return timeless((body as InstanceDetails).boots) as BootRecord[];
+    };
+    const fresh = {
+      started: 'TIME',
+      by: 'prepare',
+      ended: null,
+      outcome: 'started',
+      requests: 0,
+      first_request: null,
+      last_request: null,
+      errors: [],
+      user_agents: [],
+      kinds: [],
+      tokens: { given: 0, used: 0, refused: 0 },
+      userdata: null,
+      dhcp: [],
+      phone_home: null,
+    };
+    assert.deepEqual(await boot(), [fresh]);
+
+    const headers = { 'user-agent': 'Cloud-Init/22.4.2' };
+    const token = await daemon.ask('/latest/api/token', {
+      from,
+      method: 'PUT',
+      headers: { ...headers, 'x-aws-ec2-metadata-token-ttl-seconds': '60' },
+    });
+    const withToken = { ...headers, 'x-aws-ec2-metadata-token': token.text };
+    await daemon.ask('/latest/meta-data/nothing', { from, headers: withToken });
+    await daemon.ask('/latest/user-data', { from, headers: withToken });
+    await daemon.ask('/latest/', { from, headers: { 'x-aws-ec2-metadata-token': 'forged' } });
+    const asked = {
+      ...fresh,
+      outcome: 'configured',
+      requests: 4,
+      first_request: 'TIME',
+      last_request: 'TIME',
+      errors: ['404 /latest/meta-data/nothing', '401 /latest/'],
+      user_agents: ['Cloud-Init/22.4.2'],
+      kinds: ['ec2'],
+      tokens: { given: 1, used: 2, refused: 1 },
+    };
+    const [seen] = await boot();
+    const { file } = seen?.userdata ?? {};
+    assert.match(String(file), /\/userdata\/vm7$/);
+    assert.deepEqual(seen, { ...asked, userdata: { at: 'TIME', status: 200, file, bytes: 14 } });
+
+    const release = { kind: 'released', name: 'vm7' };
+    const event = (body: unknown) =>
+      json('/events', {
+        method: 'POST',
+        body: JSON.stringify(body),
+        headers: { 'content-type': 'application/json' },
+      });
+    assert.deepEqual(await event(release), { status: 200, body: {} });
+    assert.equal((await boot())[0]?.ended, 'TIME');
+    // A guest that is not ours: libvirt's hook reports every one.
+    assert.deepEqual(await event({ ...release, name: 'other' }), { status: 200, body: {} });
+
+    await ask('/instance-upload', upload(domainXml(7), { 'x-libvirt-operation': 'reconnect' }));
+    assert.deepEqual((await boot())[0], { ...fresh, by: 'reconnect' });
+    // An upload by hand is no boot, one that names another operation neither.
+    await ask('/instance-upload', upload(domainXml(7)));
+    await ask('/instance-upload', upload(domainXml(7), { 'x-libvirt-operation': 'started' }));
+    assert.equal((await boot()).length, 2);
+    const { body } = await json('/instances');
+    assert.deepEqual(timeless((body as InstanceDetails[])[0]?.last_boot), {
+      started: 'TIME',
+      outcome: 'started',
+    });
+  });
+
+  test('an upload on the socket answers as on TCP', async (t) => {
+    const { ask, daemon } = await startSite(t);
+    for (const [body, status] of [
+      [domainXml(1), 200],
+      ['<domain/>', 400],
+      ['', 400],
+      [domainXml(2).replace("network='mds'", "network='other'"), 422],
+    ] as const) {
+      const overTcp = await daemon.upload(body);
+      const overSocket = await ask('/instance-upload', upload(body));
+      assert.deepEqual(
+        [overSocket.status, overSocket.text, overSocket.headers['content-type']],
+        [status, overTcp.text, overTcp.headers['content-type']],
+      );
+      assert.equal(overTcp.status, status);
+    }
+  });
+
+  test('an address is explained: whose it is, and when it was last turned away', async (t) => {
+    const { json, daemon } = await startSite(t, { records: [web1] });
+    const nobody = { instance: null, mac: null, mac_instance: null, last_refused: null };
+    assert.deepEqual(await json('/addresses/127.140.0.8'), {
+      status: 200,
+      body: { ...nobody, address: '127.140.0.8', instance: 'web1' },
+    });
+    assert.deepEqual(await json('/addresses/127.140.0.9'), {
+      status: 200,
+      body: { ...nobody, address: '127.140.0.9' },
+    });
+    assert.equal((await daemon.ask('/latest/', { from: '127.140.0.9' })).status, 404);
+    const { body } = await json('/addresses/127.140.0.9');
+    assert.deepEqual(timeless(body), { ...nobody, address: '127.140.0.9', last_refused: 'TIME' });
+    assert.deepEqual(await json('/addresses/fd00::0001'), {
+      status: 200,
+      body: { ...nobody, address: 'fd00::1' },
+    });
+    for (const bad of [
+      'x',
+      '1.2.3',
+      '127.0.0.1%2f8',
+      '%2e%2e',
+      '-j',
+      'fe80::1%25eth0',
+      '%00',
+      '1.2.3.4;id',
+    ]) {
+      assert.deepEqual(await json(`/addresses/${bad}`), {
+        status: 400,
+        body: { error: 'that is no IP address' },
+      });
+    }
+  });
+
+  // ---- removal ----
+
+  test('a removed instance is gone from everywhere, its address is free, its tokens are worth nothing', async (t) => {
+    // One address: whoever comes next has to wait for it.
+    const site = await startSite(t, { network: ['127.140.0.0', 30] });
+    const { json, ask, daemon, folder } = site;
+    assert.equal(
+      (await ask('/instance-upload', upload(domainXml(1), { 'x-libvirt-operation': 'prepare' })))
+        .status,
+      200,
+    );
+    const from = '127.140.0.2';
+    const token = await daemon.ask('/latest/api/token', {
+      from,
+      method: 'PUT',
+      headers: { 'x-aws-ec2-metadata-token-ttl-seconds': '60' },
+    });
+    assert.equal(token.status, 200);
+    const headers = { 'x-aws-ec2-metadata-token': token.text };
+    assert.equal((await daemon.ask('/latest/', { from, headers })).status, 200);
+    assert.equal((await ask('/instance-upload', upload(domainXml(2)))).status, 503);
+
+    const removed = await json('/instances/vm1', { method: 'DELETE' });
+    assert.deepEqual(timeless(removed), {
+      status: 200,
+      body: {
+        ...summary1,
+        name: 'vm1',
+        ipv4: from,
+        hostname: 'vm1.example.org',
+        first_seen: 'TIME',
+        last_update: 'TIME',
+        last_boot: { started: 'TIME', outcome: 'asking' },
+      },
+    });
+    const gone = { status: 404, body: { error: 'there is no instance vm1' } };
+    assert.deepEqual(await json('/instances/vm1'), gone);
+    assert.deepEqual(await json('/instances/vm1', { method: 'DELETE' }), gone);
+    assert.deepEqual(await json('/instances'), { status: 200, body: [] });
+    assert.equal(readFileSync(site.database, 'utf8'), '[]');
+    assert.equal(readFileSync(join(folder, 'db.details.json'), 'utf8'), '{}\n');
+    assert.equal(readFileSync(join(folder, 'dnsmasq', 'dhcp', 'mds.dhcp-hosts'), 'utf8'), '');
+    assert.equal(readFileSync(join(folder, 'dnsmasq', 'dns', 'mds.dns-hosts'), 'utf8'), '');
+    assert.equal((await daemon.ask('/latest/', { from, headers })).status, 404);
+
+    const next = await ask(
+      '/instance-upload',
+      upload(domainXml(2), { accept: 'application/json' }),
+    );
+    assert.equal((JSON.parse(next.text) as { mds_ipv4: string }).mds_ipv4, from);
+    assert.equal((await daemon.ask('/latest/', { from, headers })).status, 401);
+    assert.equal((await daemon.ask('/latest/', { from })).status, 200);
+    // Nothing of the first one comes back with its name.
+    await json('/instances/vm2', { method: 'DELETE' });
+    await ask('/instance-upload', upload(domainXml(1)));
+    const { body } = await json('/instances/vm1');
+    assert.deepEqual((body as InstanceDetails).boots, []);
+  });
+
+  test('of two that remove the same instance at once, one is told that there was none', async (t) => {
+    const { json } = await startSite(t, { records: [web1, old] });
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, () => json('/instances/web1', { method: 'DELETE' })),
+    );
+    const byStatus = answers.map(({ status }) => status).sort();
+    assert.deepEqual(byStatus, [200, ...Array<number>(7).fill(404)]);
+    assert.deepEqual(await json('/instances'), { status: 200, body: [summaryOld] });
+  });
+
+  test('a removal that cannot be stored is answered 500, and the instance stays', async (t) => {
+    const { json, folder, database, daemon } = await startSite(t, { records: [web1] });
+    const before = readFileSync(database);
+    rmSync(join(folder, 'dnsmasq', 'dns'), { recursive: true });
+    writeFileSync(join(folder, 'dnsmasq', 'dns'), 'in the way');
+    const { status, body } = await json('/instances/web1', { method: 'DELETE' });
+    assert.equal(status, 500);
+    assert.match((body as { error: string }).error, /^nothing was stored: ENOTDIR[^\n]*$/);
+    assert.deepEqual(await json('/instances/web1').then((answer) => answer.status), 200);
+    assert.deepEqual(readFileSync(database), before);
+    assert.equal((await daemon.ask('/latest/', { from: web1.mds_ipv4 })).status, 200);
+  });
+
+  // ---- rendering ----
+
+  const template =
+    "#cloud-config\nhostname: {{hostname}}\nrole: {{instance.metadata.role ?? 'none'}}\n";
+  const binary = Buffer.from([0x1f, 0x8b, 0xff, 0x00, 0x80]);
+
+  test('what is rendered is what the guest gets, byte for byte, and where it came from', async (t) => {
+    const records = [
+      web1,
+      {
+        ...web1,
+        domain_name: 'plain',
+        domain_uuid: '00000000-0000-4000-8000-000000000002',
+        mds_mac: '52:54:00:00:00:02',
+        mds_ipv4: '127.140.0.9',
+      },
+      {
+        ...web1,
+        domain_name: 'packed',
+        domain_uuid: '00000000-0000-4000-8000-000000000003',
+        mds_mac: '52:54:00:00:00:03',
+        mds_ipv4: '127.140.0.10',
+      },
+      {
+        ...web1,
+        domain_name: 'none',
+        domain_metadata: { userdata_prefix: 'gone' },
+        domain_uuid: '00000000-0000-4000-8000-000000000004',
+        mds_mac: '52:54:00:00:00:04',
+        mds_ipv4: '127.140.0.11',
+      },
+    ];
+    const { json, daemon, folder } = await startSite(t, {
+      records,
+      userdata: { 'web1.yaml': template, packed: binary },
+      mdserver: 'network_config = yes',
+    });
+    const file = (name: string) => join(folder, 'userdata', name);
+    const userdata = async (name: string) => json(`/instances/${name}/user-data`);
+    assert.deepEqual(await userdata('web1'), {
+      status: 200,
+      body: {
+        file: file('web1.yaml'),
+        found: true,
+        encoding: 'utf-8',
+        body: '#cloud-config\nhostname: web1\nrole: front\n',
+      },
+    });
+    assert.deepEqual(await userdata('packed'), {
+      status: 200,
+      body: {
+        file: file('packed'),
+        found: true,
+        encoding: 'base64',
+        body: binary.toString('base64'),
+      },
+    });
+    assert.deepEqual(await userdata('none'), {
+      status: 200,
+      body: { file: null, found: false, encoding: 'utf-8', body: '' },
+    });
+    for (const { domain_name: name, mds_ipv4: from } of records) {
+      for (const [document, path] of [
+        ['user-data', '/latest/user-data'],
+        ['user-data', '/nocloud/user-data'],
+        ['meta-data', '/nocloud/meta-data'],
+        ['vendor-data', '/nocloud/vendor-data'],
+        ['network-config', '/nocloud/network-config'],
+      ] as const) {
+        const { status, body } = await json(`/instances/${name}/${document}`);
+        assert.equal(status, 200);
+        const { encoding, body: text } = body as RenderedDocument;
+        const served = await daemon.ask(path, { from });
+        const rendered = Buffer.from(text, encoding === 'base64' ? 'base64' : 'utf8');
+        const expected = served.status === 404 ? Buffer.alloc(0) : served.body;
+        assert.deepEqual(rendered, expected, `${name} ${path}`);
+      }
+    }
+    const tree = ((await json('/instances/web1/tree')).body as RenderedDocument).body;
+    assert.deepEqual(await json('/instances/web1/tree'), {
+      status: 200,
+      body: { file: null, found: true, encoding: 'utf-8', body: tree },
+    });
+    const lines = tree.split('\n');
+    for (const line of [
+      'meta-data/hostname: web1',
+      'meta-data/local-hostname: web1.example.org',
+      'meta-data/instance-id: i-127.140.0.8',
+      'meta-data/tags/instance/role: front',
+      'user-data: (41 bytes)',
+    ]) {
+      assert.ok(lines.includes(line), `${line} is not in ${tree}`);
+    }
+  });
+
+  test('rendering the XML of an instance that does not exist shows what it would get, and changes nothing', async (t) => {
+    const { json, folder, database, daemon } = await startSite(t, {
+      records: [web1],
+      details: { [web1.domain_uuid]: details1 },
+      userdata: { 'web1.yaml': template, 'new.yaml': template },
+    });
+    const files = [
+      database,
+      join(folder, 'db.details.json'),
+      join(folder, 'dnsmasq', 'dhcp', 'mds.dhcp-hosts'),
+      join(folder, 'dnsmasq', 'dns', 'mds.dns-hosts'),
+    ];
+    const state = () =>
+      files.map((path) => [
+        path,
+        readFileSync(path, 'utf8'),
+        statSync(path).ino,
+        statSync(path).mtimeMs,
+      ]);
+    const before = [state(), (await json('/instances')).body, (await json('/instances/web1')).body];
+
+    const render = (document: string, body: string, headers = {}) =>
+      json(`/documents/${document}`, upload(body, headers));
+    const rendered = {
+      status: 200,
+      body: {
+        file: join(folder, 'userdata', 'new.yaml'),
+        found: true,
+        encoding: 'utf-8',
+        body: '#cloud-config\nhostname: new\nrole: none\n',
+      },
+    };
+    // Whatever type it is said to have, as with uploads.
+    for (const type of [
+      undefined,
+      'application/xml',
+      'text/plain',
+      'application/json',
+      'xml',
+      'application/x-www-form-urlencoded',
+    ]) {
+      const headers = type === undefined ? {} : { 'content-type': type };
+      assert.deepEqual(await render('user-data', domainXml(99, 'new'), headers), rendered);
+    }
+    // A domain with the name, the uuid or the MAC of one that is there.
+    for (const xml of [domainXml(98, 'web1'), domainXml(1, 'new'), domainXml(1, 'web1')]) {
+      for (const document of ['user-data', 'meta-data', 'vendor-data', 'network-config', 'tree']) {
+        assert.equal((await render(document, xml)).status, 200);
+      }
+    }
+    const own = await render('meta-data', domainXml(1, 'web1'));
+    assert.match((own.body as RenderedDocument).body, /^instance-id: "i-127\.140\.0\.8"\n/);
+    const missingFile = await render('user-data', domainXml(99, 'new', prefixed('gone')));
+    assert.deepEqual(missingFile.body, { file: null, found: false, encoding: 'utf-8', body: '' });
+
+    assert.deepEqual(
+      [state(), (await json('/instances')).body, (await json('/instances/web1')).body],
+      before,
+    );
+    assert.equal((await daemon.ask('/latest/', { from: web1.mds_ipv4 })).status, 200);
+  });
+
+  test('rendering for a network that is full is answered 503', async (t) => {
+    const { json } = await startSite(t, {
+      network: ['127.140.0.0', 30],
+      records: [{ ...web1, mds_ipv4: '127.140.0.2' }],
+    });
+    assert.deepEqual(await json('/documents/user-data', upload(domainXml(5))), {
+      status: 503,
+      body: {
+        error:
+          'no address left in 127.140.0.0/30 for vm5: remove instances or widen dnsmasq.net_prefix',
+      },
+    });
+  });
+
+  test('a template error is answered 422, with its file and line', async (t) => {
+    const { json, folder, daemon } = await startSite(t, {
+      records: [web1],
+      userdata: { web1: '#cloud-config\nx: {{nobody}}\n', big: '', new: 'a\nb\n{{1 +}}\n' },
+    });
+    const file = (name: string) => join(folder, 'userdata', name);
+    truncateSync(file('big'), 17 * 1024 * 1024);
+    const answers = {
+      known: await json('/instances/web1/user-data'),
+      syntax: await json('/documents/user-data', upload(domainXml(9, 'new'))),
+      big: await json('/documents/user-data', upload(domainXml(9, 'x', prefixed('big')))),
+    };
+    const error = ({ body }: { body: unknown }) => (body as { error: string }).error;
+    assert.deepEqual(
+      Object.values(answers).map(({ status }) => status),
+      [422, 422, 422],
+    );
+    assert.ok(error(answers.known).startsWith(`${file('web1')}:2: `), error(answers.known));
+    assert.ok(error(answers.syntax).startsWith(`${file('new')}:3: `), error(answers.syntax));
+    assert.equal(error(answers.big), `${file('big')}: has 17825792 bytes, 16777216 are the most`);
+    for (const answer of Object.values(answers)) {
+      assert.deepEqual(Object.keys(answer.body as object), ['error']);
+      assert.doesNotMatch(error(answer), /\n/);
+    }
+    // For the guest it stays without a word.
+    const served = await daemon.ask('/latest/user-data', { from: web1.mds_ipv4 });
+    assert.deepEqual([served.status, served.text], [500, 'internal error, see the log\n']);
+  });
+
+  // ---- bad input ----
+
+  test('bad input is refused in one line of JSON, and nothing comes of it', async (t) => {
+    const { json, ask, database, daemon } = await startSite(t, { records: [web1] });
+    const before = readFileSync(database, 'utf8');
+    const event = (body: string | Buffer, type = 'application/json') => ({
+      method: 'POST',
+      body,
+      headers: { 'content-type': type },
+    });
+    // Refused by what it is said to be: whoever sends it on is hung up on.
+    const large = { method: 'POST', headers: { 'content-length': String(1024 * 1024 + 1) } };
+    const name = "must have required property 'name'";
+    const cases: [path: string, asking: ControlAsking, status: number, error: RegExp][] = [
+      ['/events', event('{"kind":"released",'), 400, /JSON/],
+      ['/events', event('{kind}'), 400, /JSON/],
+      ['/events', event(''), 400, /empty/],
+      ['/events', event('null'), 400, /^body must be object$/],
+      ['/events', event('[]'), 400, /^body must be object$/],
+      ['/events', event('"released"'), 400, /^body must be object$/],
+      ['/events', event('{}'), 400, /^body must have required property 'kind'$/],
+      ['/events', event('{"kind":"released"}'), 400, new RegExp(`^body ${name}$`)],
+      ['/events', event('{"kind":"released","name":5}'), 400, /^body\/name must be string$/],
+      ['/events', event('{"kind":"released","name":null}'), 400, /^body\/name must be string$/],
+      ['/events', event('{"kind":"released","name":""}'), 400, /fewer than 1/],
+      ['/events', event(`{"kind":"released","name":"${'x'.repeat(256)}"}`), 400, /more than 255/],
+      [
+        '/events',
+        event('{"kind":"killed","name":"web1"}'),
+        400,
+        /^body\/kind must be equal to constant$/,
+      ],
+      ['/events', event('{"kind":1,"name":"web1"}'), 400, /^body\/kind must be equal to constant$/],
+      ['/events', event('{"__proto__":{"kind":"released"},"name":"web1"}'), 400, /JSON/],
+      [
+        '/events',
+        event('{"kind":"released","name":"web1"}', 'text/plain'),
+        400,
+        /^body must be object$/,
+      ],
+      [
+        '/events',
+        event('{"kind":"released","name":"web1"}', 'x/y'),
+        400,
+        /^body must have required/,
+      ],
+      ['/events', event(Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/],
+      [
+        '/events',
+        { ...large, headers: { ...large.headers, 'content-type': 'application/json' } },
+        413,
+        /too large/,
+      ],
+      ['/events', { method: 'POST' }, 400, /^body must be object$/],
+      ['/instance-upload', large, 413, /too large/],
+      ['/documents/user-data', large, 413, /too large/],
+      ['/documents/user-data', upload(''), 400, /empty body/],
+      [
+        '/documents/user-data',
+        upload('{"name":"web1"}', { 'content-type': 'application/json' }),
+        400,
+        /./,
+      ],
+      ['/documents/user-data', upload('<domain>'), 400, /./],
+      ['/documents/user-data', upload('<!DOCTYPE x><domain/>'), 400, /DOCTYPE/],
+      ['/documents/user-data', upload(domainXml(5).replace("'mds'", "'else'")), 422, /./],
+      [
+        '/documents/secrets',
+        upload(domainXml(5)),
+        400,
+        /must be equal to one of the allowed values/,
+      ],
+      ['/documents/', upload(domainXml(5)), 400, /./],
+      ['/instances/web1/secrets', {}, 400, /must be equal to one of the allowed values/],
+      ['/instances/nobody/user-data', {}, 404, /^there is no instance nobody$/],
+      ['/instances/nobody', {}, 404, /^there is no instance nobody$/],
+      ['/instances/__proto__', {}, 404, /^there is no instance __proto__$/],
+      ['/instances/constructor', { method: 'DELETE' }, 404, /^there is no instance constructor$/],
+      ['/instances/', {}, 400, /fewer than 1/],
+      ['/instances/..', {}, 404, /^there is no instance \.\.$/],
+      ['/instances/%2e%2e', {}, 404, /^there is no instance \.\.$/],
+      [
+        '/instances/..%2f..%2fetc%2fpasswd',
+        {},
+        404,
+        /^there is no instance \.\.\/\.\.\/etc\/passwd$/,
+      ],
+      ['/instances/web1%2fuser-data', {}, 404, /^there is no instance web1\/user-data$/],
+      ['/instances/../instances/web1', {}, 404, /./],
+      ['/instances/web1/user-data/', {}, 404, /^there is no GET /],
+      ['/instances/WEB1', {}, 404, /^there is no instance WEB1$/],
+      ['/instances/web1%00', {}, 404, /^there is no instance web1/],
+      ['/instances/%0a%1b[2J', {}, 404, /^there is no instance/],
+      ['/instances/%ff', {}, 400, /./],
+      ['/instances/%', {}, 400, /./],
+      [`/instances/${'x'.repeat(256)}`, {}, 400, /more than 255/],
+      [`/instances/${'x'.repeat(10_000)}`, {}, 400, /more than 255/],
+      [
+        '/instances',
+        { method: 'POST', body: '{}', headers: { 'content-type': 'application/json' } },
+        404,
+        /^there is no POST \/instances$/,
+      ],
+      ['/instances', { method: 'DELETE' }, 404, /^there is no DELETE \/instances$/],
+      ['/instances/web1', { method: 'PUT' }, 404, /^there is no PUT /],
+      ['/instances/web1', { method: 'PATCH' }, 404, /^there is no PATCH /],
+      ['/instances/web1', { method: 'PROPFIND' }, 404, /^there is no PROPFIND /],
+      ['/events', {}, 404, /^there is no GET \/events$/],
+      ['/', {}, 404, /^there is no GET \/$/],
+      ['/latest/user-data', {}, 404, /^there is no GET /],
+      ['/phone-home', { method: 'POST' }, 404, /^there is no POST /],
+      ['/service/configuration', {}, 404, /^there is no GET /],
+    ];
+    for (const [path, asking, status, error] of cases) {
+      const where = `${asking.method ?? 'GET'} ${path.slice(0, 80)} ${String(asking.body ?? '').slice(0, 80)}`;
+      const answer = await ask(path, asking);
+      assert.equal(answer.status, status, `${where}: ${answer.text}`);
+      if (path === '/instance-upload') continue;
+      const body = JSON.parse(answer.text) as { error: string };
+      assert.deepEqual(Object.keys(body), ['error'], where);
+      assert.match(body.error, error, where);
+      assert.doesNotMatch(body.error, /\n/, where);
+    }
+    assert.equal(readFileSync(database, 'utf8'), before);
+    assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
+    // None of it is a failure of the daemon's own.
+    assert.doesNotMatch(daemon.output(), /on the control socket failed/);
+  });
+
+  test('what is no HTTP is refused, and harms nobody', async (t) => {
+    const { json, socket } = await startSite(t, { records: [web1] });
+    for (const bytes of [
+      'FOO /instances HTTP/1.1\r\nhost: x\r\n\r\n',
+      'hello\r\n\r\n',
+      '\0\0\0\0',
+      `GET /instances HTTP/1.1\r\nhost: x\r\nx: ${'y'.repeat(100_000)}\r\n\r\n`,
+      'POST /events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n',
+      'POST /events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n',
+      'GET /instances HTTP/1.1\r\n\r\n',
+    ]) {
+      const client = connect(socket);
+      let answer = '';
+      client.on('data', (chunk) => (answer += chunk));
+      client.on('error', () => undefined);
+      client.write(bytes);
+      client.end();
+      await once(client, 'close');
+      assert.match(answer, /^HTTP\/1\.1 4/, bytes.slice(0, 60));
+    }
+    assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
+  });
+
+  test('slow clients hold up nobody, and are hung up on', async (t) => {
+    const { json, socket } = await startSite(t, { records: [web1] });
+    const closed = ['', 'GET /instances HTTP/1.1\r\nhost: x\r\n', 'G'].map((start) => {
+      const client = connect(socket);
+      client.on('error', () => undefined);
+      client.on('data', () => undefined);
+      if (start !== '') client.write(start);
+      return once(client, 'close');
+    });
+    assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
+    await Promise.all(closed);
+  });
+
+  test('any name that an upload may have can be asked for, rendered and removed', async (t) => {
+    const { json, ask } = await startSite(t);
+    const names = [
+      'web server_1',
+      'naïve-ü',
+      '日本語',
+      '🦆',
+      'a%2fb',
+      '%2e%2e',
+      '%',
+      '...',
+      '-rf',
+      'a?b#c',
+      'a&b<c',
+      'a\'b"c',
+      '\\',
+      '__proto__',
+      'constructor',
+      'x'.repeat(255),
+      'ü'.repeat(127),
+      '日'.repeat(85),
+    ];
+    let number = 0;
+    for (const name of names) {
+      assert.equal(
+        (await ask('/instance-upload', upload(domainXml(++number, name)))).status,
+        200,
+        name,
+      );
+    }
+    const listed = (await json('/instances')).body as InstanceDetails[];
+    assert.deepEqual(
+      listed.map(({ name }) => name),
+      names,
+    );
+    for (const name of names) {
+      const path = `/instances/${encodeURIComponent(name)}`;
+      assert.equal(((await json(path)).body as InstanceDetails).name, name);
+      const rendered = await json(`${path}/meta-data`);
+      assert.equal(rendered.status, 200);
+      assert.deepEqual(
+        await json('/events', {
+          method: 'POST',
+          body: JSON.stringify({ kind: 'released', name }),
+          headers: { 'content-type': 'application/json' },
+        }),
+        { status: 200, body: {} },
+      );
+      assert.equal(((await json(path, { method: 'DELETE' })).body as InstanceDetails).name, name);
+    }
+    assert.deepEqual(await json('/instances'), { status: 200, body: [] });
+  });
+
+  // ---- uploads over TCP ----
+
+  test('upload_over_tcp = no closes TCP to uploads, the socket takes them, and a reload opens it again', async (t) => {
+    const { ask, daemon, folder } = await startSite(t, { mdserver: 'upload_over_tcp = no' });
+    const refused = await daemon.upload(domainXml(1));
+    assert.deepEqual(
+      [refused.status, refused.text],
+      [401, 'uploads are taken on the control socket only (mdserver.upload_over_tcp = no)\n'],
+    );
+    assert.equal((await ask('/instance-upload', upload(domainXml(1)))).status, 200);
+    const file = join(folder, 'mdserver.conf');
+    writeFileSync(file, readFileSync(file, 'utf8').replace('upload_over_tcp = no', ''));
+    daemon.process.kill('SIGHUP');
+    await daemon.printed('the configuration was read again');
+    assert.equal((await daemon.upload(domainXml(2))).status, 200);
+  });
+
+  // ---- its end ----
+
+  test('SIGTERM finishes what is under way, hangs up on the rest, and takes the socket away', async (t) => {
+    const { daemon, socket, database } = await startSite(t);
+    const body = domainXml(3);
+    const client = connect(socket);
+    let answer = '';
+    client.on('data', (chunk) => (answer += chunk));
+    client.write(
+      `POST /instance-upload HTTP/1.1\r\nhost: x\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n`,
+    );
+    client.write(body.slice(0, 50));
+    // These two never say what they want.
+    const idlers = ['', 'POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{'].map(
+      (start) => {
+        const idler = connect(socket);
+        idler.on('error', () => undefined);
+        if (start !== '') idler.write(start);
+        return once(idler, 'close');
+      },
+    );
+    assert.equal((await askControl(socket, '/instances')).status, 200);
+
+    const ended = daemon.stop();
+    await daemon.printed('SIGTERM: mdserver stops');
+    client.write(body.slice(50));
+    await once(client, 'close');
+    assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/);
+    assert.match(answer, /\r\nconnection: close\r\n/i);
+    assert.equal(await ended, 0);
+    await Promise.all(idlers);
+    assert.equal(existsSync(socket), false);
+    assert.match(readFileSync(database, 'utf8'), /"domain_name": "vm3"/);
+  });
+
+  // ---- size ----
+
+  test('10,000 instances are listed, one is found, one is removed', async (t) => {
+    const records = Array.from({ length: 10_000 }, (_, index) => ({
+      ...web1,
+      domain_name: `vm${index}`,
+      domain_uuid: `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`,
+      mds_mac: `52:54:00:${index.toString(16).padStart(6, '0').match(/../g)?.join(':')}`,
+      mds_ipv4: `127.140.${Math.floor(index / 250) + 1}.${(index % 250) + 1}`,
+    }));
+    const { json } = await startSite(t, { records });
+    const names = async () =>
+      ((await json('/instances')).body as InstanceDetails[]).map(({ name }) => name);
+    assert.deepEqual(
+      await names(),
+      records.map((record) => record.domain_name),
+    );
+    assert.equal(
+      ((await json('/instances/vm9999')).body as InstanceDetails).ipv4,
+      '127.140.40.250',
+    );
+    assert.equal((await json('/instances/vm5000', { method: 'DELETE' })).status, 200);
+    assert.equal((await names()).length, 9_999);
+    assert.equal((await json('/instances/vm5000')).status, 404);
+  });
+});

@@ -1,0 +1,373 @@
+import assert from 'node:assert/strict';
+import {
+  appendFileSync,
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import {
+  type DhcpLine,
+  dnsmasqLogPath,
+  followDhcpLog,
+  isReadable,
+  parseDhcpLine,
+} from '../src/boots/dhcp-log.js';
+import { configFrom } from '../src/config/load.js';
+import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
+import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
+import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+
+// ---- the lines ----
+
+/** As dnsmasq 2.90 wrote them to its log-facility, for guests with and without an address. */
+const realLines = `\
+Nov 23 09:04:13 dnsmasq[21377]: started, version 2.90 cachesize 150
+Nov 23 09:04:13 dnsmasq[21377]: warning: no upstream servers configured
+Nov 23 09:04:13 dnsmasq-dhcp[21377]: DHCP, static leases only on 10.122.0.1, lease time 1h
+Nov 23 09:04:13 dnsmasq-dhcp[21377]: DHCP, sockets bound exclusively to interface br-mds
+Nov 23 09:04:13 dnsmasq-dhcp[21377]: read /var/lib/mdserver/dnsmasq/dhcp/mds.dhcp-hosts
+Nov 23 09:04:14 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 52:54:00:00:00:01 
+Nov 23 09:04:14 dnsmasq-dhcp[21377]: DHCPOFFER(br-mds) 10.122.7.8 52:54:00:00:00:01 
+Nov 23 09:04:14 dnsmasq-dhcp[21377]: DHCPREQUEST(br-mds) 10.122.7.8 52:54:00:00:00:01 
+Nov 23 09:04:14 dnsmasq-dhcp[21377]: DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1
+Nov 23 09:04:14 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 10.122.9.9 52:54:00:00:00:01 
+Nov  3 09:04:14 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 52:54:00:00:00:02 no address available
+Nov 23 09:04:16 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 10.122.9.9 52:54:00:00:00:02 no address available
+Nov 23 09:04:16 dnsmasq-dhcp[21377]: DHCPNAK(br-mds) 10.122.9.9 52:54:00:00:00:01 wrong address
+Nov 23 09:04:17 dnsmasq-dhcp[21377]: DHCPRELEASE(br-mds) 10.122.7.8 52:54:00:00:00:01 web1
+Nov 23 09:04:17 dnsmasq-dhcp[21377]: DHCPINFORM(br-mds) 10.122.7.8 52:54:00:00:00:01 
+Nov 23 09:04:17 dnsmasq-dhcp[21377]: DHCPREPLY(br-mds) fd00::5 00:01:00:01:2b:3c:4d:5e:52:54:00:00:00:01 web1
+Nov 23 09:04:17 dnsmasq-dhcp[21377]: RTR-ADVERT(br-mds) fd00::
+Nov 23 09:04:18 dnsmasq-dhcp[21377]: 3074117123 DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1
+`;
+
+test('of what dnsmasq really logs the requests and the answers are read', () => {
+  const read = realLines
+    .split('\n')
+    .map(parseDhcpLine)
+    .filter((line) => line !== undefined)
+    .map(({ action, address, mac }) => `${action} ${mac} ${address}`);
+  assert.deepEqual(read, [
+    'DHCPDISCOVER 52:54:00:00:00:01 ',
+    'DHCPACK 52:54:00:00:00:01 10.122.7.8',
+    'DHCPDISCOVER 52:54:00:00:00:01 10.122.9.9',
+    'DHCPDISCOVER 52:54:00:00:00:02 ',
+    'DHCPDISCOVER 52:54:00:00:00:02 10.122.9.9',
+    'DHCPNAK 52:54:00:00:00:01 10.122.9.9',
+    // With log-dhcp.
+    'DHCPACK 52:54:00:00:00:01 10.122.7.8',
+  ]);
+});
+
+const stamp = 'Nov 23 09:04:14 dnsmasq-dhcp[21377]:';
+
+test('nothing is read of what is no such line, however long it is', () => {
+  const ack = 'DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1';
+  for (const line of [
+    '',
+    ack,
+    `dnsmasq-dhcp[1]: ${ack}`,
+    `Nov 23 09:04:14 dnsmasq[21377]: ${ack}`,
+    `Nov 23 09:04:14 dnsmasq[21377]: query[A] x ${stamp} ${ack}`,
+    `${stamp} DHCPRELEASE(br-mds) 10.1.1.1 52:54:00:00:00:02 ${ack}`,
+    `${stamp} DHCPACK(br-mds) 10.122.7.8`,
+    `${stamp} DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00`,
+    `${stamp} DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:0`,
+    `${stamp} DHCPACK(br-mds) 10.122.7 52:54:00:00:00:01`,
+    `${stamp} DHCPACK(br-mds 10.122.7.8 52:54:00:00:00:01`,
+    `${stamp} DHCPACK(br-mds) 10.122.7.8 01-52:54:00:00:00:01`,
+    'DHCPACK('.repeat(200_000),
+    `${stamp} ${'DHCPACK('.repeat(200_000)}`,
+    `${stamp} `.repeat(50_000),
+  ]) {
+    assert.equal(parseDhcpLine(line), undefined, line.slice(0, 100));
+  }
+});
+
+test('the log is beside the one of mdserver, where system-integration.sh has it written', () => {
+  for (const [logfile, expected] of [
+    ['/var/log/mdserver.log', '/var/log/mdserver-dnsmasq.log'],
+    ['/var/log/mds/a.b.log', '/var/log/mds/a.b-dnsmasq.log'],
+    ['/var/log.d/mdserver', '/var/log.d/mdserver-dnsmasq'],
+    ['/var/log/.hidden', '/var/log/.hidden-dnsmasq'],
+    ['mdserver.log', 'mdserver-dnsmasq.log'],
+    ['.log', '.log-dnsmasq'],
+  ] as const) {
+    const { config } = configFrom(`[mdserver]\nlogfile = ${logfile}\n`);
+    assert.equal(dnsmasqLogPath(config), expected);
+  }
+});
+
+// ---- following ----
+
+/** A log that is followed with a clock of the test's own. */
+function follow(t: TestContext, before?: string) {
+  const folder = testFolder(t);
+  const path = join(folder, 'dnsmasq.log');
+  if (before !== undefined) writeFileSync(path, before);
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const told: string[] = [];
+  const stop = followDhcpLog(path, ({ address }: DhcpLine) => told.push(address));
+  return {
+    path,
+    stop,
+    /** What was told since the last look. */
+    look: () => {
+      t.mock.timers.tick(1000);
+      return told.splice(0);
+    },
+  };
+}
+
+const line = (last: number) => `${stamp} DHCPACK(br-mds) 10.122.0.${last} 52:54:00:00:00:01 web1\n`;
+
+test('what was logged before is not told, what is appended is told once and in order', (t) => {
+  const { path, look, stop } = follow(t, line(1));
+  assert.deepEqual(look(), []);
+  appendFileSync(path, line(2) + line(3));
+  assert.deepEqual(look(), ['10.122.0.2', '10.122.0.3']);
+  assert.deepEqual(look(), []);
+  appendFileSync(path, line(4));
+  assert.deepEqual(look(), ['10.122.0.4']);
+  stop();
+  appendFileSync(path, line(5));
+  assert.deepEqual(look(), []);
+});
+
+test('a line that is written in two goes is told when it is whole', (t) => {
+  const { path, look } = follow(t, '');
+  for (let cut = 1; cut < line(2).length; cut += 7) {
+    appendFileSync(path, line(2).slice(0, cut));
+    assert.deepEqual(look(), []);
+    appendFileSync(path, line(2).slice(cut));
+    assert.deepEqual(look(), ['10.122.0.2']);
+  }
+});
+
+test('a log that is not there yet is told from its first line on', (t) => {
+  const { path, look } = follow(t);
+  assert.deepEqual(look(), []);
+  writeFileSync(path, line(1) + line(2));
+  assert.deepEqual(look(), ['10.122.0.1', '10.122.0.2']);
+});
+
+test('it goes on in the new file after a rotation, also one that is longer than the old one', (t) => {
+  const { path, look } = follow(t, line(1));
+  appendFileSync(path, line(2));
+  assert.deepEqual(look(), ['10.122.0.2']);
+  renameSync(path, `${path}.1`);
+  // The old one is still written to until dnsmasq opens the new one.
+  assert.deepEqual(look(), []);
+  writeFileSync(path, line(3) + line(4) + line(5));
+  assert.deepEqual(look(), ['10.122.0.3', '10.122.0.4', '10.122.0.5']);
+  renameSync(path, `${path}.2`);
+  writeFileSync(path, line(6) + line(7) + line(8) + line(9));
+  assert.deepEqual(look(), ['10.122.0.6', '10.122.0.7', '10.122.0.8', '10.122.0.9']);
+});
+
+test('a log that was removed and made anew is told from its start, whatever inode it has', (t) => {
+  const { path, look } = follow(t, line(1));
+  rmSync(path);
+  assert.deepEqual(look(), []);
+  writeFileSync(path, line(2) + line(3) + line(4));
+  assert.deepEqual(look(), ['10.122.0.2', '10.122.0.3', '10.122.0.4']);
+});
+
+test('a log that was cut (copytruncate) is told from its start, and a half line before the cut is no part of it', (t) => {
+  const { path, look } = follow(t, line(1) + line(2));
+  appendFileSync(path, line(3).slice(0, 60));
+  assert.deepEqual(look(), []);
+  truncateSync(path, 0);
+  assert.deepEqual(look(), []);
+  appendFileSync(path, line(4));
+  assert.deepEqual(look(), ['10.122.0.4']);
+  truncateSync(path, 0);
+  appendFileSync(path, line(5).slice(0, 40));
+  assert.deepEqual(look(), []);
+  appendFileSync(path, line(5).slice(40));
+  assert.deepEqual(look(), ['10.122.0.5']);
+});
+
+test('binary rubbish between the lines harms none of them', (t) => {
+  const { path, look } = follow(t, '');
+  const rubbish = Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256));
+  appendFileSync(path, rubbish);
+  appendFileSync(path, `\n${line(1)}`);
+  appendFileSync(path, Buffer.from([0xff, 0xfe, 0x00, 0x0a]));
+  appendFileSync(path, line(2));
+  appendFileSync(path, Buffer.alloc(5000, 0xc3));
+  assert.deepEqual(look(), ['10.122.0.1', '10.122.0.2']);
+  appendFileSync(path, `\n${line(3)}`);
+  assert.deepEqual(look(), ['10.122.0.3']);
+});
+
+test('a log that grows faster than it is read is passed over, and nothing is glued together', (t) => {
+  const { path, look } = follow(t, '');
+  // The half of a line that the rest of another one would make whole.
+  appendFileSync(path, line(1).slice(0, 60));
+  assert.deepEqual(look(), []);
+  const filler = `${'x'.repeat(99)}\n`.repeat(11_000);
+  const end = line(2).slice(60) + line(3);
+  appendFileSync(path, line(4) + filler.slice(end.length) + end);
+  assert.deepEqual(look(), ['10.122.0.3']);
+  // What is read begins within the rest of that line.
+  appendFileSync(path, line(1).slice(0, 60));
+  look();
+  const rest = line(9).slice(60);
+  appendFileSync(path, 'y'.repeat(2 * 1024 * 1024));
+  appendFileSync(path, rest + 'x'.repeat(1024 * 1024 - rest.length));
+  assert.deepEqual(look(), []);
+});
+
+test('what cannot be read as a log throws nothing, and is followed once it can be', (t) => {
+  const { path, look } = follow(t);
+  mkdirSync(path);
+  assert.deepEqual(look(), []);
+  rmSync(path, { recursive: true });
+  writeFileSync(path, line(1));
+  assert.deepEqual(look(), ['10.122.0.1']);
+  assert.deepEqual([isReadable(path), isReadable(`${path}.gone`)], [true, false]);
+});
+
+// ---- a real dnsmasq ----
+
+test('what dnsmasq does for a guest stands in its boot record, also after its log was rotated', {
+  skip: missing('netns', 'dnsmasq', 'udhcpc', 'cloud-init'),
+}, async (t) => {
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const namespace of namespaces) namespace.remove();
+  });
+  const folder = testFolder(t);
+  const host = addNamespace('host');
+  namespaces.push(host);
+  addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
+  const record = (number: number) => ({
+    domain_name: `web${number}`,
+    domain_uuid: `00000000-0000-4000-8000-00000000000${number}`,
+    domain_metadata: {},
+    mds_mac: `52:54:00:00:00:0${number}`,
+    mds_ipv4: `10.122.7.${number}`,
+  });
+  writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
+  await startWithControl(
+    folder,
+    `
+[mdserver]
+port = 80
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+user = root
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+`,
+    '169.254.169.254',
+    host.start,
+  );
+  const socket = join(folder, 'run', 'control.sock');
+  const health = async () => (await askControl(socket, '/health')).json().body as Health;
+  assert.equal((await health()).dhcp_log, false);
+
+  const log = join(folder, 'mdserver-dnsmasq.log');
+  const dnsmasq = host.start('dnsmasq', [
+    `--conf-file=${folder}/dnsmasq/mds.conf`,
+    '--keep-in-foreground',
+    `--log-facility=${log}`,
+    '--no-resolv',
+  ]);
+  await eventually('dnsmasq runs', () => {
+    if (dnsmasq.exitCode !== null) throw new Error('dnsmasq ended');
+    return isReadable(log) && readFileSync(log, 'utf8').includes('mds.opts');
+  });
+  assert.deepEqual(
+    await health().then(({ status, dhcp_log, problems }) => ({ status, dhcp_log, problems })),
+    { status: 'ok', dhcp_log: true, problems: [] },
+  );
+
+  const script = join(folder, 'udhcpc-script');
+  writeFileSync(script, '#!/bin/sh\nexit 0\n');
+  chmodSync(script, 0o755);
+  const askForLease = (guest: Namespace, ...more: string[]) =>
+    guest.run('udhcpc', [
+      '-f',
+      '-n',
+      '-q',
+      '-t',
+      '2',
+      '-T',
+      '1',
+      '-i',
+      'eth0',
+      '-s',
+      script,
+      ...more,
+    ]);
+  const boots = async (name: string) =>
+    ((await askControl(socket, `/instances/${name}`)).json().body as InstanceDetails).boots;
+  const dhcp = (boot: BootRecord | undefined) =>
+    boot?.dhcp.map(({ action, address }) => `${action} ${address}`);
+  const saw = (name: string, action: string) =>
+    eventually(`${name} saw ${action}`, async () =>
+      ((await boots(name))[0]?.dhcp ?? []).some((event) => event.action === action),
+    );
+
+  const guest = addGuest(host, 'br-mds', record(1).mds_mac);
+  const stranger = addGuest(host, 'br-mds', '52:54:00:00:00:09');
+  namespaces.push(guest, stranger);
+  assert.notEqual((await askForLease(stranger)).status, 0);
+  // A name that would be another line of the log, were it taken as it is.
+  const evil = `x\n${stamp} DHCPACK(br-mds) 10.122.7.2 52:54:00:00:00:02 web2\n`;
+  assert.equal((await askForLease(guest, '-x', `hostname:${evil}`, '-F', 'x y')).status, 0);
+  await saw('web1', 'DHCPACK');
+  const [boot, ...others] = await boots('web1');
+  assert.deepEqual(others, []);
+  assert.deepEqual(dhcp(boot), ['DHCPDISCOVER ', 'DHCPACK 10.122.7.1']);
+  assert.deepEqual(
+    [boot?.by, boot?.outcome, boot?.ended, boot?.requests],
+    ['dhcp', 'address', null, 0],
+  );
+  assert.deepEqual(await boots('web2'), []);
+
+  // As logrotate does it.
+  renameSync(log, `${log}.1`);
+  writeFileSync(log, '', { mode: 0o640 });
+  dnsmasq.kill('SIGUSR2');
+  // It says nothing of that; what it is asked for now (its cache) goes to the new file.
+  dnsmasq.kill('SIGUSR1');
+  await eventually('dnsmasq has opened the new log', () => readFileSync(log, 'utf8') !== '');
+  // A client that asks for an address which is not its own (RFC 2131 4.3.2, SELECTING).
+  const other = addGuest(host, 'br-mds', record(2).mds_mac);
+  namespaces.push(other);
+  other.ip('address add 10.122.200.1/16 dev eth0');
+  const request = Buffer.alloc(300);
+  request.set([1, 1, 6]);
+  request.write('525400000002', 28, 'hex');
+  request.set([99, 130, 83, 99, 53, 1, 3, 50, 4, 10, 122, 9, 9, 54, 4, 10, 122, 0, 1, 255], 236);
+  const program = `import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')
+s.bind(('', 68))
+s.sendto(bytes.fromhex(sys.argv[1]), ('255.255.255.255', 67))`;
+  // Broadcasts may be lost while the bridge's port comes up.
+  await eventually('dnsmasq refuses the address', async () => {
+    const { status, stderr } = await other.run('/usr/bin/python3', [
+      '-c',
+      program,
+      request.toString('hex'),
+    ]);
+    assert.equal(status, 0, stderr);
+    return readFileSync(log, 'utf8').includes('DHCPNAK');
+  });
+  await saw('web2', 'DHCPNAK');
+  assert.equal(dhcp((await boots('web2'))[0])?.[0], 'DHCPNAK 10.122.9.9');
+  assert.match(readFileSync(log, 'utf8'), /DHCPNAK\(br-mds\) 10\.122\.9\.9 52:54:00:00:00:02 /);
+});

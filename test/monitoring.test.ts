@@ -1,0 +1,503 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { Health } from '../src/control/api.js';
+import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
+import { type Daemon, repository } from './daemon.js';
+import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+
+const address = '127.142.0.1';
+/** In the network, and no instance's. */
+const stranger = '127.142.0.200';
+
+interface Site {
+  readonly daemon: Daemon;
+  readonly folder: string;
+  readonly socket: string;
+  /** The samples of /metrics on the control socket: `name{label="value"}` to value. */
+  readonly metrics: () => Promise<Map<string, number>>;
+  readonly health: () => Promise<{ status: number; body: Health }>;
+}
+
+async function startSite(t: TestContext, mdserver = '', prefix = 24): Promise<Site> {
+  const folder = testFolder(t);
+  mkdirSync(join(folder, 'userdata'));
+  const daemon = await startWithControl(
+    folder,
+    `
+[mdserver]
+listen_address = ${address}
+port = {port}
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+${mdserver}
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+net_address = 127.142.0.0
+net_prefix = ${prefix}
+gateway = ${address}
+`,
+    address,
+  );
+  const socket = join(folder, 'run', 'control.sock');
+  return {
+    daemon,
+    folder,
+    socket,
+    metrics: async () => samples((await askControl(socket, '/metrics')).text),
+    health: async () => {
+      const { status, body } = (await askControl(socket, '/health')).json();
+      return { status, body: body as Health };
+    },
+  };
+}
+
+function samples(text: string): Map<string, number> {
+  const pairs = text
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .map((line): [string, number] => {
+      const space = line.lastIndexOf(' ');
+      return [line.slice(0, space), Number(line.slice(space + 1))];
+    });
+  return new Map(pairs);
+}
+
+/** Those of our own, without the distribution of times. */
+function own(all: Map<string, number>): Record<string, number> {
+  const ours = [...all].filter(
+    ([name]) => name.startsWith('mdserver_') && !/_seconds_(bucket|sum)/.test(name),
+  );
+  return Object.fromEntries(ours);
+}
+
+function domainXml(number: number, more = ''): string {
+  const digits = number.toString(16).padStart(6, '0');
+  return `<domain><name>vm${number}</name><uuid>00000000-0000-4000-8000-000000${digits}</uuid>${more}
+<devices><interface type='network'><mac address='52:54:00:${digits.match(/../g)?.join(':')}'/><source network='mds'/></interface></devices>
+</domain>`;
+}
+
+async function uploaded({ daemon }: Site, number: number, headers = {}): Promise<string> {
+  const answer = await daemon.upload(domainXml(number), { accept: 'application/json', ...headers });
+  assert.equal(answer.status, 200, answer.text);
+  return (JSON.parse(answer.text) as { mds_ipv4: string }).mds_ipv4;
+}
+
+// ---- who may ask ----
+
+test('the control socket always answers; TCP only with metrics = yes, and only to this host', async (t) => {
+  const closed = await startSite(t);
+  const open = await startSite(t, 'metrics = yes');
+  for (const path of ['/metrics', '/health']) {
+    for (const { socket } of [closed, open]) {
+      const { status } = await askControl(socket, path);
+      // No dnsmasq runs here.
+      assert.equal(status, path === '/metrics' ? 200 : 503);
+    }
+    const guest = await uploaded(open, 1);
+    for (const [site, from, there] of [
+      [open, address, true],
+      [open, stranger, false],
+      [open, guest, false],
+      [closed, address, false],
+      [closed, stranger, false],
+    ] as const) {
+      for (const spelling of [path, `${path}/`, `/${path}`]) {
+        const { status, text, headers } = await site.daemon.ask(spelling, { from });
+        if (there) assert.equal(status, path === '/metrics' ? 200 : 503);
+        else {
+          assert.deepEqual(
+            [status, text, headers['content-type']],
+            [404, 'not found\n', 'text/plain'],
+            `${spelling} from ${from}`,
+          );
+        }
+      }
+      const forged = await site.daemon.ask(path, { from, headers: { 'x-forwarded-for': address } });
+      assert.equal(forged.status === 404, !there);
+      assert.equal((await site.daemon.ask(path, { from, method: 'POST', body: 'x' })).status, 404);
+    }
+  }
+  const overTcp = await open.daemon.ask('/metrics', { from: address });
+  const overSocket = await askControl(open.socket, '/metrics');
+  assert.match(overSocket.headers['content-type'] ?? '', /^text\/plain; version=0\.0\.4/);
+  assert.equal(overTcp.headers['content-type'], overSocket.headers['content-type']);
+  assert.deepEqual(own(samples(overTcp.text)), own(samples(overSocket.text)));
+});
+
+test('a reload opens and closes them on TCP', async (t) => {
+  const { daemon, folder } = await startSite(t);
+  const file = join(folder, 'mdserver.conf');
+  const closed = readFileSync(file, 'utf8');
+  const reload = async (text: string, times: number) => {
+    writeFileSync(file, text);
+    daemon.process.kill('SIGHUP');
+    await daemon.printed(new RegExp(`(the configuration was read again[^]*){${times}}`));
+  };
+  assert.equal((await daemon.ask('/metrics', { from: address })).status, 404);
+  await reload(closed.replace('[dnsmasq]', 'metrics = yes\n[dnsmasq]'), 1);
+  assert.equal((await daemon.ask('/metrics', { from: address })).status, 200);
+  await reload(closed, 2);
+  assert.equal((await daemon.ask('/metrics', { from: address })).status, 404);
+});
+
+// ---- values ----
+
+test('the metrics follow what happens, exactly', async (t) => {
+  const site = await startSite(t);
+  const { daemon, socket, folder, metrics } = site;
+  // The start tells dnsmasq of what there is, and none runs.
+  const before = {
+    mdserver_unknown_callers_total: 0,
+    mdserver_requests_without_token_total: 0,
+    mdserver_upload_durable_seconds_count: 0,
+    'mdserver_dnsmasq_reloads_total{outcome="absent"}': 1,
+    mdserver_instances: 0,
+    // 256 less both ends and the gateway.
+    mdserver_free_addresses: 253,
+  };
+  assert.deepEqual(own(await metrics()), before);
+
+  // Uploads: two that are good (one of them a start), one of each that is not.
+  const from = await uploaded(site, 1, { 'x-libvirt-operation': 'prepare' });
+  const second = await uploaded(site, 2);
+  const post = (body: string | Buffer) => ({ method: 'POST', body });
+  for (const [asking, status] of [
+    [post('<domain/>'), 400],
+    [post(domainXml(3).replace("'mds'", "'else'")), 422],
+    [{ method: 'POST', headers: { 'content-length': String(1024 * 1024 + 1) } }, 413],
+    [{ ...post(domainXml(3)), from: second }, 401],
+  ] as const) {
+    const answer = await daemon.ask('/instance-upload', { from: address, ...asking });
+    assert.equal(answer.status, status);
+  }
+  await askControl(socket, '/instance-upload', post('nonsense'));
+
+  // Requests of the one that was started.
+  await daemon.ask('/latest/meta-data/', { from });
+  await daemon.ask('/latest/nothing', { from });
+  const token = await daemon.ask('/latest/api/token', {
+    from,
+    method: 'PUT',
+    headers: { 'x-aws-ec2-metadata-token-ttl-seconds': '60' },
+  });
+  const headers = { 'x-aws-ec2-metadata-token': token.text };
+  await daemon.ask('/latest/user-data', { from, headers });
+  await daemon.ask('/latest/', { from, headers: { 'x-aws-ec2-metadata-token': 'forged' } });
+  await daemon.ask('/nocloud/meta-data', { from });
+  await daemon.ask('/openstack/latest/nothing', { from });
+  await daemon.ask('/phone-home', { from, method: 'POST', body: 'x' });
+  // What is nobody's to count.
+  await daemon.ask('/', { from });
+  await daemon.ask('/service/name', { from });
+  await daemon.ask('/latest/', { from: stranger });
+  await daemon.ask('/phone-home', { from: stranger, method: 'POST' });
+  await daemon.ask('/latest/api/token', { from: stranger, method: 'PUT' });
+
+  const after = {
+    'mdserver_requests_total{kind="ec2",status="200"}': 3,
+    'mdserver_requests_total{kind="ec2",status="404"}': 1,
+    'mdserver_requests_total{kind="ec2",status="401"}': 1,
+    'mdserver_requests_total{kind="nocloud",status="200"}': 1,
+    'mdserver_requests_total{kind="openstack",status="404"}': 1,
+    'mdserver_requests_total{kind="phone-home",status="400"}': 1,
+    mdserver_unknown_callers_total: 3,
+    mdserver_requests_without_token_total: 2,
+    'mdserver_uploads_total{outcome="200"}': 2,
+    'mdserver_uploads_total{outcome="400"}': 2,
+    'mdserver_uploads_total{outcome="422"}': 1,
+    'mdserver_uploads_total{outcome="413"}': 1,
+    'mdserver_uploads_total{outcome="401"}': 1,
+    mdserver_upload_durable_seconds_count: 2,
+    'mdserver_dnsmasq_reloads_total{outcome="absent"}': 3,
+    mdserver_instances: 2,
+    mdserver_free_addresses: 251,
+    'mdserver_boots{outcome="configured"}': 1,
+  };
+  assert.deepEqual(own(await metrics()), after);
+
+  await daemon.ask('/phone-home', { from, method: 'POST', body: 'hostname=vm1' });
+  await daemon.upload(domainXml(2), { 'x-libvirt-operation': 'prepare' });
+  const home = {
+    ...after,
+    'mdserver_requests_total{kind="phone-home",status="200"}': 1,
+    'mdserver_uploads_total{outcome="200"}': 3,
+    mdserver_upload_durable_seconds_count: 3,
+    'mdserver_dnsmasq_reloads_total{outcome="absent"}': 4,
+    'mdserver_boots{outcome="home"}': 1,
+    'mdserver_boots{outcome="started"}': 1,
+  };
+  const { 'mdserver_boots{outcome="configured"}': _gone, ...expected } = home;
+  assert.deepEqual(own(await metrics()), expected);
+
+  // Removed: its boot counts no more, its address is free.
+  await askControl(socket, '/instances/vm1', { method: 'DELETE' });
+  const { 'mdserver_boots{outcome="home"}': _home, ...removed } = expected;
+  assert.deepEqual(own(await metrics()), {
+    ...removed,
+    mdserver_instances: 1,
+    mdserver_free_addresses: 252,
+    'mdserver_dnsmasq_reloads_total{outcome="absent"}': 5,
+  });
+
+  // An upload that could not be stored.
+  rmSync(join(folder, 'dnsmasq', 'dns'), { recursive: true });
+  writeFileSync(join(folder, 'dnsmasq', 'dns'), 'in the way');
+  assert.equal((await daemon.upload(domainXml(4))).status, 500);
+  assert.equal((await metrics()).get('mdserver_uploads_total{outcome="500"}'), 1);
+  assert.equal((await metrics()).get('mdserver_upload_durable_seconds_count'), 3);
+});
+
+test('a full network has no free addresses, and says 503', async (t) => {
+  const site = await startSite(t, '', 30);
+  assert.equal((await site.metrics()).get('mdserver_free_addresses'), 1);
+  await uploaded(site, 1);
+  assert.equal((await site.daemon.upload(domainXml(2))).status, 503);
+  const all = await site.metrics();
+  assert.equal(all.get('mdserver_free_addresses'), 0);
+  assert.equal(all.get('mdserver_uploads_total{outcome="503"}'), 1);
+});
+
+test('what guests ask for makes no metric of its own: their number is bounded', async (t) => {
+  const site = await startSite(t);
+  const from = await uploaded(site, 1);
+  const before = (await site.metrics()).size;
+  for (let number = 0; number < 50; number++) {
+    await site.daemon.ask(`/latest/${number}"},x{y="`, { from }).catch(() => undefined);
+    await site.daemon.ask(`/latest/${number}`, { from, headers: { 'user-agent': `${number}` } });
+  }
+  const after = (await site.metrics()).size;
+  // One for the status, one for the outcome of the boot.
+  assert.ok(after - before <= 4, `${before} ${after}`);
+});
+
+// ---- health ----
+
+test('health says that dnsmasq is missing and what could not be stored, until it is mended', async (t) => {
+  const { health, folder, daemon } = await startSite(t);
+  const noDnsmasq = `dnsmasq is not running (no ${folder}/run/mds.pid): it reads its files when it starts`;
+  const { status, body } = await health();
+  assert.deepEqual(
+    { status, body: { ...body, uptime_seconds: typeof body.uptime_seconds } },
+    {
+      status: 503,
+      body: {
+        status: 'degraded',
+        version: JSON.parse(readFileSync(join(repository, 'package.json'), 'utf8')).version,
+        uptime_seconds: 'number',
+        instances: 0,
+        dhcp_log: false,
+        problems: [noDnsmasq],
+      },
+    },
+  );
+  const dns = join(folder, 'dnsmasq', 'dns');
+  renameSync(dns, `${dns}.away`);
+  writeFileSync(dns, 'in the way');
+  await daemon.upload(domainXml(1));
+  const [first, stored, ...rest] = (await health()).body.problems;
+  assert.deepEqual([first, rest], [noDnsmasq, []]);
+  assert.match(stored ?? '', /^nothing was stored: ENOTDIR/);
+  // A refusal is no attempt to store.
+  await daemon.upload('<domain/>');
+  assert.equal((await health()).body.problems.length, 2);
+  rmSync(dns);
+  renameSync(`${dns}.away`, dns);
+  await daemon.upload(domainXml(1));
+  assert.deepEqual((await health()).body.problems, [noDnsmasq]);
+  assert.equal((await health()).body.instances, 1);
+
+  // Of a process id of somebody else's, and with dnsmasq's configuration gone.
+  writeFileSync(join(folder, 'run', 'mds.pid'), `${process.pid}\n`);
+  assert.match((await health()).body.problems[0] ?? '', /is not a dnsmasq with --conf-file=/);
+  rmSync(join(folder, 'dnsmasq', 'mds.conf'));
+  const [problem, ...others] = (await health()).body.problems;
+  assert.match(problem ?? '', /^dnsmasq cannot be looked for: ENOENT.*mds\.conf/);
+  assert.deepEqual(others, []);
+  assert.equal((await daemon.ask('/')).status, 200);
+});
+
+test('with a dnsmasq that runs all is well, reloads are counted, and its end is noticed', {
+  skip: missing('netns', 'dnsmasq', 'curl'),
+}, async (t) => {
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const namespace of namespaces) namespace.remove();
+  });
+  const folder = testFolder(t);
+  const host = addNamespace('host');
+  namespaces.push(host);
+  addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
+  const guest = addGuest(host, 'br-mds', '52:54:00:00:00:01');
+  namespaces.push(guest);
+  guest.ip('address add 10.122.7.8/16 dev eth0');
+  guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
+  await startWithControl(
+    folder,
+    `
+[mdserver]
+port = 80
+metrics = yes
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+user = root
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+`,
+    '169.254.169.254',
+    host.start,
+  );
+  const socket = join(folder, 'run', 'control.sock');
+  const health = async () => (await askControl(socket, '/health')).json();
+  const startDnsmasq = async () => {
+    const dnsmasq = host.start('dnsmasq', [
+      `--conf-file=${folder}/dnsmasq/mds.conf`,
+      '--keep-in-foreground',
+      `--log-facility=${folder}/mdserver-dnsmasq.log`,
+      '--no-resolv',
+    ]);
+    await eventually('dnsmasq runs', async () => (await health()).status === 200);
+    return dnsmasq;
+  };
+  const dnsmasq = await startDnsmasq();
+  const { body } = await health();
+  assert.deepEqual(
+    { ...(body as Health), version: '', uptime_seconds: 0 },
+    {
+      status: 'ok',
+      version: '',
+      uptime_seconds: 0,
+      instances: 0,
+      dhcp_log: true,
+      problems: [],
+    },
+  );
+  await askControl(socket, '/instance-upload', { method: 'POST', body: domainXml(1) });
+  const counts = async () => {
+    const all = samples((await askControl(socket, '/metrics')).text);
+    return ['told', 'absent'].map((outcome) =>
+      all.get(`mdserver_dnsmasq_reloads_total{outcome="${outcome}"}`),
+    );
+  };
+  assert.deepEqual(await counts(), [1, 1]);
+
+  // Over TCP, to this host alone.
+  const curl = [
+    '--silent',
+    '--max-time',
+    '10',
+    '--output',
+    '/dev/null',
+    '--write-out',
+    '%{http_code}',
+  ];
+  for (const [where, path, expected] of [
+    [host, 'metrics', '200'],
+    [host, 'health', '200'],
+    [guest, 'metrics', '404'],
+    [guest, 'health', '404'],
+  ] as const) {
+    const { stdout } = await where.run('curl', [...curl, `http://169.254.169.254/${path}`]);
+    assert.equal(stdout, expected, path);
+  }
+
+  const ended = once(dnsmasq, 'exit');
+  dnsmasq.kill('SIGKILL');
+  await ended;
+  const degraded = await health();
+  assert.equal(degraded.status, 503);
+  assert.match((degraded.body as Health).problems.join(), /which is gone$/);
+  await askControl(socket, '/instance-upload', { method: 'POST', body: domainXml(2) });
+  assert.deepEqual(await counts(), [1, 2]);
+  await startDnsmasq();
+  assert.equal((await health()).status, 200);
+});
+
+// ---- the dashboard ----
+
+interface Panel {
+  readonly id: number;
+  readonly title: string;
+  readonly description: string;
+  readonly datasource: { readonly uid: string };
+  readonly gridPos: Record<'x' | 'y' | 'w' | 'h', number>;
+  readonly targets: readonly {
+    readonly expr: string;
+    readonly refId: string;
+    readonly datasource: { readonly uid: string };
+  }[];
+}
+
+const dashboard = JSON.parse(
+  readFileSync(join(repository, 'etc', 'grafana', 'mdserver.json'), 'utf8'),
+) as {
+  readonly panels: readonly Panel[];
+  readonly templating: {
+    readonly list: readonly { readonly name: string; readonly definition?: string }[];
+  };
+};
+
+/** The names of metrics in a PromQL expression: what is no function, label, keyword or variable. */
+function metricNames(expression: string): string[] {
+  const bare = expression
+    .replace(/\{[^}]*\}|\[[^\]]*\]|"[^"]*"/g, ' ')
+    .replace(/\b(?:by|without|on|ignoring)\s*\([^)]*\)/g, ' ')
+    .replace(/\b(?:or|and|unless|bool|offset)\b/g, ' ');
+  return [...bare.matchAll(/(?<![\w$.])[a-z_:][\w:]*(?!\w)(?!\s*\()/gi)].map(([name]) => name);
+}
+
+test('the dashboard shows every metric of ours, and none that there is not', async (t) => {
+  assert.deepEqual(metricNames('sum by (le) (rate(a_b{x="y"}[5m])) or vector(0) / on (z) c_d'), [
+    'a_b',
+    'c_d',
+  ]);
+  const { socket } = await startSite(t);
+  const { text } = await askControl(socket, '/metrics');
+  const kinds = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)];
+  const there = kinds.flatMap(([, name, kind]) =>
+    kind === 'histogram' ? ['_bucket', '_sum', '_count'].map((end) => name + end) : [name],
+  );
+  const used = dashboard.panels
+    .flatMap(({ targets }) => targets)
+    .flatMap(({ expr }) => metricNames(expr));
+  const hosts = dashboard.templating.list.find(({ name }) => name === 'host')?.definition ?? '';
+  const [, hostMetric] = /^label_values\((\w+), instance\)$/.exec(hosts) ?? [];
+  for (const name of [...used, hostMetric]) assert.ok(there.includes(name), `there is no ${name}`);
+  const ours = kinds.map(([, name = '']) => name).filter((name) => name.startsWith('mdserver_'));
+  assert.equal(ours.length, 9);
+  for (const name of ours) {
+    assert.ok(
+      used.some((shown) => shown.replace(/_(bucket|sum|count)$/, '') === name),
+      `no panel shows ${name}`,
+    );
+  }
+  assert.ok(used.some((name) => name.startsWith('nodejs_eventloop_lag_')));
+});
+
+test('the panels have room, a name, a description, and the data source that is chosen', () => {
+  const taken = new Map<string, string>();
+  const ids = new Set<number>();
+  for (const { id, title, description, datasource, gridPos, targets } of dashboard.panels) {
+    assert.ok(!ids.has(id) && title !== '' && description !== '' && targets.length > 0, title);
+    ids.add(id);
+    for (const { uid } of [datasource, ...targets.map((target) => target.datasource)]) {
+      assert.equal(uid, '$' + '{datasource}');
+    }
+    assert.equal(new Set(targets.map(({ refId }) => refId)).size, targets.length);
+    const { x, y, w, h } = gridPos;
+    assert.ok(x >= 0 && x + w <= 24, title);
+    for (let column = x; column < x + w; column++) {
+      for (let row = y; row < y + h; row++) {
+        assert.equal(taken.get(`${column} ${row}`), undefined, title);
+        taken.set(`${column} ${row}`, title);
+      }
+    }
+  }
+});

@@ -1,0 +1,139 @@
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+
+/** What a test of this machine's network may need, with the Debian package that has it. */
+const parts = {
+  netns: 'root, and ip of iproute2',
+  dnsmasq: 'dnsmasq-base',
+  udhcpc: 'udhcpc',
+  dhclient: 'isc-dhcp-client',
+  dig: 'bind9-dnsutils',
+  curl: 'curl',
+  setpriv: 'util-linux',
+  'cloud-init': 'cloud-init',
+} as const;
+
+export type Part = keyof typeof parts;
+
+function succeeds(command: string, ...args: string[]): boolean {
+  return spawnSync(command, args).status === 0;
+}
+
+function isThere(part: Part): boolean {
+  if (part === 'cloud-init') return existsSync('/usr/lib/python3/dist-packages/cloudinit');
+  if (part !== 'netns') return succeeds('sh', '-c', `command -v ${part}`);
+  const probe = `mds-${process.pid}-probe`;
+  return succeeds('ip', 'netns', 'add', probe) && succeeds('ip', 'netns', 'delete', probe);
+}
+
+/**
+ * For the `skip` of a test: what this machine lacks, or false. Throws in continuous integration
+ * (`CI` is set), where nothing may be missing.
+ */
+export function missing(...needed: Part[]): string | false {
+  const lacking = needed.filter((part) => !isThere(part));
+  if (lacking.length === 0) return false;
+  const text = `needs ${lacking.map((part) => `${part} (${parts[part]})`).join(', ')}`;
+  if (process.env['CI']) throw new Error(text);
+  return text;
+}
+
+/** How a command ended. */
+export interface Ended {
+  /** The exit code; -1 after a signal. */
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A network namespace with a loopback that is up. */
+export interface Namespace {
+  readonly name: string;
+  /** Starts a command in it; one that is still there when the namespace goes is killed. */
+  readonly start: (
+    command: string,
+    args: readonly string[],
+    env?: NodeJS.ProcessEnv,
+  ) => ChildProcess;
+  /** Runs a command in it to its end. */
+  readonly run: (
+    command: string,
+    args: readonly string[],
+    env?: NodeJS.ProcessEnv,
+  ) => Promise<Ended>;
+  /** `ip` in it; throws with what it said when it fails. */
+  readonly ip: (line: string) => void;
+  /** Kills what was started in it, and removes it with all its interfaces. */
+  readonly remove: () => void;
+}
+
+function ip(...args: string[]): void {
+  execFileSync('ip', args, { stdio: 'pipe' });
+}
+
+const present = new Set<Namespace>();
+let made = 0;
+
+// A run that is cut short (the test runner's time limit, Ctrl-C) leaves nothing behind either.
+process.on('exit', () => {
+  for (const namespace of present) namespace.remove();
+});
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(signal, () => process.exit(1));
+
+/** A network namespace of a name that no other process has. The test has to remove it. */
+export function addNamespace(label: string): Namespace {
+  const name = `mds-${process.pid}-${++made}-${label}`;
+  const children = new Set<ChildProcess>();
+  ip('netns', 'add', name);
+
+  function start(command: string, args: readonly string[], env = process.env): ChildProcess {
+    // "ip netns exec" becomes the command: its process id is the command's.
+    const all = ['netns', 'exec', name, command, ...args];
+    const child = spawn('ip', all, { stdio: ['ignore', 'pipe', 'pipe'], env });
+    children.add(child);
+    child.once('exit', () => children.delete(child));
+    return child;
+  }
+
+  const namespace: Namespace = {
+    name,
+    start,
+    run: async (command, args, env) => {
+      const child = start(command, args, env);
+      let stdout = '';
+      let stderr = '';
+      child.stdout?.on('data', (chunk) => (stdout += chunk));
+      child.stderr?.on('data', (chunk) => (stderr += chunk));
+      const [status] = await once(child, 'close');
+      return { status: (status as number | null) ?? -1, stdout, stderr };
+    },
+    ip: (line) => ip('-netns', name, ...line.split(' ')),
+    remove: () => {
+      if (!present.delete(namespace)) return;
+      for (const child of children) child.kill('SIGKILL');
+      ip('netns', 'delete', name);
+    },
+  };
+  present.add(namespace);
+  namespace.ip('link set lo up');
+  return namespace;
+}
+
+/** A bridge with these addresses, as libvirt makes one for a network. */
+export function addBridge(host: Namespace, bridge: string, addresses: readonly string[]): void {
+  // Without an address of its own it takes another with each port that comes, and guests lose it.
+  host.ip(`link add ${bridge} address 52:54:00:fe:00:01 type bridge`);
+  for (const address of addresses) host.ip(`address add ${address} dev ${bridge}`);
+  host.ip(`link set ${bridge} up`);
+}
+
+/** A guest on the bridge: a namespace whose `eth0` has that MAC address, and no IP address yet. */
+export function addGuest(host: Namespace, bridge: string, mac: string): Namespace {
+  const guest = addNamespace('guest');
+  const port = `tap${made}`;
+  host.ip(`link add ${port} type veth peer name eth0 netns ${guest.name}`);
+  guest.ip(`link set eth0 address ${mac} up`);
+  host.ip(`link set ${port} master ${bridge} up`);
+  return guest;
+}

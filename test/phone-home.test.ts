@@ -1,0 +1,599 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
+import type { HostKeys, InstanceDetails } from '../src/control/api.js';
+import { askControl, startWithControl, testFolder } from './control-socket.js';
+import { type Daemon, repository } from './daemon.js';
+import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+
+const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
+const rsa = `ssh-rsa AAAAB3NzaC1yc2E${'A'.repeat(300)}==`;
+
+const form = (fields: Record<string, string>) => new URLSearchParams(fields).toString();
+/** What cloud-init sends of an Ubuntu guest. */
+const usual = {
+  pub_key_rsa: `${rsa} root@web1\n`,
+  pub_key_ecdsa: 'N/A',
+  pub_key_ed25519: `${ed25519} root@web1\n`,
+  instance_id: 'i-10.122.7.8',
+  hostname: 'web1',
+  fqdn: 'web1.example.org',
+};
+
+// ---- what a message may be ----
+
+test('of a message the keys without comments and the names are taken', () => {
+  assert.deepEqual(parsePhoneHome(form(usual), 5.5), {
+    at: 5.5,
+    hostname: 'web1',
+    fqdn: 'web1.example.org',
+    keys: [ed25519, rsa],
+  });
+});
+
+test('what cloud-init does not know it sends as N/A or None', () => {
+  for (const nothing of ['N/A', 'None', '']) {
+    const fields = { hostname: nothing, fqdn: nothing, pub_key_rsa: nothing, instance_id: nothing };
+    assert.deepEqual(parsePhoneHome(form(fields), 1), {
+      at: 1,
+      hostname: null,
+      fqdn: null,
+      keys: [],
+    });
+  }
+  assert.deepEqual(parsePhoneHome('instance_id=x', 1).keys, []);
+});
+
+test('every type of key that sshd makes is taken, and a comment of whatever is not kept', () => {
+  const data = 'A'.repeat(40);
+  const types = [
+    'ssh-ed25519',
+    'ssh-rsa',
+    'ssh-dss',
+    'ecdsa-sha2-nistp256',
+    'ecdsa-sha2-nistp384',
+    'ecdsa-sha2-nistp521',
+  ];
+  const comments = ['', ' ', ' root@x', ' \r', ' * ssh-rsa AAAA', ' \0\u2028\u0085x\ud7ff'];
+  for (const type of types) {
+    for (const comment of comments) {
+      for (const end of ['', '\n']) {
+        const { keys } = parsePhoneHome(form({ pub_key_x: `${type} ${data}${comment}${end}` }), 1);
+        assert.deepEqual(keys, [`${type} ${data}`]);
+      }
+    }
+  }
+});
+
+test('a key that comes twice is one key', () => {
+  const body = form({ pub_key_a: `${ed25519} a`, pub_key_b: `${ed25519} b` });
+  assert.deepEqual(parsePhoneHome(body, 1).keys, [ed25519]);
+});
+
+const noForm = "that is no form of cloud-init's phone_home module";
+const noKey = 'pub_key_rsa is no ssh public key';
+/** Bodies that nothing is taken of, each with what is said of it. */
+const hostile: readonly [what: string, body: string | Buffer, error: string][] = [
+  ['nothing', '', noForm],
+  ['JSON', JSON.stringify(usual), noForm],
+  ['binary', Buffer.from(Array.from({ length: 512 }, (_, index) => index % 256)), noForm],
+  [
+    'a multipart form',
+    '--x\r\nContent-Disposition: form-data; name="hostname"\r\n\r\nweb1\r\n--x--\r\n',
+    noForm,
+  ],
+  ['other fields', 'a=b&c=d', noForm],
+  ['10,000 fields', 'a&'.repeat(10_000), 'more than 50 fields'],
+  ['10,000 fields after good ones', `${form(usual)}&${'a&'.repeat(10_000)}`, 'more than 50 fields'],
+  [
+    '11 keys',
+    form(
+      Object.fromEntries(
+        Array.from({ length: 11 }, (_, index) => [
+          `pub_key_k${index}`,
+          `ssh-rsa ${'A'.repeat(40 + index)}`,
+        ]),
+      ),
+    ),
+    'more than 10 keys',
+  ],
+  ...[
+    `${rsa}\n* ${ed25519}`,
+    `${rsa}\n\n`,
+    `${rsa} a\n@cert-authority * ${ed25519}\n`,
+    `\n${rsa}`,
+    `${rsa}\r\n* ${ed25519}\r\n`,
+    `@cert-authority * ${rsa}`,
+    `@revoked * ${rsa}`,
+    `* ${rsa}`,
+    `command="x" ${rsa}`,
+    `|1|x|y ${rsa}`,
+    ` ${rsa}`,
+    `ssh-rsa\n${'A'.repeat(40)}`,
+    `ssh-rsa\t${'A'.repeat(40)}`,
+    'ssh-rsa AAAA',
+    'ssh-rsa',
+    `ssh-rsa ${'A'.repeat(40)}=====`,
+    `ssh-rsa ${'A'.repeat(40)}!`,
+    `ssh-rsa ${'A'.repeat(9000)}`,
+    `ssh-rsa-cert-v01@openssh.com ${'A'.repeat(40)}`,
+    `SSH-RSA ${'A'.repeat(40)}`,
+    `ssh-rsa ${'A'.repeat(20)}\u0660${'A'.repeat(20)}`,
+    '-----BEGIN OPENSSH PRIVATE KEY-----',
+    'null',
+  ].map((key): [string, string, string] => [
+    JSON.stringify(key).slice(0, 60),
+    form({ ...usual, pub_key_rsa: key }),
+    noKey,
+  ]),
+  ...[
+    'a b',
+    'a,b',
+    '*',
+    '?',
+    '!web1',
+    '[web1]:22',
+    'a\nb',
+    '-web1',
+    'web1-',
+    '.',
+    '..',
+    'wéb',
+    'web1\0',
+    '|1|a|b',
+    '#',
+    '@cert-authority',
+    '10.0.0.1:22',
+    'x'.repeat(256),
+  ].map((name): [string, string, string] => [
+    `the name ${JSON.stringify(name).slice(0, 30)}`,
+    form({ ...usual, hostname: name }),
+    'hostname is no host name',
+  ]),
+  ['a domain name that is none', form({ ...usual, fqdn: '*.example.org' }), 'fqdn is no host name'],
+];
+for (const [what, body, message] of hostile) {
+  test(`nothing is taken of ${what}`, () => {
+    assert.throws(() => parsePhoneHome(body.toString('latin1' as never), 1), {
+      code: 'PHONE_HOME',
+      message,
+    });
+  });
+}
+
+test('whatever a message is, what is kept of it can stand in known_hosts', () => {
+  const piece = fc.oneof(
+    fc.constantFrom(
+      rsa,
+      ed25519,
+      'ssh-rsa',
+      ' ',
+      '\n',
+      '\r',
+      '\0',
+      '*',
+      ',',
+      'web1',
+      'N/A',
+      '@cert-authority',
+    ),
+    fc.string({ unit: 'binary', maxLength: 30 }),
+  );
+  const text = fc.array(piece, { maxLength: 4 }).map((parts) => parts.join(''));
+  const name = fc.oneof(
+    fc.constantFrom('hostname', 'fqdn', 'instance_id', 'pub_key_rsa', 'pub_key_ed25519'),
+    text,
+  );
+  const bodies = fc.oneof(
+    fc
+      .array(fc.tuple(name, text), { maxLength: 8 })
+      .map((pairs) => new URLSearchParams(pairs).toString()),
+    fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes).toString('latin1')),
+  );
+  fc.assert(
+    fc.property(bodies, (body) => {
+      let said: HostKeys;
+      try {
+        said = parsePhoneHome(body, 1);
+      } catch (error) {
+        assert.ok(error instanceof PhoneHomeError, String(error));
+        assert.doesNotMatch(error.message.replace(/^.* is no ssh public key$/s, ''), /\n/);
+        return;
+      }
+      for (const key of said.keys) assert.match(key, /^[a-z0-9-]+ [A-Za-z0-9+/]+={0,3}$/);
+      for (const host of [said.hostname, said.fqdn]) assert.match(host ?? 'x', /^[A-Za-z0-9._-]+$/);
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+// ---- the route ----
+
+const address = '127.141.0.1';
+
+function record(number: number, more: object = {}) {
+  return {
+    domain_name: `web${number}`,
+    domain_uuid: `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`,
+    domain_metadata: {},
+    mds_mac: `52:54:00:00:00:0${number}`,
+    mds_ipv4: `127.141.0.${number + 10}`,
+    ...more,
+  };
+}
+
+interface Site {
+  readonly daemon: Daemon;
+  readonly folder: string;
+  readonly detailsFile: string;
+  readonly hostKeys: (name: string) => Promise<readonly HostKeys[]>;
+  readonly outcome: (name: string) => Promise<string | undefined>;
+  readonly phoneHome: (
+    number: number,
+    body: string | Buffer,
+    headers?: Record<string, string>,
+  ) => Promise<{ status: number; text: string }>;
+  readonly restart: () => Promise<Site>;
+}
+
+async function startSite(t: TestContext, inFolder?: string): Promise<Site> {
+  const folder = inFolder ?? testFolder(t);
+  if (inFolder === undefined)
+    writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
+  const daemon = await startWithControl(
+    folder,
+    `
+[mdserver]
+listen_address = ${address}
+port = {port}
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+net_address = 127.141.0.0
+gateway = ${address}
+`,
+    address,
+  );
+  const details = async (name: string) =>
+    (await askControl(join(folder, 'run', 'control.sock'), `/instances/${name}`)).json()
+      .body as InstanceDetails;
+  return {
+    daemon,
+    folder,
+    detailsFile: join(folder, 'db.details.json'),
+    hostKeys: async (name) => (await details(name)).host_keys,
+    outcome: async (name) => (await details(name)).last_boot?.outcome,
+    phoneHome: async (number, body, headers = {}) => {
+      const from = record(number).mds_ipv4;
+      const { status, text } = await daemon.ask('/phone-home', {
+        method: 'POST',
+        from,
+        body,
+        headers,
+      });
+      return { status, text };
+    },
+    restart: async () => {
+      assert.equal(await daemon.stop(), 0);
+      return startSite(t, folder);
+    },
+  };
+}
+
+const done = { status: 200, text: '' };
+const timeless = (all: readonly HostKeys[]) =>
+  all.map(({ hostname, fqdn, keys }) => ({ hostname, fqdn, keys }));
+const readIfThere = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
+const version = (path: string) => [statSync(path).ino, statSync(path).mtimeMs];
+
+function domainXml(name: string, uuid: string): string {
+  return `<domain><name>${name}</name><uuid>${uuid}</uuid>
+<devices><interface type='network'><mac address='52:54:00:00:00:01'/><source network='mds'/></interface></devices></domain>`;
+}
+
+describe('phoning home', { concurrency: 4 }, () => {
+  test('an instance speaks for itself, whatever the form and the headers say', async (t) => {
+    const site = await startSite(t);
+    const headers = {
+      'content-type': 'application/x-www-form-urlencoded',
+      'x-forwarded-for': record(1).mds_ipv4,
+      forwarded: `for=${record(1).mds_ipv4}`,
+      'x-real-ip': record(1).mds_ipv4,
+    };
+    const lies = {
+      ...usual,
+      instance_id: `i-${record(1).mds_ipv4}`,
+      hostname: 'web1',
+      name: 'web1',
+      uuid: record(1).domain_uuid,
+    };
+    assert.deepEqual(await site.phoneHome(2, form(lies), headers), done);
+    assert.deepEqual(await site.hostKeys('web1'), []);
+    assert.equal(await site.outcome('web1'), undefined);
+    assert.deepEqual(timeless(await site.hostKeys('web2')), [
+      { hostname: 'web1', fqdn: 'web1.example.org', keys: [ed25519, rsa] },
+    ]);
+    assert.equal(await site.outcome('web2'), 'home');
+  });
+
+  test('hostile messages are refused, and nothing of them is kept', async (t) => {
+    const site = await startSite(t);
+    const before = readIfThere(site.detailsFile);
+    for (const [what, body, error] of hostile) {
+      assert.deepEqual(await site.phoneHome(1, body), { status: 400, text: `${error}\n` }, what);
+    }
+    for (const type of [
+      'application/json',
+      'text/plain',
+      'multipart/form-data; boundary=x',
+      'xml',
+    ]) {
+      const { status } = await site.phoneHome(1, '{"hostname":', { 'content-type': type });
+      assert.ok(status === 400 || status === 415, `${type}: ${status}`);
+    }
+    const { status } = await site.phoneHome(1, '', { 'content-length': String(32 * 1024 + 1) });
+    assert.equal(status, 413);
+    assert.equal(readIfThere(site.detailsFile), before);
+    assert.deepEqual(await site.hostKeys('web1'), []);
+    assert.equal(await site.outcome('web1'), undefined);
+    assert.doesNotMatch(site.daemon.output(), / failed:/);
+    // After all that, an honest one is heard.
+    assert.deepEqual(await site.phoneHome(1, form(usual)), done);
+    assert.equal((await site.hostKeys('web1')).length, 1);
+  });
+
+  test("who has no instance's address gets 404, and nothing is kept", async (t) => {
+    const site = await startSite(t);
+    const before = readIfThere(site.detailsFile);
+    for (const from of ['127.141.0.200', address]) {
+      const { status, text } = await site.daemon.ask('/phone-home', {
+        method: 'POST',
+        from,
+        body: form(usual),
+      });
+      assert.deepEqual([status, text], [404, 'not found\n']);
+    }
+    assert.equal(readIfThere(site.detailsFile), before);
+    const { body } = (
+      await askControl(join(site.folder, 'run', 'control.sock'), '/addresses/127.141.0.200')
+    ).json();
+    assert.equal(typeof (body as { last_refused: unknown }).last_refused, 'number');
+    for (const method of ['GET', 'PUT']) {
+      const answer = await site.daemon.ask('/phone-home', { method, from: record(1).mds_ipv4 });
+      assert.equal(answer.status, 404, method);
+    }
+  });
+
+  test('keys that are known cost no write; others are kept before them, and the log says so', async (t) => {
+    const site = await startSite(t);
+    await site.phoneHome(1, form(usual));
+    const files = [site.detailsFile, join(site.folder, 'db.json')];
+    const before = files.map(version);
+    for (let time = 0; time < 3; time++)
+      assert.deepEqual(await site.phoneHome(1, form(usual)), done);
+    // The same said in another order.
+    await site.phoneHome(1, form(Object.fromEntries(Object.entries(usual).reverse())));
+    // No key at all says nothing of the keys.
+    await site.phoneHome(1, 'instance_id=x');
+    assert.deepEqual(files.map(version), before);
+    const warning = 'web1 phoned home with other ssh host keys than before';
+    assert.ok(!site.daemon.output().includes(warning));
+
+    await site.phoneHome(1, form({ hostname: 'web1', pub_key_ed25519: ed25519 }));
+    assert.deepEqual(timeless(await site.hostKeys('web1')), [
+      { hostname: 'web1', fqdn: null, keys: [ed25519] },
+      { hostname: 'web1', fqdn: 'web1.example.org', keys: [ed25519, rsa] },
+    ]);
+    await site.daemon.printed(warning);
+    assert.match(site.daemon.output(), new RegExp(`WARN +${warning}\n`));
+  });
+
+  test('the newest five are kept, and what comes at once is kept once', async (t) => {
+    const site = await startSite(t);
+    const key = (number: number) => `ssh-rsa ${'A'.repeat(40)}${number}`;
+    for (let number = 0; number < 8; number++) {
+      assert.deepEqual(await site.phoneHome(1, form({ pub_key_rsa: key(number) })), done);
+    }
+    assert.deepEqual(
+      (await site.hostKeys('web1')).map(({ keys }) => keys),
+      [7, 6, 5, 4, 3].map((number) => [key(number)]),
+    );
+    const all = Array.from({ length: 20 }, () => site.phoneHome(2, form(usual)));
+    for (const answer of await Promise.all(all)) assert.deepEqual(answer, done);
+    assert.equal((await site.hostKeys('web2')).length, 1);
+  });
+
+  test('keys survive a restart and a new upload; a machine made anew or removed has none of them', async (t) => {
+    let site = await startSite(t);
+    await site.phoneHome(1, form(usual));
+    await site.phoneHome(2, form({ pub_key_rsa: rsa }));
+    const kept = await site.hostKeys('web1');
+    assert.equal(kept.length, 1);
+    assert.equal(typeof kept[0]?.at, 'number');
+    site = await site.restart();
+    assert.deepEqual(await site.hostKeys('web1'), kept);
+    // The same machine, and the same one under another name.
+    await site.daemon.upload(domainXml('web1', record(1).domain_uuid));
+    assert.deepEqual(await site.hostKeys('web1'), kept);
+    await site.daemon.upload(domainXml('renamed', record(1).domain_uuid));
+    assert.deepEqual(await site.hostKeys('renamed'), kept);
+    // Made anew: the name and the address stay, the machine is another one.
+    await site.daemon.upload(domainXml('renamed', '00000000-0000-4000-8000-0000000000ff'));
+    assert.deepEqual(await site.hostKeys('renamed'), []);
+    const details = () =>
+      JSON.parse(readFileSync(site.detailsFile, 'utf8')) as Record<string, { hostKeys: unknown[] }>;
+    assert.deepEqual(
+      Object.entries(details())
+        .map(([uuid, { hostKeys }]) => [uuid, hostKeys.length])
+        .sort(),
+      [
+        [record(2).domain_uuid, 1],
+        ['00000000-0000-4000-8000-0000000000ff', 0],
+      ],
+    );
+    site = await site.restart();
+    assert.deepEqual(await site.hostKeys('renamed'), []);
+    await askControl(join(site.folder, 'run', 'control.sock'), '/instances/web2', {
+      method: 'DELETE',
+    });
+    assert.deepEqual(Object.keys(details()), ['00000000-0000-4000-8000-0000000000ff']);
+  });
+
+  test('what cannot be stored is answered 500, so that cloud-init tries again, and then it is kept', async (t) => {
+    const site = await startSite(t);
+    const folder = join(site.folder, 'dnsmasq', 'dns');
+    rmSync(folder, { recursive: true });
+    writeFileSync(folder, 'in the way');
+    const { status } = await site.phoneHome(1, form(usual));
+    assert.equal(status, 500);
+    assert.deepEqual(await site.hostKeys('web1'), []);
+    rmSync(folder);
+    mkdirSync(folder);
+    assert.deepEqual(await site.phoneHome(1, form(usual)), done);
+    assert.equal((await site.hostKeys('web1')).length, 1);
+  });
+
+  test('a details file that is no JSON is left out with a warning, and the daemon starts', async (t) => {
+    const site = await startSite(t);
+    await site.phoneHome(1, form(usual));
+    await site.daemon.stop();
+    for (const [text, warned] of [
+      ['{"half', true],
+      ['[1, 2]', false],
+      ['null', false],
+      ['{"x": 5}', false],
+    ] as const) {
+      writeFileSync(site.detailsFile, text);
+      const next = await startSite(t, site.folder);
+      assert.deepEqual(await next.hostKeys('web1'), []);
+      assert.equal(next.daemon.output().includes(`${site.detailsFile} is left out: `), warned);
+      await next.daemon.stop();
+    }
+  });
+});
+
+// ---- cloud-init's own module ----
+
+const cloudInit = {
+  skip:
+    missing('netns', 'cloud-init') ||
+    (!existsSync('/usr/bin/ssh-keygen') && 'needs ssh-keygen (openssh-client)'),
+};
+
+test(
+  "cloud-init's phone_home brings the host keys of its guest, and brings others after a new installation",
+  cloudInit,
+  async (t) => {
+    const namespaces: Namespace[] = [];
+    t.after(() => {
+      for (const namespace of namespaces) namespace.remove();
+    });
+    const folder = testFolder(t);
+    const host = addNamespace('host');
+    namespaces.push(host);
+    addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
+    const web1 = record(1, { mds_ipv4: '10.122.7.8' });
+    const web2 = record(2, { mds_ipv4: '10.122.7.9' });
+    writeFileSync(join(folder, 'db.json'), JSON.stringify([web1, web2]));
+    const guest = addGuest(host, 'br-mds', web1.mds_mac);
+    namespaces.push(guest);
+    guest.ip('address add 10.122.7.8/16 dev eth0');
+    guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
+    const configuration = `
+[mdserver]
+port = 80
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+`;
+    const start = () => startWithControl(folder, configuration, '169.254.169.254', host.start);
+    let daemon = await start();
+
+    /** New host keys of the types that sshd makes; gives them as they are kept. */
+    function installSshd(name: string): { place: string; keys: string[] } {
+      const place = join(folder, name);
+      mkdirSync(place);
+      const keys = ['rsa', 'ecdsa', 'ed25519'].map((type) => {
+        const file = join(place, `ssh_host_${type}_key`);
+        const made = spawnSync('ssh-keygen', [
+          '-q',
+          '-t',
+          type,
+          '-N',
+          '',
+          '-C',
+          'root@web1',
+          '-f',
+          file,
+        ]);
+        assert.equal(made.status, 0, made.stderr.toString());
+        return readFileSync(`${file}.pub`, 'utf8').split(' ').slice(0, 2).join(' ');
+      });
+      return { place, keys: keys.sort() };
+    }
+
+    const script = join(repository, 'test', 'fixtures', 'cloud-init', 'phone-home.py');
+    async function phoneHome(place: string, more: object = {}): Promise<string> {
+      const cloudConfig = { url: 'http://169.254.169.254/phone-home', tries: 1, ...more };
+      const facts = { instance_id: 'i-10.122.7.8', hostname: 'web1', fqdn: 'web1.example.org' };
+      // "ip netns exec" gives each command mounts of its own: the guest has its own /etc/ssh.
+      const { status, stderr } = await guest.run('sh', [
+        '-c',
+        'mount --bind "$1" /etc/ssh && shift && exec /usr/bin/python3 "$@"',
+        'sh',
+        ...[place, script, JSON.stringify(cloudConfig), JSON.stringify(facts)],
+      ]);
+      assert.equal(status, 0, stderr);
+      return stderr;
+    }
+    const details = async (name: string) =>
+      (await askControl(join(folder, 'run', 'control.sock'), `/instances/${name}`)).json()
+        .body as InstanceDetails;
+    const said = (keys: readonly string[]) => ({
+      hostname: 'web1',
+      fqdn: 'web1.example.org',
+      keys,
+    });
+
+    const first = installSshd('first');
+    assert.doesNotMatch(await phoneHome(first.place), /Failed to post/);
+    assert.deepEqual(timeless((await details('web1')).host_keys), [said(first.keys)]);
+    assert.equal((await details('web1')).last_boot?.outcome, 'home');
+    const file = join(folder, 'db.details.json');
+    const onDisk = JSON.parse(readFileSync(file, 'utf8')) as Record<
+      string,
+      { hostKeys: HostKeys[] }
+    >;
+    assert.deepEqual(timeless(onDisk[web1.domain_uuid]?.hostKeys ?? []), [said(first.keys)]);
+
+    assert.equal(await daemon.stop(), 0);
+    daemon = await start();
+    assert.deepEqual(timeless((await details('web1')).host_keys), [said(first.keys)]);
+    const before = version(file);
+    assert.doesNotMatch(await phoneHome(first.place), /Failed to post/);
+    assert.deepEqual(version(file), before);
+
+    const second = installSshd('second');
+    // With the fields named, as in the README, and a URL that names the instance.
+    await phoneHome(second.place, {
+      url: 'http://169.254.169.254/phone-home?of=$INSTANCE_ID',
+      post: ['pub_key_rsa', 'pub_key_ecdsa', 'pub_key_ed25519', 'instance_id', 'hostname', 'fqdn'],
+    });
+    assert.deepEqual(timeless((await details('web1')).host_keys), [
+      said(second.keys),
+      said(first.keys),
+    ]);
+    await daemon.printed('web1 phoned home with other ssh host keys than before');
+    assert.deepEqual((await details('web2')).host_keys, []);
+  },
+);
