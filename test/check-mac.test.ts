@@ -1,0 +1,434 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { AddressReport, InstanceDetails } from '../src/control/api.js';
+import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
+import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
+import type { Daemon } from './daemon.js';
+import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+
+// ---- what the kernel says ----
+
+test('the MAC of an address is read from the ARP table, where the entry is complete', () => {
+  const table = `IP address       HW type     Flags       HW address            Mask     Device
+10.122.7.80      0x1         0x2         52:54:00:00:00:80     *        br-mds
+10.122.7.8       0x1         0x2         52:54:00:AB:CD:EF     *        br-mds
+10.122.7.9       0x1         0x0         00:00:00:00:00:00     *        br-mds
+10.122.7.10      0x1         0x0         52:54:00:00:00:10     *        br-mds
+110.122.7.1      0x1         0x6         52:54:00:00:00:11     *        br-mds
+`;
+  assert.equal(macInArpTable(table, '10.122.7.8'), '52:54:00:ab:cd:ef');
+  assert.equal(macInArpTable(table, '110.122.7.1'), '52:54:00:00:00:11');
+  for (const address of [
+    '10.122.7.9',
+    '10.122.7.10',
+    '10.122.7.1',
+    '10.122.7',
+    '0.122.7.80',
+    'IP',
+  ]) {
+    assert.equal(macInArpTable(table, address), undefined, address);
+  }
+  assert.equal(macInArpTable('', '10.122.7.8'), undefined);
+});
+
+test('the MAC of an IPv6 address is read from what ip says', () => {
+  assert.equal(
+    macInNeighbours(
+      '[{"dst":"fd00::8","dev":"br-mds","lladdr":"52:54:00:AB:CD:EF","state":["STALE"]}]',
+    ),
+    '52:54:00:ab:cd:ef',
+  );
+  for (const none of [
+    '',
+    '[]',
+    '[ ]',
+    '[{}]',
+    '[{"dst":"fd00::8","dev":"br-mds","state":["FAILED"]}]',
+  ]) {
+    assert.equal(macInNeighbours(none), undefined, none);
+  }
+});
+
+// ---- guests against each other ----
+
+const skip =
+  missing('netns', 'curl') || (!existsSync('/usr/bin/busybox') && 'needs busybox (for its arping)');
+
+const metadata = '169.254.169.254';
+const metadata6 = 'fd00:ec2::254';
+
+function record(number: number, more: object = {}) {
+  return {
+    domain_name: `web${number}`,
+    domain_uuid: `00000000-0000-4000-8000-00000000000${number}`,
+    domain_metadata: {},
+    mds_mac: `52:54:00:00:00:0${number}`,
+    mds_ipv4: `10.122.7.${number}`,
+    mds_ipv6: `fd00:122::${number}`,
+    ...more,
+  };
+}
+/** The attacker and its victim. */
+const a = record(1);
+const b = record(2);
+
+interface Site {
+  readonly host: Namespace;
+  readonly daemon: Daemon;
+  readonly socket: string;
+  /** A guest with these addresses, as its DHCP client sets them. */
+  readonly addGuest: (of: ReturnType<typeof record>, mac?: string) => Namespace;
+  /** How many lines of the log hold all of the texts. */
+  readonly logged: (...texts: string[]) => number;
+}
+
+async function startSite(
+  t: TestContext,
+  checkMac: 'yes' | 'no',
+  {
+    records = [a, b],
+    sandbox = [],
+  }: { records?: readonly object[]; sandbox?: readonly string[] } = {},
+): Promise<Site> {
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const namespace of namespaces) namespace.remove();
+  });
+  const folder = testFolder(t);
+  const host = addNamespace('host');
+  namespaces.push(host);
+  addBridge(host, 'br-mds', [`${metadata}/32`, '10.122.0.1/16']);
+  for (const address of [`${metadata6}/128`, 'fd00:122::ffff/64']) {
+    host.ip(`address add ${address} dev br-mds nodad`);
+  }
+  writeFileSync(join(folder, 'db.json'), JSON.stringify(records));
+  mkdirSync(join(folder, 'userdata'));
+  for (const number of [1, 2]) {
+    writeFileSync(join(folder, 'userdata', `web${number}`), `secret of web${number}\n`);
+  }
+  const daemon = await startWithControl(
+    folder,
+    `
+[mdserver]
+listen_address = ${metadata}, ${metadata6}
+port = 80
+check_mac = ${checkMac}
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+net_address6 = fd00:122::
+`,
+    metadata,
+    (command, args) => {
+      const [first = command, ...rest] = [...sandbox, command, ...args];
+      return host.start(first, rest);
+    },
+  );
+  return {
+    host,
+    daemon,
+    socket: join(folder, 'run', 'control.sock'),
+    addGuest: (of, mac = of.mds_mac) => {
+      const guest = addGuest(host, 'br-mds', mac);
+      namespaces.push(guest);
+      setAddresses(guest, of);
+      return guest;
+    },
+    logged: (...texts) =>
+      daemon
+        .output()
+        .split('\n')
+        .filter((line) => texts.every((text) => line.includes(text))).length,
+  };
+}
+
+function setAddresses(guest: Namespace, { mds_ipv4, mds_ipv6 }: ReturnType<typeof record>): void {
+  guest.ip(`address add ${mds_ipv4}/16 dev eth0`);
+  guest.ip(`address add ${mds_ipv6}/64 dev eth0 nodad`);
+  guest.ip(`route replace ${metadata}/32 via 10.122.0.1`);
+  guest.ip(`route replace ${metadata6}/128 via fd00:122::ffff`);
+}
+
+/** Status and body of what a guest gets from one of its addresses. */
+async function ask(
+  guest: Namespace,
+  from: string,
+  path: string,
+  ...more: string[]
+): Promise<[status: number, body: string]> {
+  const server = from.includes(':') ? `[${metadata6}]` : metadata;
+  const { stdout, stderr } = await guest.run('curl', [
+    '--silent',
+    '--show-error',
+    '--globoff',
+    ...['--max-time', '40', '--interface', from, '--write-out', '\n%{http_code}'],
+    ...more,
+    `http://${server}${path}`,
+  ]);
+  const lines = stdout.split('\n');
+  const status = Number(lines.pop());
+  assert.notEqual(status, 0, stderr);
+  return [status, lines.join('\n')];
+}
+
+const userdata = '/latest/user-data';
+const refused: [number, string] = [404, 'not found\n'];
+
+/** Has the attacker take the victim's addresses, and tell everybody (gratuitous ARP). */
+async function takeAddresses(guest: Namespace, victim: ReturnType<typeof record>): Promise<void> {
+  setAddresses(guest, victim);
+  guest.ip('neigh flush dev eth0');
+  const { status, stderr } = await guest.run('busybox', [
+    ...['arping', '-U', '-c', '2', '-I', 'eth0', '-s', victim.mds_ipv4, victim.mds_ipv4],
+  ]);
+  assert.ok(status === 0 || status === 1, stderr);
+}
+
+for (const state of ['down', 'up'] as const) {
+  test(`without check_mac, a guest that takes the address of one that is ${state} gets what is the other's`, {
+    skip,
+  }, async (t) => {
+    const { addGuest: add, logged } = await startSite(t, 'no');
+    const attacker = add(a);
+    const victim = add(b);
+    assert.deepEqual(await ask(victim, b.mds_ipv4, userdata), [200, 'secret of web2\n']);
+    assert.deepEqual(await ask(victim, b.mds_ipv6, userdata), [200, 'secret of web2\n']);
+    if (state === 'down') victim.ip('link set eth0 down');
+    await takeAddresses(attacker, b);
+    // This is what check_mac is for: it works against every server that looks at addresses only.
+    assert.deepEqual(await ask(attacker, b.mds_ipv4, userdata), [200, 'secret of web2\n']);
+    assert.deepEqual(await ask(attacker, b.mds_ipv6, userdata), [200, 'secret of web2\n']);
+    assert.equal(logged('WARN'), 0);
+  });
+
+  test(`with check_mac, a guest that takes the address of one that is ${state} gets nothing, and the log names both`, {
+    skip,
+  }, async (t) => {
+    const { addGuest: add, logged, socket } = await startSite(t, 'yes');
+    const attacker = add(a);
+    const victim = add(b);
+    assert.deepEqual(await ask(victim, b.mds_ipv4, userdata), [200, 'secret of web2\n']);
+    assert.deepEqual(await ask(victim, b.mds_ipv6, userdata), [200, 'secret of web2\n']);
+    const boots = async () =>
+      ((await askControl(socket, '/instances/web2')).json().body as InstanceDetails).boots;
+    const before = await boots();
+    assert.equal(before[0]?.requests, 2);
+    if (state === 'down') victim.ip('link set eth0 down');
+    await takeAddresses(attacker, b);
+
+    let warnings = 0;
+    for (const from of [b.mds_ipv4, b.mds_ipv6]) {
+      for (const [path, ...more] of [
+        [userdata],
+        ['/nocloud/user-data'],
+        ['/openstack/latest/user_data'],
+        ['/latest/api/token', '-X', 'PUT', '-H', 'x-aws-ec2-metadata-token-ttl-seconds: 60'],
+        ['/phone-home', '--data', 'hostname=web2'],
+      ] as const) {
+        assert.deepEqual(await ask(attacker, from, path, ...more), refused, `${path} from ${from}`);
+        warnings += 1;
+        // The last that is said of a request.
+        await eventually('it is in the log', () => logged(`${from} - `, `${path} 404`) === 1);
+        // One line for one request, and nothing else of it that warns.
+        assert.deepEqual(
+          [logged('WARN'), logged('WARN', a.mds_mac, b.mds_mac)],
+          [warnings, warnings],
+        );
+      }
+    }
+    assert.deepEqual(await boots(), before);
+    // Under its own address the attacker is an instance as any other.
+    assert.deepEqual(await ask(attacker, a.mds_ipv4, userdata), [200, 'secret of web1\n']);
+    assert.deepEqual(await ask(attacker, a.mds_ipv6, userdata), [200, 'secret of web1\n']);
+    const report = (await askControl(socket, `/addresses/${b.mds_ipv4}`)).json().body;
+    assert.deepEqual(
+      { ...(report as AddressReport), last_refused: null },
+      {
+        address: b.mds_ipv4,
+        instance: 'web2',
+        mac: a.mds_mac,
+        mac_instance: 'web1',
+        last_refused: null,
+      },
+    );
+
+    // When it has gone, the one whose address it is gets its own again.
+    for (const address of [`${b.mds_ipv4}/16`, `${b.mds_ipv6}/64`]) {
+      attacker.ip(`address delete ${address} dev eth0`);
+    }
+    if (state === 'down') {
+      victim.ip('link set eth0 up');
+      // IPv6 addresses and routes go with the link.
+      victim.ip('address flush dev eth0');
+      setAddresses(victim, b);
+    }
+    // What it would do by itself within a minute.
+    victim.ip('neigh flush dev eth0');
+    for (const from of [b.mds_ipv4, b.mds_ipv6]) {
+      assert.deepEqual(await ask(victim, from, userdata), [200, 'secret of web2\n']);
+    }
+    assert.equal(logged('WARN'), warnings);
+    const own = (await askControl(socket, `/addresses/${b.mds_ipv6}`)).json().body as AddressReport;
+    assert.deepEqual([own.mac, own.mac_instance], [b.mds_mac, 'web2']);
+  });
+}
+
+// ---- honest guests ----
+
+const secret = (number: number): [number, string] => [200, `secret of web${number}\n`];
+
+async function isServed(guest: Namespace, of: ReturnType<typeof record>, number: number) {
+  for (const from of [of.mds_ipv4, of.mds_ipv6]) {
+    assert.deepEqual(await ask(guest, from, userdata), secret(number), from);
+  }
+}
+
+test('with check_mac, a guest that restarts is served, and so is one that is migrated in', {
+  skip,
+}, async (t) => {
+  const { addGuest: add, logged, host } = await startSite(t, 'yes');
+  const guest = add(a);
+  await isServed(guest, a, 1);
+  guest.ip('link set eth0 down');
+  guest.ip('link set eth0 up');
+  guest.ip('address flush dev eth0');
+  setAddresses(guest, a);
+  await isServed(guest, a, 1);
+  // The same machine behind another port of the bridge.
+  guest.remove();
+  await isServed(add(a), a, 1);
+  // With entries that are old, and with none.
+  const other = add(b);
+  await isServed(other, b, 2);
+  host.ip('neigh flush dev br-mds');
+  await isServed(other, b, 2);
+  assert.equal(logged('WARN'), 0);
+});
+
+test('with check_mac, a machine made anew is served under its old address and new MAC', {
+  skip,
+}, async (t) => {
+  const { addGuest: add, logged, host, socket } = await startSite(t, 'yes');
+  // With no port that is up the bridge forgets its neighbours.
+  add(b);
+  const first = add(a);
+  await isServed(first, a, 1);
+  first.remove();
+  const mac = '52:54:00:00:00:77';
+  const xml = `<domain><name>web1</name><uuid>00000000-0000-4000-8000-000000000077</uuid>
+<devices><interface type='network'><mac address='${mac}'/><source network='mds'/></interface></devices></domain>`;
+  const answer = await askControl(socket, '/instance-upload', {
+    method: 'POST',
+    body: xml,
+    headers: { accept: 'application/json' },
+  });
+  assert.equal((JSON.parse(answer.text) as { mds_ipv4: string }).mds_ipv4, a.mds_ipv4);
+  // The host's entries are the old machine's.
+  const second = add(a, mac);
+  await isServed(second, a, 1);
+  second.remove();
+  assert.equal(logged('WARN'), 0);
+
+  // And if it never asks who the gateway is, so that the host hears nothing of its new MAC: no
+  // connection comes about until the host itself has asked who answers for the address.
+  const { status } = await host.run('sysctl', [
+    '-q',
+    '-w',
+    'net.ipv4.neigh.br-mds.delay_first_probe_time=1',
+  ]);
+  assert.equal(status, 0);
+  const silent = add({ ...a, mds_ipv6: 'fd00:122::99' }, mac);
+  silent.ip('neigh replace 10.122.0.1 lladdr 52:54:00:fe:00:01 dev eth0 nud permanent');
+  host.ip(`neigh replace ${a.mds_ipv4} lladdr ${a.mds_mac} dev br-mds nud stale`);
+  const known = async () =>
+    ((await askControl(socket, `/addresses/${a.mds_ipv4}`)).json().body as AddressReport).mac;
+  assert.equal(await known(), a.mds_mac);
+  assert.deepEqual(await ask(silent, a.mds_ipv4, userdata), secret(1));
+  assert.equal(await known(), mac);
+  assert.equal(logged('WARN'), 0);
+});
+
+test('with check_mac, a record without a MAC is served by its address, and a stranger gets its usual 404', {
+  skip,
+}, async (t) => {
+  const old = { domain_name: 'web1', mds_ipv4: a.mds_ipv4 };
+  const { addGuest: add, logged, host, daemon } = await startSite(t, 'yes', { records: [old, b] });
+  const guest = add(a);
+  assert.deepEqual(await ask(guest, a.mds_ipv4, userdata), secret(1));
+  // IPv6 it has none.
+  assert.deepEqual(await ask(guest, a.mds_ipv6, userdata), refused);
+  const stranger = add(record(9));
+  assert.deepEqual(await ask(stranger, '10.122.7.9', userdata), refused);
+  await daemon.printed(/10\.122\.7\.9 - GET \/latest\/user-data 404 .*no instance's address/);
+  assert.equal(logged('is answered for by'), 0);
+  // The host itself.
+  for (const [path, expected] of [
+    ['/', 200],
+    ['/service/configuration', 200],
+    [userdata, 404],
+  ] as const) {
+    assert.equal((await ask(host, metadata, path))[0], expected, path);
+  }
+  assert.equal(logged('is answered for by'), 0);
+});
+
+test('with check_mac, what the host asks for an instance under an address of its own is served', async (t) => {
+  const folder = testFolder(t);
+  const address = '127.143.0.1';
+  writeFileSync(
+    join(folder, 'db.json'),
+    JSON.stringify([{ ...a, mds_ipv4: '127.143.0.8', mds_ipv6: null }]),
+  );
+  const daemon = await startWithControl(
+    folder,
+    `
+[mdserver]
+listen_address = ${address}
+port = {port}
+check_mac = yes
+logfile = ${folder}/mdserver.log
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+net_address = 127.143.0.0
+gateway = ${address}
+`,
+    address,
+  );
+  // Loopback has no neighbours: there is nobody to ask who else it could be.
+  const { status, text } = await daemon.ask('/latest/meta-data/hostname', { from: '127.143.0.8' });
+  assert.deepEqual([status, text], [200, 'web1']);
+});
+
+test('check_mac works with what the unit leaves of /proc (ProcSubset=pid), and a reload switches it', {
+  skip,
+}, async (t) => {
+  const {
+    addGuest: add,
+    logged,
+    daemon,
+  } = await startSite(t, 'no', {
+    // "ip netns exec" has given the daemon mounts of its own.
+    sandbox: ['sh', '-c', 'mount -t proc -o subset=pid proc /proc && exec "$@"', 'sh'],
+  });
+  const subset = readFileSync(`/proc/${daemon.process.pid}/mountinfo`, 'utf8');
+  assert.match(subset, / \/proc .*subset=pid/);
+  const attacker = add(a);
+  await takeAddresses(attacker, b);
+  assert.deepEqual(await ask(attacker, b.mds_ipv4, userdata), secret(2));
+  const file = (daemon.process.spawnargs.at(-1) ?? '').toString();
+  writeFileSync(file, readFileSync(file, 'utf8').replace('check_mac = no', 'check_mac = yes'));
+  daemon.process.kill('SIGHUP');
+  await daemon.printed('the configuration was read again');
+  assert.deepEqual(await ask(attacker, b.mds_ipv4, userdata), refused);
+  assert.deepEqual(await ask(attacker, b.mds_ipv6, userdata), refused);
+  await isServed(attacker, a, 1);
+  await eventually('both are logged', () => logged('WARN', a.mds_mac, b.mds_mac) === 2);
+});
