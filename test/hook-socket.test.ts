@@ -1,0 +1,512 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type ServerResponse } from 'node:http';
+import {
+  type AddressInfo,
+  createServer as createSocketServer,
+  type Server,
+  type Socket,
+} from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import type { BootRecord, InstanceDetails } from '../src/control/api.js';
+import { askControl, killDaemons, startWithControl } from './control-socket.js';
+
+import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+import { missing } from './netns.js';
+
+/** What libvirt 9.0 gives a hook. */
+const libvirtEnvironment = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: '/root',
+  LC_ALL: 'C',
+};
+/** Far over the hook's own limit: reaching it is the failure. */
+const killAfter = 20_000;
+
+const folder = temporaryFolder();
+let packageRoot = '';
+/** As system-integration.sh leaves it; each test fills in its own socket and port. */
+let installed = '';
+
+/** The hook that system-integration.sh installs for a configuration. */
+function install(name: string, configuration: string): string {
+  const prefix = join(folder, name);
+  mkdirSync(join(prefix, 'etc', 'mdserver'), { recursive: true });
+  writeFileSync(join(prefix, 'etc', 'mdserver', 'mdserver.conf'), configuration);
+  integrate(packageRoot, prefix);
+  return readFileSync(join(prefix, 'etc', 'libvirt', 'hooks', 'qemu'), 'utf8');
+}
+
+before(() => {
+  chmodSync(folder, 0o755);
+  packageRoot = layPackage(folder);
+  installed = install(
+    'plain',
+    '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\ncontrol_socket = /nonexistent/control.sock\n',
+  );
+});
+after(() => removeFolder(folder));
+
+let count = 0;
+/** A folder of the test's own that others may enter. */
+function place(): string {
+  count += 1;
+  const path = join(folder, `place-${count}`);
+  mkdirSync(path, { mode: 0o755 });
+  return path;
+}
+
+function hookFor(socket: string, port: number): string {
+  const text = installed
+    .replace("'/nonexistent/control.sock'", `'${socket}'`)
+    .replace('127.0.0.1:65535', `127.0.0.1:${port}`);
+  assert.ok(text.includes(`'${socket}'`) && text.includes(`127.0.0.1:${port}`));
+  const path = join(place(), 'qemu');
+  writeFileSync(path, text, { mode: 0o755 });
+  chmodSync(path, 0o755);
+  return path;
+}
+
+interface Received {
+  readonly line: string;
+  readonly headers: Record<string, unknown>;
+  readonly body: Buffer;
+}
+
+/** A server on a unix socket or a free TCP port; gives what it was sent. */
+async function receiver(
+  t: TestContext,
+  where: string | undefined,
+  answer: (response: ServerResponse) => void = (response) => response.end(),
+) {
+  const received: Received[] = [];
+  const server = createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('error', () => undefined);
+    request.on('end', () => {
+      const { host: _host, ...headers } = request.headers;
+      const line = `${request.method} ${request.url}`;
+      received.push({ line, headers, body: Buffer.concat(chunks) });
+      answer(response);
+    });
+  });
+  await listen(t, server, where);
+  return { received, port: where === undefined ? (server.address() as AddressInfo).port : 0 };
+}
+
+async function listen(t: TestContext, server: Server, where: string | undefined): Promise<void> {
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+  });
+  if (where === undefined) server.listen(0, '127.0.0.1');
+  else server.listen(where);
+  await once(server, 'listening');
+  t.after(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+}
+
+/** mdserver on both ways, as it usually is. */
+async function bothWays(t: TestContext, answer?: (response: ServerResponse) => void) {
+  const path = join(place(), 'control.sock');
+  const socket = await receiver(t, path, answer);
+  const tcp = await receiver(t, undefined);
+  return {
+    socket: socket.received,
+    tcp: tcp.received,
+    path,
+    port: tcp.port,
+    hook: hookFor(path, tcp.port),
+  };
+}
+
+interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function ended(hook: ChildProcess): Promise<Outcome> {
+  let stdout = '';
+  let stderr = '';
+  hook.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+  hook.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  hook.stdin?.on('error', () => undefined);
+  const killer = setTimeout(() => hook.kill('SIGKILL'), killAfter);
+  const [code] = await once(hook, 'close');
+  clearTimeout(killer);
+  return { code, stdout, stderr };
+}
+
+/** Runs the hook as libvirt does, or by way of another command; no XML is a standard input that never ends. */
+function call(
+  args: readonly string[],
+  xml: Buffer | string | undefined,
+  ...way: string[]
+): Promise<Outcome> {
+  const [command = '', ...rest] = [...way, ...args];
+  const hook = spawn(command, rest, { env: libvirtEnvironment, cwd: '/' });
+  const outcome = ended(hook);
+  if (xml !== undefined) hook.stdin.end(xml);
+  return outcome;
+}
+
+const silent: Outcome = { code: 0, stdout: '', stderr: '' };
+const begin = ['web', 'prepare', 'begin', '-'];
+const release = ['web', 'release', 'end', '-'];
+const domain = Buffer.concat([
+  Buffer.from('<domain>\r\n\t<name>w\u00e9b</name>\r\n  <!-- '),
+  Buffer.from([0x00, 0x80, 0xff, 0xfe]),
+  Buffer.from(' -->\n</domain>\n\n'),
+]);
+
+const complaint = (where: string, reason: string): Outcome => ({
+  code: 0,
+  stdout: '',
+  stderr: `mdserver-hook: web (prepare) was not uploaded to ${where}: ${reason}\n`,
+});
+const urlOf = (port: number) => `http://127.0.0.1:${port}/instance-upload`;
+
+describe('the hook and the control socket', { concurrency: 4 }, () => {
+  it('is installed with the socket that mdserver makes', () => {
+    const socketOf = (text: string) => /^const controlSocket = '(.*)';$/m.exec(text)?.[1];
+    assert.equal(socketOf(install('default', '')), '/var/run/mdserver/control.sock');
+    assert.equal(
+      socketOf(install('run-dir', '[dnsmasq]\nrun_dir = /run/mds\n')),
+      '/run/mds/control.sock',
+    );
+    assert.equal(
+      socketOf(
+        install(
+          'own',
+          '[mdserver]\ncontrol_socket = /srv/mds.sock\n[dnsmasq]\nrun_dir = /run/mds\n',
+        ),
+      ),
+      '/srv/mds.sock',
+    );
+  });
+
+  for (const operation of ['prepare', 'migrate', 'restore', 'reconnect', 'attach']) {
+    it(`posts the domain there at "${operation} begin", byte for byte, with the operation, and says nothing`, async (t) => {
+      const { socket, tcp, hook } = await bothWays(t);
+      assert.deepEqual(await call([hook, 'web', operation, 'begin', '-'], domain), silent);
+      assert.deepEqual(socket, [
+        {
+          line: 'POST /instance-upload',
+          headers: {
+            'content-type': 'application/xml',
+            'content-length': String(domain.length),
+            'x-libvirt-operation': operation,
+            connection: 'close',
+          },
+          body: domain,
+        },
+      ]);
+      assert.deepEqual(tcp, []);
+    });
+  }
+
+  it('posts a domain of more than a pipe or a socket holds', async (t) => {
+    const { socket, hook } = await bothWays(t);
+    const large = Buffer.alloc(1024 * 1024, 'x');
+    assert.deepEqual(await call([hook, ...begin], large), silent);
+    assert.ok(socket[0]?.body.equals(large));
+  });
+
+  it('posts nothing for the other operations', async (t) => {
+    const { socket, tcp, hook } = await bothWays(t);
+    for (const args of [
+      ['web', 'start', 'begin', '-'],
+      ['web', 'started', 'begin', '-'],
+      ['web', 'stopped', 'end', '-'],
+      ['web', 'release', 'begin', '-'],
+      ['web', 'prepare', 'end', '-'],
+      ['web', 'release'],
+      [],
+    ]) {
+      assert.deepEqual(await call([hook, ...args], domain), silent, args.join(' '));
+    }
+    assert.deepEqual([...socket, ...tcp], []);
+  });
+
+  // ---- where there is none ----
+
+  const absent: [string, (path: string) => void | Promise<void>][] = [
+    ['is not there', () => undefined],
+    ['has no folder', (path) => rmSync(join(path, '..'), { recursive: true })],
+    [
+      'has a file for a folder',
+      (path) => {
+        rmSync(join(path, '..'), { recursive: true });
+        writeFileSync(join(path, '..'), 'x');
+      },
+    ],
+    ['is a regular file', (path) => writeFileSync(path, 'x')],
+    [
+      'is one that a killed mdserver left behind',
+      async (path) => {
+        const program = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`;
+        await once(spawn(process.execPath, ['-e', program, path]), 'exit');
+        assert.ok(existsSync(path));
+      },
+    ],
+  ];
+  for (const [what, prepare] of absent) {
+    it(`posts over TCP when the socket ${what}`, async (t) => {
+      const path = join(place(), 'control.sock');
+      await prepare(path);
+      const { received, port } = await receiver(t, undefined);
+      assert.deepEqual(await call([hookFor(path, port), ...begin], domain), silent);
+      assert.equal(received.length, 1);
+      assert.deepEqual(
+        [received[0]?.line, received[0]?.headers['x-libvirt-operation'], received[0]?.body],
+        ['POST /instance-upload', 'prepare', domain],
+      );
+    });
+  }
+
+  it('posts over TCP when it may not use the socket', {
+    skip: missing('netns', 'setpriv'),
+  }, async (t) => {
+    const { socket, tcp, path, hook } = await bothWays(t);
+    chmodSync(path, 0o660);
+    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'];
+    assert.deepEqual(await call([hook, ...begin], domain, ...nobody), silent);
+    assert.deepEqual([socket.length, tcp.length], [0, 1]);
+    assert.deepEqual(tcp[0]?.body, domain);
+    assert.deepEqual(await call([hook, ...release], domain, ...nobody), silent);
+    assert.deepEqual([socket.length, tcp.length], [0, 1]);
+  });
+
+  it('tells what TCP said when the socket is not there', async (t) => {
+    const { port } = await receiver(t, undefined, (response) =>
+      response.writeHead(401).end('no\n'),
+    );
+    assert.deepEqual(
+      await call([hookFor('/nonexistent/x.sock', port), ...begin], domain),
+      complaint(urlOf(port), 'it answered 401 no'),
+    );
+  });
+
+  // ---- what is answered there counts ----
+
+  it('takes a 422 for an answer: the guest is none of ours', async (t) => {
+    const { tcp, hook } = await bothWays(t, (response) =>
+      response.writeHead(422).end('no interface\n'),
+    );
+    assert.deepEqual(await call([hook, ...begin], domain), silent);
+    assert.deepEqual(tcp, []);
+  });
+
+  for (const status of [400, 413, 500, 503]) {
+    it(`tells of a ${status}, and does not try again over TCP`, async (t) => {
+      const { tcp, hook, path } = await bothWays(t, (response) =>
+        response.writeHead(status).end('why\n'),
+      );
+      assert.deepEqual(
+        await call([hook, ...begin], domain),
+        complaint(path, `it answered ${status} why`),
+      );
+      assert.deepEqual(tcp, []);
+    });
+  }
+
+  // ---- an mdserver that hangs ----
+
+  const hanging: [string, (socket: Socket) => void][] = [
+    ['never answers', () => undefined],
+    ['never reads', (socket) => socket.pause()],
+    [
+      'sends headers that never end',
+      (socket) => {
+        socket.write('HTTP/1.1 200 OK\r\nx: ');
+        const trickle = setInterval(() => socket.write('y'), 50);
+        socket.on('close', () => clearInterval(trickle));
+      },
+    ],
+  ];
+  for (const [what, serve] of hanging) {
+    it(`gives up on a socket that ${what}: at an upload with a word, at a release without`, async (t) => {
+      const path = join(place(), 'control.sock');
+      await listen(t, createSocketServer(serve), path);
+      const { received, port } = await receiver(t, undefined);
+      const hook = hookFor(path, port);
+      const large = Buffer.alloc(2 * 1024 * 1024, 'x');
+      assert.deepEqual(
+        await call([hook, ...begin], large),
+        complaint(path, 'not done after 4000 ms'),
+      );
+      assert.deepEqual(await call([hook, ...release], undefined), silent);
+      assert.deepEqual(received, []);
+    });
+  }
+
+  it('posts over TCP when the socket takes no more connections', {
+    skip: !existsSync('/usr/bin/python3') && 'needs python3',
+  }, async (t) => {
+    const path = join(place(), 'control.sock');
+    const program = `import socket, sys, time
+server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
+full = []
+try:
+    while True:
+        client = socket.socket(socket.AF_UNIX); client.setblocking(False); client.connect(sys.argv[1]); full.append(client)
+except BlockingIOError:
+    print('full', flush=True)
+time.sleep(60)`;
+    const busy = spawn('/usr/bin/python3', ['-c', program, path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.after(() => busy.kill('SIGKILL'));
+    await once(busy.stdout, 'data');
+    const { received, port } = await receiver(t, undefined);
+    const hook = hookFor(path, port);
+    assert.deepEqual(await call([hook, ...begin], domain), silent);
+    assert.deepEqual(await call([hook, ...release], domain), silent);
+    assert.deepEqual(
+      received.map(({ line, body }) => [line, body]),
+      [['POST /instance-upload', domain]],
+    );
+  });
+
+  const broken: [string, string][] = [
+    ['hangs up at once', ''],
+    ['is no web server', 'SSH-2.0-OpenSSH_9.2\r\n\r\n'],
+    ['hangs up within its headers', 'HTTP/1.1 200 OK\r\nx'],
+    ['sends more headers than fit', `HTTP/1.1 200 OK\r\nx: ${'y'.repeat(100_000)}`],
+    ['changes protocols', 'HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n'],
+  ];
+  for (const [what, bytes] of broken) {
+    it(`exits 0 when what is behind the socket ${what}`, async (t) => {
+      const path = join(place(), 'control.sock');
+      await listen(
+        t,
+        createSocketServer((socket) => socket.once('data', () => socket.end(bytes))),
+        path,
+      );
+      const { received, port } = await receiver(t, undefined);
+      const hook = hookFor(path, port);
+      const { code, stdout, stderr } = await call([hook, ...begin], domain);
+      assert.deepEqual([code, stdout], [0, '']);
+      assert.equal(stderr.split('\n').length, 2, stderr);
+      assert.ok(
+        stderr.startsWith(`mdserver-hook: web (prepare) was not uploaded to ${path}: `),
+        stderr,
+      );
+      assert.deepEqual(await call([hook, ...release], domain), silent);
+      assert.deepEqual(received, []);
+    });
+  }
+
+  // ---- the end of a guest ----
+
+  it('reports "release end" with the name as it is, reads no XML, and says nothing', async (t) => {
+    const { socket, tcp, hook } = await bothWays(t);
+    const names = ['web', 'a "b"\\', 'wéb 日本 🦆', '', '-x', '{"kind":"x"}', '\n'];
+    for (const name of names) {
+      assert.deepEqual(await call([hook, name, 'release', 'end', '-'], undefined), silent);
+    }
+    const bodies = names.map((name) => JSON.stringify({ kind: 'released', name }));
+    assert.deepEqual(
+      socket.map(({ line, headers, body }) => [line, headers, body.toString()]),
+      bodies.map((body) => [
+        'POST /events',
+        {
+          'content-type': 'application/json',
+          'content-length': String(Buffer.byteLength(body)),
+          connection: 'close',
+        },
+        body,
+      ]),
+    );
+    assert.deepEqual(tcp, []);
+  });
+
+  for (const [what, answer] of [
+    ['404', (response: ServerResponse) => response.writeHead(404).end('x')],
+    ['500', (response: ServerResponse) => response.writeHead(500).end('x')],
+    ['an answer that never ends', (response: ServerResponse) => response.write('x')],
+  ] as const) {
+    it(`says nothing when a release is answered with ${what}`, async (t) => {
+      const { hook } = await bothWays(t, answer);
+      assert.deepEqual(await call([hook, ...release], domain), silent);
+    });
+  }
+
+  it('says nothing, and posts nothing over TCP, when there is no socket to report a release to', async (t) => {
+    const { received, port } = await receiver(t, undefined);
+    assert.deepEqual(
+      await call([hookFor('/nonexistent/x.sock', port), ...release], domain),
+      silent,
+    );
+    assert.deepEqual(received, []);
+  });
+
+  // ---- with mdserver itself ----
+
+  it('begins a boot record at a start and ends it at a release, with TCP closed to uploads', async (t) => {
+    const own = place();
+    const address = '127.144.0.1';
+    const daemon = await startWithControl(
+      own,
+      `
+[mdserver]
+listen_address = ${address}
+port = {port}
+upload_over_tcp = no
+logfile = ${own}/mdserver.log
+db_file = ${own}/db.json
+userdata_dir = ${own}/userdata
+[dnsmasq]
+base_dir = ${own}/dnsmasq
+run_dir = ${own}/run
+net_address = 127.144.0.0
+gateway = ${address}
+`,
+      address,
+    );
+    t.after(() => killDaemons(own));
+    const socket = join(own, 'run', 'control.sock');
+    const text = installed
+      .replace("'/nonexistent/control.sock'", `'${socket}'`)
+      .replace('127.0.0.1:65535', `${address}:${daemon.port}`);
+    const hook = join(own, 'qemu');
+    writeFileSync(hook, text, { mode: 0o755 });
+    const xml = `<domain type='kvm'><name>web</name><uuid>00000000-0000-4000-8000-000000000001</uuid>
+<devices><interface type='network'><mac address='52:54:00:00:00:01'/><source network='mds'/></interface></devices></domain>\n`;
+    const boots = async () =>
+      ((await askControl(socket, '/instances/web')).json().body as InstanceDetails).boots.map(
+        ({ by, ended: end, outcome }: BootRecord) => [by, end !== null, outcome],
+      );
+    assert.deepEqual(await call([hook, ...begin], xml), silent);
+    assert.deepEqual(await boots(), [['prepare', false, 'started']]);
+    assert.deepEqual(await call([hook, 'other', 'release', 'end', '-'], xml), silent);
+    assert.deepEqual(await boots(), [['prepare', false, 'started']]);
+    assert.deepEqual(await call([hook, ...release], xml), silent);
+    assert.deepEqual(await boots(), [['prepare', true, 'ended']]);
+    assert.deepEqual(await call([hook, 'web', 'reconnect', 'begin', '-'], xml), silent);
+    assert.deepEqual(await boots(), [
+      ['reconnect', false, 'started'],
+      ['prepare', true, 'ended'],
+    ]);
+    // A guest on another network, as the hook sees many.
+    const elsewhere = xml.replace("'mds'", "'default'");
+    assert.deepEqual(await call([hook, ...begin], elsewhere), silent);
+    // With mdserver down there is neither way.
+    assert.equal(await daemon.stop(), 0);
+    const down = await call([hook, ...begin], xml);
+    assert.deepEqual([down.code, down.stdout], [0, '']);
+    assert.match(
+      down.stderr,
+      /was not uploaded to http:\/\/127\.144\.0\.1:\d+\/instance-upload: connect ECONNREFUSED/,
+    );
+    assert.deepEqual(await call([hook, ...release], xml), silent);
+  });
+});

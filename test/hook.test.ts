@@ -1,0 +1,481 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type RequestListener, type ServerResponse } from 'node:http';
+import {
+  type AddressInfo,
+  connect,
+  createServer as createSocketServer,
+  type Socket,
+} from 'node:net';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+
+/** What libvirt 9.0 gives a hook. */
+const libvirtEnvironment = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: '/root',
+  LC_ALL: 'C',
+};
+/** Far over the hook's own limit: reaching it is the failure. */
+const killAfter = 20_000;
+
+const folder = temporaryFolder();
+const prefix = join(folder, 'root');
+/** As system-integration.sh leaves it; each test fills in its own server's port. */
+let installed = '';
+
+before(() => {
+  mkdirSync(join(prefix, 'etc', 'mdserver'), { recursive: true });
+  writeFileSync(
+    join(prefix, 'etc', 'mdserver', 'mdserver.conf'),
+    '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\n',
+  );
+  integrate(layPackage(folder), prefix);
+  installed = readFileSync(join(prefix, 'etc', 'libvirt', 'hooks', 'qemu'), 'utf8');
+});
+after(() => removeFolder(folder));
+
+let count = 0;
+function hookFor(port: number, change = (text: string): string => text): string {
+  count += 1;
+  const place = join(folder, `hooks-${count}`);
+  mkdirSync(place);
+  const path = join(place, 'qemu');
+  const text = installed.replace('127.0.0.1:65535', `127.0.0.1:${port}`);
+  assert.notEqual(text, installed);
+  writeFileSync(path, change(text), { mode: 0o755 });
+  chmodSync(path, 0o755);
+  return path;
+}
+
+/** A server whose connections go away with the test. */
+async function listen(context: TestContext, server: ReturnType<typeof createSocketServer>) {
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  context.after(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+interface Upload {
+  readonly line: string;
+  readonly type: string | undefined;
+  readonly accept: string | undefined;
+  readonly body: Buffer;
+}
+
+/** mdserver's side: what came in, and an answer of the test's choice. */
+async function receiver(
+  context: TestContext,
+  answer: (response: ServerResponse) => void = (response) => response.end(),
+) {
+  const uploads: Upload[] = [];
+  const listener: RequestListener = (request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('error', () => undefined);
+    request.on('end', () => {
+      uploads.push({
+        line: `${request.method} ${request.url}`,
+        type: request.headers['content-type'],
+        accept: request.headers.accept,
+        body: Buffer.concat(chunks),
+      });
+      answer(response);
+    });
+  };
+  return { uploads, port: await listen(context, createServer(listener)) };
+}
+
+/** A server that is no web server. */
+function rawServer(context: TestContext, serve: (socket: Socket) => void): Promise<number> {
+  return listen(context, createSocketServer(serve));
+}
+
+interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function ended(hook: ChildProcess): Promise<Outcome> {
+  let stdout = '';
+  let stderr = '';
+  hook.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+  hook.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  hook.stdin?.on('error', () => undefined);
+  const killer = setTimeout(() => hook.kill('SIGKILL'), killAfter);
+  const [code] = await once(hook, 'close');
+  clearTimeout(killer);
+  return { code, stdout, stderr };
+}
+
+const domain = Buffer.concat([
+  Buffer.from('<domain>\r\n\t<name>w\u00e9b</name>\r\n  <!-- '),
+  Buffer.from([0x00, 0x80, 0xff, 0xfe]),
+  Buffer.from(' -->\n</domain>\n\n'),
+]);
+const begin = ['web', 'prepare', 'begin', '-'];
+
+/** Runs the hook as libvirt does: XML, or undefined for a standard input that never ends. */
+function call(
+  path: string,
+  args: readonly string[],
+  xml: Buffer | undefined,
+  environment: Record<string, string> = libvirtEnvironment,
+): Promise<Outcome> {
+  const hook = spawn(path, args, { env: environment });
+  const outcome = ended(hook);
+  if (xml !== undefined) hook.stdin.end(xml);
+  return outcome;
+}
+
+const silent: Outcome = { code: 0, stdout: '', stderr: '' };
+
+function complaint(port: number, reason: string): Outcome {
+  const stderr = `mdserver-hook: web (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: ${reason}\n`;
+  return { code: 0, stdout: '', stderr };
+}
+
+describe('the hook, as it is installed', { concurrency: 4 }, () => {
+  it('uploads the domain byte for byte, asks for no answer in a form, and says nothing', async (t) => {
+    const { uploads, port } = await receiver(t);
+    assert.deepEqual(await call(hookFor(port), begin, domain), silent);
+    assert.deepEqual(uploads, [
+      {
+        line: 'POST /instance-upload',
+        type: 'application/xml',
+        accept: undefined,
+        body: domain,
+      },
+    ]);
+  });
+
+  it('uploads a domain of more than a pipe holds', async (t) => {
+    const { uploads, port } = await receiver(t);
+    const large = Buffer.alloc(1024 * 1024, 'x');
+    assert.deepEqual(await call(hookFor(port), begin, large), silent);
+    assert.equal(uploads.length, 1);
+    assert.ok(uploads[0]?.body.equals(large));
+  });
+
+  const uploaded = ['prepare', 'migrate', 'restore', 'reconnect', 'attach'];
+  for (const operation of uploaded) {
+    it(`uploads at ${operation} begin`, async (t) => {
+      const { uploads, port } = await receiver(t);
+      assert.deepEqual(await call(hookFor(port), ['web', operation, 'begin', '-'], domain), silent);
+      assert.equal(uploads.length, 1);
+    });
+  }
+
+  const others = [
+    ['web', 'start', 'begin', '-'],
+    ['web', 'started', 'begin', '-'],
+    ['web', 'stopped', 'end', '-'],
+    ['web', 'release', 'end', '-'],
+    ['web', 'release', 'end', '-', 'shutdown'],
+    ['web', 'prepare', 'end', '-'],
+    ['web', 'migrate', 'end', '-'],
+    ['web', 'Prepare', 'begin', '-'],
+    ['web', 'toString', 'begin', '-'],
+    ['web', '--version', 'begin', '-'],
+    ['--inspect-brk', 'start', 'begin', '-'],
+    ['web', 'prepare'],
+    ['', '', '', ''],
+    [],
+  ];
+  for (const args of others) {
+    it(`does not wait for the XML at "${args.join(' ')}"`, async (t) => {
+      const { uploads, port } = await receiver(t);
+      assert.deepEqual(await call(hookFor(port), args, undefined), silent);
+      assert.deepEqual(uploads, []);
+    });
+  }
+
+  it('says nothing about a guest that is not on our network (422)', async (t) => {
+    const { port } = await receiver(t, (response) => response.writeHead(422).end('no interface\n'));
+    assert.deepEqual(await call(hookFor(port), begin, domain), silent);
+  });
+
+  for (const status of [400, 401, 404, 413, 500, 503]) {
+    it(`tells the reason of a ${status} and lets the guest start`, async (t) => {
+      const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));
+      assert.deepEqual(
+        await call(hookFor(port), begin, domain),
+        complaint(port, `it answered ${status} why: x`),
+      );
+    });
+  }
+
+  it('keeps an error page to one line of bounded length, without control characters', async (t) => {
+    const page = `<html>\n\u001b[31m${'x'.repeat(100_000)}`;
+    const { port } = await receiver(t, (response) => response.writeHead(500).end(page));
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain),
+      complaint(port, `it answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
+    );
+  });
+
+  it('follows no redirect', async (t) => {
+    const { uploads, port } = await receiver(t, (response) =>
+      response.writeHead(307, { location: '/elsewhere' }).end(),
+    );
+    assert.deepEqual(await call(hookFor(port), begin, domain), complaint(port, 'it answered 307 '));
+    assert.equal(uploads.length, 1);
+  });
+
+  it('exits 0 when nothing listens', async (t) => {
+    const port = await rawServer(t, () => undefined);
+    const gone = createSocketServer().listen(0, '127.0.0.1');
+    await once(gone, 'listening');
+    const free = (gone.address() as AddressInfo).port;
+    gone.close();
+    await once(gone, 'close');
+    assert.notEqual(free, port);
+    assert.deepEqual(
+      await call(hookFor(free), begin, domain),
+      complaint(free, `connect ECONNREFUSED 127.0.0.1:${free}`),
+    );
+  });
+
+  it('gives up on a connection that is not taken', async (t) => {
+    // Stopped, it takes no connection from its queue, and the kernel drops what no longer fits.
+    const child = spawn(process.execPath, [
+      '-e',
+      `require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 },
+        function () { console.log(this.address().port); })`,
+    ]);
+    t.after(() => child.kill('SIGKILL'));
+    const [line] = await once(child.stdout, 'data');
+    const port = Number(String(line));
+    child.kill('SIGSTOP');
+    const queue = Array.from({ length: 8 }, () =>
+      connect(port, '127.0.0.1').on('error', () => undefined),
+    );
+    t.after(() => {
+      for (const socket of queue) socket.destroy();
+    });
+    // The first ones fit; once they do, the queue is full for the rest.
+    await once(queue[0] as Socket, 'connect');
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain),
+      complaint(port, 'no connection after 2000 ms'),
+    );
+  });
+
+  it('gives up on a server that takes the connection and never answers', async (t) => {
+    const port = await rawServer(t, () => undefined);
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain),
+      complaint(port, 'not done after 4000 ms'),
+    );
+  });
+
+  it('gives up on headers that never end', async (t) => {
+    const port = await rawServer(t, (socket) => {
+      socket.write('HTTP/1.1 200 OK\r\nx: ');
+      const trickle = setInterval(() => socket.write('y'), 50);
+      socket.on('close', () => clearInterval(trickle));
+    });
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain),
+      complaint(port, 'not done after 4000 ms'),
+    );
+  });
+
+  for (const [status, reason] of [
+    [200, undefined],
+    [500, 'it answered 500 y'],
+  ] as const) {
+    it(`does not wait for the end of a ${status} that never ends`, async (t) => {
+      const { port } = await receiver(t, (response) => {
+        response.writeHead(status);
+        response.write('y');
+        const trickle = setInterval(() => response.write('y'), 50);
+        response.on('close', () => clearInterval(trickle));
+      });
+      assert.deepEqual(
+        await call(hookFor(port), begin, domain),
+        reason === undefined ? silent : complaint(port, reason),
+      );
+    });
+  }
+
+  const strange: [string, string, RegExp][] = [
+    ['is no web server', 'SSH-2.0-OpenSSH_9.2\r\n\r\n', /Parse Error/],
+    ['sends more headers than fit', `HTTP/1.1 200 OK\r\nx: ${'y'.repeat(100_000)}`, /Parse Error/],
+    ['hangs up at once', '', /socket hang up|ECONNRESET|EPIPE/],
+    [
+      'hangs up within its headers',
+      'HTTP/1.1 200 OK\r\nx',
+      /socket hang up|Parse Error|ECONNRESET/,
+    ],
+    [
+      'hangs up within an error',
+      'HTTP/1.1 500 No\r\ncontent-length: 9\r\n\r\n',
+      /it answered 500 $|aborted|ECONNRESET/,
+    ],
+    [
+      'changes protocols',
+      'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n',
+      /./,
+    ],
+  ];
+  for (const [title, bytes, reason] of strange) {
+    it(`exits 0 when the server ${title}`, async (t) => {
+      const port = await rawServer(t, (socket) => {
+        socket.once('data', () => socket.end(bytes));
+      });
+      const outcome = await call(hookFor(port), begin, domain);
+      assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
+      const [line = '', ...rest] = outcome.stderr.split('\n');
+      assert.deepEqual(rest, ['']);
+      assert.match(line, reason);
+    });
+  }
+
+  it('gives up on a standard input that never ends', async (t) => {
+    const { uploads, port } = await receiver(t);
+    assert.deepEqual(
+      await call(hookFor(port), begin, undefined),
+      complaint(port, 'not done after 4000 ms'),
+    );
+    assert.deepEqual(uploads, []);
+  });
+
+  it('reads no more than 4 MiB', async (t) => {
+    const { uploads, port } = await receiver(t);
+    assert.deepEqual(
+      await call(hookFor(port), begin, Buffer.alloc(16 * 1024 * 1024, 'x')),
+      complaint(port, 'the domain XML is over 4194304 bytes'),
+    );
+    assert.deepEqual(uploads, []);
+  });
+
+  it('uploads nothing when there is no XML', async (t) => {
+    const { uploads, port } = await receiver(t);
+    assert.deepEqual(
+      await call(hookFor(port), begin, Buffer.alloc(0)),
+      complaint(port, 'there is no domain XML on standard input'),
+    );
+    assert.deepEqual(uploads, []);
+  });
+
+  for (const [title, redirection, stderr] of [
+    ['a closed standard input', '<&-', true],
+    ['a standard input that is a folder', '</', true],
+    ['a standard input only to write to', '0>/dev/null', true],
+    ['a closed standard error', '2>&- </dev/null', false],
+    ['a full standard error', '2>/dev/full </dev/null', false],
+    ['all of them closed', '<&- >&- 2>&-', false],
+  ] as const) {
+    it(`exits 0 with ${title}`, async (t) => {
+      const { uploads, port } = await receiver(t);
+      const shell = ['-c', `exec "$0" "$@" ${redirection}`, hookFor(port), ...begin];
+      const outcome = await ended(spawn('/bin/bash', shell, { env: libvirtEnvironment }));
+      assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
+      assert.equal(outcome.stderr !== '', stderr);
+      assert.deepEqual(uploads, []);
+    });
+  }
+
+  it('uploads with a closed standard output', async (t) => {
+    const { uploads, port } = await receiver(t);
+    const shell = ['-c', 'exec "$0" "$@" >&-', hookFor(port), ...begin];
+    const hook = spawn('/bin/bash', shell, { env: libvirtEnvironment });
+    const outcome = ended(hook);
+    hook.stdin.end(domain);
+    assert.deepEqual(await outcome, silent);
+    assert.equal(uploads.length, 1);
+  });
+
+  it('exits 0, and tells syslog, when nobody reads its standard error', async (t) => {
+    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { path, log } = loggerThat('printf "%s\\n" "$@" >"$0.log"');
+    const hook = spawn(hookFor(port), begin, {
+      env: { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` },
+    });
+    hook.stderr.destroy();
+    const outcome = ended(hook);
+    hook.stdin.end(domain);
+    assert.deepEqual(await outcome, silent);
+    assert.match(readFileSync(log, 'utf8'), /it answered 500 x\n$/);
+  });
+
+  /** A logger(1) of the test's own, first in PATH. */
+  function loggerThat(does: string): { path: string; log: string } {
+    count += 1;
+    const path = join(folder, `bin-${count}`);
+    mkdirSync(path);
+    writeFileSync(join(path, 'logger'), `#!/bin/sh\n${does}\n`, { mode: 0o755 });
+    return { path, log: join(path, 'logger.log') };
+  }
+
+  it('tells syslog once, in one line, whatever the name of the domain is', async (t) => {
+    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { path, log } = loggerThat('printf "%s\\n" "$@" >>"$0.log"');
+    const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
+    const name = '-p \n\u001b[2J\u009b\u2028$(id)\u00e9';
+    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: it answered 500 x`;
+    assert.deepEqual(
+      await call(hookFor(port), [name, 'prepare', 'begin', '-'], domain, environment),
+      { code: 0, stdout: '', stderr: `mdserver-hook: ${line}\n` },
+    );
+    assert.equal(
+      readFileSync(log, 'utf8'),
+      ['-t', 'mdserver-hook', '-p', 'daemon.warning', '--', line, ''].join('\n'),
+    );
+  });
+
+  it('tells syslog nothing when all is well', async (t) => {
+    const { port } = await receiver(t);
+    const { path, log } = loggerThat('echo called >"$0.log"');
+    const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
+    assert.deepEqual(await call(hookFor(port), begin, domain, environment), silent);
+    assert.equal(existsSync(log), false);
+  });
+
+  it('does not wait for a logger that hangs', async (t) => {
+    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { path } = loggerThat('exec sleep 60');
+    const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain, environment),
+      complaint(port, 'it answered 500 x'),
+    );
+  });
+
+  it('does without a logger', async (t) => {
+    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain, { PATH: folder }),
+      complaint(port, 'it answered 500 x'),
+    );
+  });
+
+  it('lets guests start when the node it was installed with is gone', async (t) => {
+    const { port } = await receiver(t);
+    const hook = hookFor(port, (text) => text.replace(/^':' \/\/; \S+/m, "':' //; /gone/node"));
+    const outcome = await call(hook, begin, domain);
+    assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
+    assert.match(outcome.stderr, /\/gone\/node/);
+  });
+
+  it('lets guests start when the hook itself is broken', async (t) => {
+    const { port } = await receiver(t);
+    const hook = hookFor(port, (text) => `${text}\n}`);
+    const outcome = await call(hook, begin, domain);
+    assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
+    assert.match(outcome.stderr, /SyntaxError/);
+  });
+});
