@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
+import { addBridge, addGuest, addNamespace, type Namespace } from './netns.js';
+
+const bridge = 'br-mds';
+const metadataService = '169.254.169.254';
+
+/** The instance that asks. */
+export const web1 = {
+  domain_name: 'web1',
+  domain_uuid: 'ec2f4d2a-3b1c-4e5f-8a9b-0c1d2e3f4a5b',
+  domain_metadata: {},
+  mds_mac: '52:54:00:12:34:56',
+  mds_ipv4: '10.122.7.8',
+  location: 'host1',
+};
+
+export interface Setup {
+  /** Options of `[mdserver]`, and sections behind them; `{folder}` is the test's own folder. */
+  readonly configuration?: string;
+  /** Files of the user-data folder. */
+  readonly userdata?: Readonly<Record<string, string | Buffer>>;
+  /** Fields of the instance's record that are not as `web1` has them. */
+  readonly record?: Readonly<Record<string, unknown>>;
+  /** The guest's address, where it is not the instance's. */
+  readonly address?: string;
+}
+
+export interface Site {
+  readonly daemon: Daemon;
+  readonly guest: Namespace;
+  /** A folder of the test's own. */
+  readonly folder: string;
+  /** The requests of the guest up to now: method, path and status, in order. */
+  readonly requests: () => Promise<string[]>;
+}
+
+/** A host with mdserver, and a guest with its address set and the way to the metadata. */
+export async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
+  const { folder, remove } = temporaryFolder();
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const namespace of namespaces) namespace.remove();
+    remove();
+  });
+  const host = addNamespace('host');
+  namespaces.push(host);
+  addBridge(host, bridge, [`${metadataService}/32`, '10.122.0.1/16']);
+  const guest = addGuest(host, bridge, web1.mds_mac);
+  namespaces.push(guest);
+  const address = setup.address ?? web1.mds_ipv4;
+  guest.ip(`address add ${address}/16 dev eth0`);
+  guest.ip(`route add ${metadataService}/32 via 10.122.0.1`);
+
+  writeFileSync(join(folder, 'db_file.json'), JSON.stringify([{ ...web1, ...setup.record }]));
+  mkdirSync(join(folder, 'userdata'));
+  for (const [name, content] of Object.entries(setup.userdata ?? {})) {
+    writeFileSync(join(folder, 'userdata', name), content);
+  }
+  const configuration = `
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+domain = example.net
+[mdserver]
+port = 80
+db_file = ${folder}/db_file.json
+logfile = ${folder}/mdserver.log
+userdata_dir = ${folder}/userdata
+${(setup.configuration ?? '').replaceAll('{folder}', folder)}
+`;
+  const daemon = await startDaemon(folder, configuration, metadataService, host.start);
+
+  let questions = 0;
+  return {
+    daemon,
+    guest,
+    folder,
+    requests: async () => {
+      // When a last request is in the log, so are all before it.
+      const last = `/service/name?${++questions}`;
+      await guest.run('curl', ['--silent', `http://${metadataService}${last}`]);
+      await daemon.printed(`GET ${last} 200`);
+      return daemon
+        .output()
+        .split('\n')
+        .map((line) => /(?:GET|PUT|HEAD|POST) \/\S* \d{3} /.exec(line)?.[0].trim())
+        .filter((request) => request !== undefined)
+        .filter((request) => !request.includes('/service/name?'));
+    },
+  };
+}
+
+/** Runs a script of test/fixtures/cloud-init in a guest, and gives the JSON that it prints. */
+export async function runCloudInit(
+  guest: Namespace,
+  script: string,
+  ...args: string[]
+): Promise<{ readonly answer: unknown; readonly log: string }> {
+  const file = join(repository, 'test/fixtures/cloud-init', script);
+  // Debian's Python, which has the package, and none of the caller's own settings (proxies).
+  const { status, stdout, stderr } = await guest.run('/usr/bin/python3', [file, ...args], {
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    LC_ALL: 'C.UTF-8',
+  });
+  assert.equal(status, 0, stderr);
+  return { answer: JSON.parse(stdout), log: stderr };
+}

@@ -1,0 +1,333 @@
+import assert from 'node:assert/strict';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { runCloudInit } from './cloud-init-site.js';
+import { startDaemon, temporaryFolder } from './daemon.js';
+import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+
+// IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from
+// DHCPv6 by a real client, DNS and the metadata over IPv6 alone.
+
+const skip = missing('netns', 'dnsmasq', 'dhclient', 'dig', 'curl');
+
+const bridge = 'br-mds';
+const router = 'fd00:122::1';
+const metadata = 'http://[fd00:ec2::254]';
+
+interface Uploaded {
+  readonly mds_ipv4: string;
+  readonly mds_ipv6: string | null;
+}
+
+interface Host {
+  readonly folder: string;
+  readonly addGuest: (number: number) => Promise<Namespace>;
+  /** Uploads a domain with curl: its name, and the number in its MAC and uuid. */
+  readonly upload: (name: string, number: number) => Promise<Uploaded>;
+  readonly startDnsmasq: () => Promise<void>;
+  /** The requests up to now that did not come from the host. */
+  readonly requests: () => string[];
+  readonly restart: () => Promise<void>;
+}
+
+async function eventually(what: string, isTrue: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await isTrue())) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+const mac = (number: number) => `52:54:00:00:00:${number.toString(16).padStart(2, '0')}`;
+const uuid = (number: number) => `ec200000-0000-4000-8000-${String(number).padStart(12, '0')}`;
+
+/** A host with mdserver and these options of `[dnsmasq]`, that has its addresses of both kinds. */
+async function startHost(t: TestContext, options: string): Promise<Host> {
+  const { folder, remove } = temporaryFolder();
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const each of namespaces) each.remove();
+    remove();
+  });
+  const host = addNamespace('host');
+  namespaces.push(host);
+  addBridge(host, bridge, ['169.254.169.254/32', '10.122.0.1/16']);
+  // A bridge without a guest has no carrier: an address that the kernel first has to look for
+  // among neighbours (RFC 4862 5.4) could not be listened on before there is one.
+  for (const address of ['fd00:ec2::254/128', `${router}/64`]) {
+    host.ip(`address add ${address} dev ${bridge} nodad`);
+  }
+
+  mkdirSync(join(folder, 'userdata'));
+  const configuration = `
+[mdserver]
+listen_address = 169.254.169.254, [fd00:ec2::254]
+port = 80
+db_file = ${folder}/db_file.json
+logfile = ${folder}/mdserver.log
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+user = root
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+domain = example.net
+${options}
+`;
+  const start = () => startDaemon(folder, configuration, '169.254.169.254', host.start);
+  let daemon = await start();
+
+  return {
+    folder,
+    addGuest: async (number) => {
+      const guest = addGuest(host, bridge, mac(number));
+      namespaces.push(guest);
+      const list = ['-6', 'address', 'show', 'dev', 'eth0', 'scope', 'link', '-tentative'];
+      await eventually('the guest has its link-local address', async () =>
+        (await guest.run('ip', list)).stdout.includes('fe80:'),
+      );
+      return guest;
+    },
+    upload: async (name, number) => {
+      const xml = `<domain><name>${name}</name><uuid>${uuid(number)}</uuid><devices>
+<interface type='network'><mac address='${mac(number)}'/><source network='mds'/></interface>
+</devices></domain>`;
+      const { stdout, stderr } = await host.run('curl', [
+        ...['--silent', '--show-error', '--fail', '--header', 'Accept: application/json'],
+        ...['--data-binary', xml, 'http://169.254.169.254/instance-upload'],
+      ]);
+      assert.equal(stderr, '');
+      return JSON.parse(stdout) as Uploaded;
+    },
+    startDnsmasq: async () => {
+      const child = host.start('dnsmasq', [
+        `--conf-file=${folder}/dnsmasq/mds.conf`,
+        ...['--keep-in-foreground', '--log-facility=-', '--no-resolv'],
+      ]);
+      let output = '';
+      child.stderr?.on('data', (chunk) => (output += chunk));
+      await eventually('dnsmasq has read its files', () => {
+        if (child.exitCode !== null) throw new Error(`dnsmasq ended: ${output}`);
+        return output.includes('mds.dhcp-hosts');
+      });
+    },
+    requests: () =>
+      [...daemon.output().matchAll(/(?:GET|PUT) \/\S* \d{3} /g)].map(([text]) => text.trim()),
+    restart: async () => {
+      assert.equal(await daemon.stop(), 0);
+      daemon = await start();
+    },
+  };
+}
+
+type Lease = Readonly<Record<string, string>>;
+
+let asked = 0;
+
+/** What dhclient is told about an address; undefined where it is given none. */
+async function askForAddress(
+  host: Host,
+  guest: Namespace,
+  { duid, release = false }: { readonly duid?: string; readonly release?: boolean } = {},
+): Promise<Lease | undefined> {
+  const file = (name: string) => join(host.folder, `dhclient-${asked}.${name}`);
+  asked += 1;
+  writeFileSync(file('conf'), 'timeout 5;\n');
+  // A client that has never had a lease, but perhaps an identifier already.
+  writeFileSync(file('leases'), duid === undefined ? '' : `default-duid "${duid}";\n`);
+  writeFileSync(file('script'), `#!/bin/sh\nenv > ${file('env')}.$reason\n`);
+  chmodSync(file('script'), 0o755);
+  const files = ['-cf', file('conf'), '-sf', file('script'), '-lf', file('leases')];
+  const pid = ['-pf', file('pid')];
+  const { status } = await guest.run('dhclient', ['-6', '-1', ...files, ...pid, 'eth0']);
+  if (status !== 0) return undefined;
+  // It has gone to the background; -r ends that one and gives the address back.
+  if (release) await guest.run('dhclient', ['-6', '-r', ...files, ...pid, 'eth0']);
+  else process.kill(Number(readFileSync(file('pid'), 'utf8')), 'SIGKILL');
+  const lines = readFileSync(`${file('env')}.BOUND6`, 'utf8').split('\n');
+  const given = lines.filter((line) => line.startsWith('new_'));
+  return Object.fromEntries(given.map((line) => line.slice(4).split(/=(.*)/s).slice(0, 2)));
+}
+
+async function dig(guest: Namespace, ...question: string[]): Promise<string[]> {
+  const options = [`@${router}`, '+short', '+tries=2', '+time=2', '-r'];
+  const { stdout } = await guest.run('dig', [...options, ...question]);
+  return stdout.split('\n').filter((line) => line !== '');
+}
+
+const withIpv6 = 'net_address6 = fd00:122::\nnet_prefix6 = 64';
+
+test('a guest gets its IPv6 address by DHCPv6 and DNS has it; over IPv6 alone it boots from it', {
+  skip: skip || missing('cloud-init'),
+}, async (t) => {
+  const host = await startHost(t, withIpv6);
+  await host.startDnsmasq();
+  const { mds_ipv6: address } = await host.upload('web1', 1);
+  assert.ok(address);
+  assert.match(address, /^fd00:122::/);
+
+  const guest = await host.addGuest(1);
+  const lease = await askForAddress(host, guest);
+  assert.equal(lease?.['ip6_address'], address);
+  assert.equal(lease['fqdn_fqdn'], 'web1.example.net');
+  assert.equal(lease['dhcp6_name_servers'], router);
+
+  // As dhclient-script sets it. The ways are the router's to tell.
+  guest.ip(`address add ${address}/128 dev eth0 nodad`);
+  await eventually('the guest has a default route', async () =>
+    (await guest.run('ip', ['-6', 'route'])).stdout.includes('default via fe80:'),
+  );
+  assert.deepEqual(await dig(guest, '-t', 'AAAA', 'web1.example.net'), [address]);
+  assert.deepEqual(await dig(guest, '-t', 'AAAA', 'web1'), [address]);
+  assert.deepEqual(await dig(guest, '-x', address), ['web1.example.net.']);
+  // One that has never asked for its address.
+  const { mds_ipv6: other } = await host.upload('web2', 2);
+  assert.ok(other);
+  await eventually('dnsmasq has read its files again', async () =>
+    (await dig(guest, '-t', 'AAAA', 'web2')).includes(other),
+  );
+  assert.deepEqual(await dig(guest, '-x', other), ['web2.example.net.']);
+
+  const get = async (path: string) => {
+    const limits = ['--silent', '--show-error', '--fail', '--max-time', '10', '--globoff'];
+    const { status, stdout, stderr } = await guest.run('curl', [...limits, metadata + path]);
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  const { mds_ipv4: ipv4 } = await host.upload('web1', 1);
+  const folder = `/latest/meta-data/network/interfaces/macs/${mac(1)}`;
+  assert.equal(await get('/latest/meta-data/ipv6'), address);
+  assert.equal(await get(`${folder}/ipv6s`), address);
+  assert.equal(await get(`${folder}/subnet-ipv6-cidr-blocks`), 'fd00:122::/64');
+  assert.equal(await get('/latest/meta-data/local-ipv4'), ipv4);
+
+  const before = host.requests().length;
+  const home = mkdtempSync(join(host.folder, 'guest-'));
+  const smbios = { 'system-uuid': uuid(1), 'system-serial-number': uuid(1) };
+  const args = JSON.stringify({ datasource: 'Ec2', smbios, folder: home });
+  const { answer } = await runCloudInit(guest, 'datasource.py', args);
+  const { instance_id, fqdn, network_config } = answer as Record<string, unknown>;
+  assert.deepEqual(
+    { instance_id, fqdn, network_config },
+    {
+      instance_id: `i-${ipv4}`,
+      fqdn: 'web1.example.net',
+      network_config: {
+        version: 2,
+        ethernets: {
+          eth0: {
+            dhcp4: true,
+            dhcp6: true,
+            match: { macaddress: mac(1) },
+            'set-name': 'eth0',
+          },
+        },
+      },
+    },
+  );
+  const made = host.requests().slice(before);
+  assert.equal(made[0], 'PUT /latest/api/token 200');
+  assert.deepEqual(
+    made.filter((request) => !request.endsWith(' 200')),
+    [],
+  );
+});
+
+test('only the MAC address counts for DHCPv6: whatever a guest says that it is', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, withIpv6);
+  await host.startDnsmasq();
+  // Not by a name either: dnsmasq takes this one for a number, and would look others up in DNS.
+  const { mds_ipv6: address } = await host.upload('0123', 1);
+  const guest = await host.addGuest(1);
+  // Identifiers of no MAC address (DUID-UUID, RFC 6355), as a machine-id gives them.
+  const duid = (digit: number) => `\\000\\004${`\\00${digit}`.repeat(16)}`;
+  for (const digit of [1, 2]) {
+    // Released: dnsmasq gives no address to two identifiers at a time.
+    const lease = await askForAddress(host, guest, { duid: duid(digit), release: true });
+    assert.equal(lease?.['ip6_address'], address);
+  }
+  // That of another: a copy of its disk.
+  const stranger = await host.addGuest(2);
+  assert.equal(await askForAddress(host, stranger, { duid: duid(1) }), undefined);
+});
+
+test('an IPv6 address is its instance’s alone, and stays over uploads, renaming and a restart', {
+  skip,
+}, async (t) => {
+  // 256 addresses, so that a second use would be likely.
+  const host = await startHost(t, 'net_address6 = fd00:122::\nnet_prefix6 = 120');
+  const numbers = Array.from({ length: 60 }, (_, index) => index + 1);
+  const uploads = await Promise.all(numbers.map((number) => host.upload(`web${number}`, number)));
+  const addresses = uploads.map(({ mds_ipv6 }) => mds_ipv6);
+  assert.equal(new Set(addresses).size, 60);
+  for (const address of addresses) assert.match(address ?? '', /^fd00:122::[0-9a-f]{1,2}$/);
+
+  assert.equal((await host.upload('web1', 1)).mds_ipv6, addresses[0]);
+  assert.equal((await host.upload('renamed', 2)).mds_ipv6, addresses[1]);
+  // Made anew under its old name.
+  assert.equal((await host.upload('web3', 99)).mds_ipv6, addresses[2]);
+  await host.restart();
+  assert.equal((await host.upload('web4', 4)).mds_ipv6, addresses[3]);
+});
+
+test('without net_address6 there is nothing of IPv6: no address, no file, no metadata', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, '');
+  const { mds_ipv4, mds_ipv6 } = await host.upload('web1', 1);
+  assert.equal(mds_ipv6, null);
+  const files = readdirSync(join(host.folder, 'dnsmasq'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => /\.(conf|opts|dhcp-hosts|dns-hosts)$/.test(name))
+    .sort();
+  assert.deepEqual(files, ['dhcp/mds.dhcp-hosts', 'dns/mds.dns-hosts', 'mds.conf', 'mds.opts']);
+  for (const name of files) {
+    const text = readFileSync(join(host.folder, 'dnsmasq', name), 'utf8');
+    assert.doesNotMatch(text, /fd00|\[|enable-ra|::/, name);
+  }
+  const guest = await host.addGuest(1);
+  guest.ip(`address add ${mds_ipv4}/16 dev eth0`);
+  guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
+  const { stdout } = await guest.run('curl', [
+    ...['--silent', '--write-out', '%{http_code}', '--output', '/dev/null'],
+    'http://169.254.169.254/latest/meta-data/ipv6',
+  ]);
+  assert.equal(stdout, '404');
+});
+
+test('an IPv6 address that the bridge has not yet is served on as soon as it is there', {
+  skip,
+}, async (t) => {
+  const { folder, remove } = temporaryFolder();
+  const host = addNamespace('host');
+  t.after(() => {
+    host.remove();
+    remove();
+  });
+  addBridge(host, bridge, ['10.122.0.1/16']);
+  const configuration = `
+[mdserver]
+listen_address = 10.122.0.1, fd00:ec2::254
+port = 8080
+db_file = ${folder}/db_file.json
+logfile = ${folder}/mdserver.log
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+`;
+  const daemon = await startDaemon(folder, configuration, '10.122.0.1', host.start);
+  await daemon.printed('cannot serve on http://[fd00:ec2::254]:8080');
+  host.ip(`address add fd00:ec2::254/128 dev ${bridge} nodad`);
+  await daemon.printed('serving on http://[fd00:ec2::254]:8080');
+  const url = 'http://[fd00:ec2::254]:8080/service/name';
+  assert.equal((await host.run('curl', ['-sg', '--max-time', '20', url])).stdout, 'mdserver');
+  assert.equal(await daemon.stop(), 0);
+});

@@ -1,0 +1,719 @@
+import assert from 'node:assert/strict';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
+import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+
+const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');
+
+// ---- a host with mdserver and dnsmasq, and guests ----
+
+const metadata = 'http://169.254.169.254';
+const gateway = '10.122.0.1';
+const bridge = 'br-mds';
+
+interface DatabaseRecord {
+  readonly domain_name: string;
+  readonly domain_uuid: string;
+  readonly mds_mac: string;
+  readonly mds_ipv4: string;
+  readonly mds_ipv6?: string;
+}
+
+function mac(number: number): string {
+  const digits = number.toString(16).padStart(6, '0');
+  return `52:54:00:${digits.slice(0, 2)}:${digits.slice(2, 4)}:${digits.slice(4)}`;
+}
+
+/** A record whose number is in its MAC, uuid and address (10.122.N/250.N%250+2). */
+function record(number: number, domain_name: string): DatabaseRecord {
+  return {
+    domain_name,
+    domain_uuid: `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`,
+    mds_mac: mac(number),
+    mds_ipv4: `10.122.${Math.floor(number / 250) + 1}.${(number % 250) + 2}`,
+  };
+}
+
+function domainXml({ domain_name, domain_uuid, mds_mac }: Omit<DatabaseRecord, 'mds_ipv4'>) {
+  const name = domain_name.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+  return `<domain type='kvm'>
+  <name>${name}</name>
+  <uuid>${domain_uuid}</uuid>
+  <devices>
+    <interface type='network'><mac address='${mds_mac}'/><source network='mds'/></interface>
+  </devices>
+</domain>
+`;
+}
+
+/** A dnsmasq that runs, and what it has logged. */
+interface Dnsmasq {
+  readonly process: ChildProcess;
+  /** The lines it has logged up to now, without its name and process id. */
+  readonly log: () => string[];
+  /** How many times it has read its files up to now. */
+  readonly rounds: () => number;
+}
+
+/** The host of virtual machines, as the README has it set up. */
+interface Host {
+  readonly namespace: Namespace;
+  readonly folder: string;
+  readonly database: string;
+  readonly pidFile: string;
+  readonly daemon: Daemon;
+  readonly startDnsmasq: () => Promise<Dnsmasq>;
+  /** Uploads a domain with curl; gives status and body. */
+  readonly upload: (
+    domain: Omit<DatabaseRecord, 'mds_ipv4'>,
+  ) => Promise<{ status: number; body: string }>;
+  readonly addGuest: (mac: string) => Namespace;
+  /** The addresses of a name in DNS. */
+  readonly resolve: (name: string, type?: 'A' | 'AAAA') => Promise<string[]>;
+  /** The answer to each of many questions, a line of `dig -f` each. */
+  readonly resolveAll: (questions: readonly string[]) => Promise<string[]>;
+  /** The names of an address in DNS, each with a dot behind. */
+  readonly reverse: (address: string) => Promise<string[]>;
+}
+
+interface HostSettings {
+  /** Lines of `[dnsmasq]` in the configuration. */
+  readonly dnsmasq?: string;
+  /** The database that is there when mdserver starts. */
+  readonly records?: readonly DatabaseRecord[];
+  /** A command and its arguments that mdserver, and one that dnsmasq, is started with. */
+  readonly startWith?: { readonly daemon: readonly string[]; readonly dnsmasq: readonly string[] };
+  readonly prepare?: (folder: string) => void;
+}
+
+async function eventually(what: string, isTrue: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await isTrue())) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+async function startHost(t: TestContext, settings: HostSettings = {}): Promise<Host> {
+  const { folder, remove } = temporaryFolder();
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const each of namespaces) each.remove();
+    remove();
+  });
+
+  const namespace = addNamespace('host');
+  namespaces.push(namespace);
+  // As etc/libvirt/mds-network.xml has them.
+  addBridge(namespace, bridge, ['169.254.169.254/32', `${gateway}/16`]);
+  const newGuest = (address: string) => {
+    const guest = addGuest(namespace, bridge, address);
+    namespaces.push(guest);
+    return guest;
+  };
+  const resolver = newGuest('52:54:00:ff:ff:ff');
+  resolver.ip('address add 10.122.255.250/16 dev eth0');
+
+  const database = join(folder, 'db_file.json');
+  writeFileSync(database, JSON.stringify(settings.records ?? []));
+  mkdirSync(join(folder, 'userdata'));
+  settings.prepare?.(folder);
+  const start = (prefix: readonly string[], command: string, args: readonly string[]) => {
+    const [first = command, ...rest] = [...prefix, command, ...args];
+    return namespace.start(first, rest);
+  };
+
+  const configuration = `
+[mdserver]
+port = 80
+db_file = ${database}
+logfile = ${folder}/mdserver.log
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+${settings.dnsmasq ?? 'user = root'}
+`;
+  const daemon = await startDaemon(folder, configuration, '169.254.169.254', (command, args) =>
+    start(settings.startWith?.daemon ?? [], command, args),
+  );
+
+  async function startDnsmasq(): Promise<Dnsmasq> {
+    const child = start(settings.startWith?.dnsmasq ?? [], 'dnsmasq', [
+      `--conf-file=${folder}/dnsmasq/mds.conf`,
+      '--keep-in-foreground',
+      // To see what it says, and to keep the questions of these tests in the namespace.
+      '--log-facility=-',
+      '--no-resolv',
+    ]);
+    let output = '';
+    child.stderr?.on('data', (chunk) => (output += chunk));
+    const log = () =>
+      output
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => line.replace(/^dnsmasq[a-z-]*(\[\d+\])?: /, ''));
+    const rounds = () => log().filter((line) => line === `read ${folder}/dnsmasq/mds.opts`).length;
+    await eventually('dnsmasq has read its files', () => {
+      if (child.exitCode !== null) throw new Error(`dnsmasq ended: ${output}`);
+      return rounds() > 0;
+    });
+    return { process: child, log, rounds };
+  }
+
+  async function upload(domain: Omit<DatabaseRecord, 'mds_ipv4'>) {
+    const file = join(folder, 'upload.xml');
+    writeFileSync(file, domainXml(domain));
+    const { stdout } = await namespace.run('curl', [
+      '--silent',
+      '--show-error',
+      ...['--max-time', '20'],
+      ...['--write-out', '\n%{http_code}'],
+      ...['--header', 'Accept: application/json'],
+      ...['--data-binary', `@${file}`],
+      `${metadata}/instance-upload`,
+    ]);
+    const lines = stdout.split('\n');
+    return { status: Number(lines.at(-1)), body: lines.slice(0, -1).join('\n') };
+  }
+
+  async function dig(...question: string[]): Promise<string[]> {
+    const { stdout } = await resolver.run('dig', [
+      ...[`@${gateway}`, '+short', '+tries=2', '+time=2', '-r'],
+      ...question,
+    ]);
+    const lines = stdout.split('\n').filter((line) => line !== '');
+    assert.ok(!lines.some((line) => line.startsWith(';')), stdout);
+    return lines;
+  }
+
+  return {
+    namespace,
+    folder,
+    database,
+    pidFile: join(folder, 'run', 'mds.pid'),
+    daemon,
+    startDnsmasq,
+    upload,
+    addGuest: newGuest,
+    resolve: (name, type = 'A') => dig('-t', type, '-q', name),
+    resolveAll: (questions) => {
+      const file = join(folder, 'questions');
+      writeFileSync(file, questions.map((question) => `${question}\n`).join(''));
+      return dig('-f', file);
+    },
+    reverse: (address) => dig('-x', address),
+  };
+}
+
+/** What a DHCP server has given a client, by udhcpc's names. */
+type Lease = Readonly<Record<string, string>>;
+
+/** Asks for a lease as cloud images do: with the classless routes. Undefined where none is given. */
+async function askForLease(
+  { folder }: Host,
+  guest: Namespace,
+  ...more: string[]
+): Promise<Lease | undefined> {
+  const script = join(folder, `udhcpc-${guest.name}`);
+  const dump = `${script}.env`;
+  writeFileSync(script, `#!/bin/sh\nif [ "$1" = bound ]; then env > ${dump}; fi\n`);
+  chmodSync(script, 0o755);
+  const options = ['staticroutes', 'domain', 'search'].flatMap((name) => ['-O', name]);
+  const { status, stderr } = await guest.run(
+    'udhcpc',
+    ['-f', '-n', '-q', '-t', '3', '-T', '1', '-i', 'eth0', '-s', script, ...options, ...more],
+    { PATH: process.env['PATH'] },
+  );
+  if (status !== 0) {
+    assert.match(stderr, /no lease/);
+    return undefined;
+  }
+  const lines = readFileSync(dump, 'utf8').trimEnd().split('\n');
+  const pairs = lines.map((line) => line.split(/=(.*)/s).slice(0, 2) as [string, string]);
+  const ours = ['PATH', 'PWD', 'SHLVL', 'OLDPWD', '_', 'interface'];
+  return Object.fromEntries(pairs.filter(([name]) => !ours.includes(name)));
+}
+
+/** Sets the guest's address and routes as a client does that knows classless routes (RFC 3442). */
+function useLease(guest: Namespace, lease: Lease): void {
+  guest.ip(`address add ${lease['ip']}/${lease['mask']} dev eth0`);
+  const words = (lease['staticroutes'] ?? '').split(' ');
+  for (let index = 0; index + 1 < words.length; index += 2) {
+    guest.ip(`route add ${words[index]} via ${words[index + 1]}`);
+  }
+}
+
+async function get(guest: Namespace, path: string): Promise<string> {
+  const { stdout, stderr, status } = await guest.run('curl', [
+    '--silent',
+    '--show-error',
+    '--fail',
+    ...['--max-time', '10'],
+    metadata + path,
+  ]);
+  assert.equal(status, 0, stderr);
+  return stdout;
+}
+
+/** What dnsmasq says when all is well. */
+const harmless = [
+  /^started, version /,
+  /^compile time options: /,
+  /^warning: no upstream servers configured$/,
+  /^DHCP, static leases only on 10\.122\.0\.1, lease time /,
+  /^DHCP, sockets bound exclusively to interface br-mds$/,
+  /^read \S+( - \d+ names)?$/,
+  /^inotify: \S+ new or modified$/,
+  /^inotify: flushed \d+ names read from \S+$/,
+  /^DHCP(DISCOVER|OFFER|REQUEST|ACK|RELEASE)\(br-mds\) [0-9a-f:. ]*( [A-Za-z0-9-]+)?$/,
+];
+
+function complaints({ log }: Dnsmasq): string[] {
+  return log().filter((line) => !harmless.some((pattern) => pattern.test(line)));
+}
+
+// ---- DHCP ----
+
+test('a guest gets its own address, routes, name and lease time, and reaches its metadata', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { dnsmasq: 'user = root\nlease_len = 7200' });
+  const accepted = await host.namespace.run('dnsmasq', [
+    '--test',
+    `--conf-file=${host.folder}/dnsmasq/mds.conf`,
+  ]);
+  assert.deepEqual(
+    { status: accepted.status, output: accepted.stderr },
+    { status: 0, output: 'dnsmasq: syntax check OK.\n' },
+  );
+  const dnsmasq = await host.startDnsmasq();
+  const { status, body } = await host.upload(record(1, 'web1'));
+  assert.equal(status, 200);
+  const address = (JSON.parse(body) as DatabaseRecord).mds_ipv4;
+
+  const guest = host.addGuest(mac(1));
+  const lease = await askForLease(host, guest);
+  assert.deepEqual(lease, {
+    ip: address,
+    mask: '16',
+    subnet: '255.255.0.0',
+    broadcast: '10.122.255.255',
+    router: gateway,
+    staticroutes: `169.254.169.254/32 ${gateway} 0.0.0.0/0 ${gateway}`,
+    hostname: 'web1',
+    lease: '7200',
+    // use_dns is off: dnsmasq says that it is a DNS server where nobody says anything else.
+    dns: gateway,
+    serverid: gateway,
+    siaddr: gateway,
+    opt53: '05',
+    opt58: '00000e10',
+    opt59: '0000189c',
+  });
+  useLease(guest, lease);
+  assert.equal(await get(guest, '/latest/meta-data/hostname'), 'web1');
+  assert.equal(await get(guest, '/latest/meta-data/instance-id'), `i-${address}`);
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+test('a guest with dhclient gets the same', {
+  skip: skip || missing('dhclient'),
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1')] });
+  await host.startDnsmasq();
+  const guest = host.addGuest(mac(1));
+  const file = (name: string) => join(host.folder, name);
+  writeFileSync(
+    file('dhclient.conf'),
+    `option rfc3442-classless-static-routes code 121 = array of unsigned integer 8;
+request subnet-mask, routers, host-name, dhcp-lease-time, rfc3442-classless-static-routes;
+timeout 10;
+`,
+  );
+  writeFileSync(file('script'), `#!/bin/sh\nenv > ${host.folder}/env.$reason\n`);
+  chmodSync(file('script'), 0o755);
+  const { status, stderr } = await guest.run('dhclient', [
+    ...['-1', '-cf', file('dhclient.conf'), '-sf', file('script')],
+    ...['-lf', file('leases'), '-pf', file('dhclient.pid'), 'eth0'],
+  ]);
+  assert.equal(status, 0, stderr);
+  // It has gone to the background.
+  process.kill(Number(readFileSync(file('dhclient.pid'), 'utf8')), 'SIGKILL');
+  const lines = readFileSync(file('env.BOUND'), 'utf8').split('\n');
+  const given = lines.filter((line) => line.startsWith('new_')).sort();
+  const unimportant = /^new_(expiry|dhcp_message_type|dhcp_re\w+_time|network_number|next_server)=/;
+  assert.deepEqual(
+    given.filter((line) => !unimportant.test(line)),
+    [
+      'new_broadcast_address=10.122.255.255',
+      'new_dhcp_lease_time=86400',
+      'new_dhcp_server_identifier=10.122.0.1',
+      'new_host_name=web1',
+      'new_ip_address=10.122.1.3',
+      'new_rfc3442_classless_static_routes=32 169 254 169 254 10 122 0 1 0 10 122 0 1',
+      'new_routers=10.122.0.1',
+      'new_subnet_mask=255.255.0.0',
+    ],
+  );
+});
+
+test('a MAC that is no instance gets no lease', { skip }, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1')] });
+  const dnsmasq = await host.startDnsmasq();
+  assert.equal(await askForLease(host, host.addGuest(mac(2))), undefined);
+  assert.ok(dnsmasq.log().includes(`DHCPDISCOVER(br-mds) ${mac(2)} no address available`));
+});
+
+test('use_dns and domain reach the client as options 6 and 15', { skip }, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq: 'user = root\nuse_dns = yes\ndomain = example.com',
+    records: [record(1, 'web1')],
+  });
+  const dnsmasq = await host.startDnsmasq();
+  const lease = await askForLease(host, host.addGuest(mac(1)));
+  assert.deepEqual(
+    { dns: lease?.['dns'], domain: lease?.['domain'], hostname: lease?.['hostname'] },
+    { dns: gateway, domain: 'example.com', hostname: 'web1' },
+  );
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+test('use_dns=no changes nothing: dnsmasq itself advertises its address, and no domain', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq: 'user = root\nuse_dns = no\ndomain = no',
+    records: [record(1, 'web1')],
+  });
+  await host.startDnsmasq();
+  const lease = await askForLease(host, host.addGuest(mac(1)));
+  assert.deepEqual(
+    { dns: lease?.['dns'], domain: lease?.['domain'] },
+    { dns: gateway, domain: undefined },
+  );
+});
+
+test('a name that a guest claims for itself counts neither for DHCP nor for DNS', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1'), record(2, '0123')] });
+  await host.startDnsmasq();
+  for (const number of [1, 2]) {
+    const lease = await askForLease(host, host.addGuest(mac(number)), '-x', 'hostname:evil');
+    assert.equal(lease?.['hostname'], number === 1 ? 'web1' : '0123');
+  }
+  assert.deepEqual(await host.resolve('evil'), []);
+});
+
+// ---- DNS ----
+
+test('each name of an instance has its addresses, and they have the first name', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq: `user = root
+prefix = vm-
+domain = example.com
+entry_order = prefix, base, domain`,
+    records: [{ ...record(1, 'web1'), mds_ipv6: 'fd00::5' }, record(2, 'web2')],
+  });
+  const dnsmasq = await host.startDnsmasq();
+  for (const name of ['web1', 'vm-web1', 'vm-web1.example.com']) {
+    assert.deepEqual(await host.resolve(name), ['10.122.1.3'], name);
+    assert.deepEqual(await host.resolve(name, 'AAAA'), ['fd00::5'], name);
+  }
+  assert.deepEqual(await host.resolve('web2'), ['10.122.1.4']);
+  assert.deepEqual(await host.reverse('10.122.1.3'), ['vm-web1.example.com.']);
+  assert.deepEqual(await host.reverse('fd00::5'), ['vm-web1.example.com.']);
+  assert.deepEqual(await host.reverse('10.122.1.4'), ['vm-web2.example.com.']);
+  assert.deepEqual(await host.resolve('web3'), []);
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+// ---- changes while it runs ----
+
+test('an upload is served at the next request, with no restart of dnsmasq', { skip }, async (t) => {
+  const host = await startHost(t);
+  const dnsmasq = await host.startDnsmasq();
+  for (const number of [1, 2, 3]) {
+    const { status, body } = await host.upload(record(number, `web${number}`));
+    assert.equal(status, 200);
+    const address = (JSON.parse(body) as DatabaseRecord).mds_ipv4;
+    const lease = await askForLease(host, host.addGuest(mac(number)));
+    assert.equal(lease?.['ip'], address);
+    assert.deepEqual(await host.resolve(`web${number}`), [address]);
+    assert.deepEqual(await host.reverse(address), [`web${number}.`]);
+  }
+  // The same machine under another name.
+  const { body } = await host.upload(record(3, 'renamed'));
+  const address = (JSON.parse(body) as DatabaseRecord).mds_ipv4;
+  assert.deepEqual(await host.resolve('renamed'), [address]);
+  assert.deepEqual(await host.resolve('web3'), []);
+  assert.deepEqual(await host.reverse(address), ['renamed.']);
+  assert.equal(dnsmasq.process.exitCode, null);
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+test('an instance that is removed is gone from DHCP and DNS, its name in a lease too', {
+  skip,
+}, async (t) => {
+  const records = [record(1, 'web1'), record(2, 'web2')];
+  const host = await startHost(t, { records });
+  const dnsmasq = await host.startDnsmasq();
+  const guests = [host.addGuest(mac(1)), host.addGuest(mac(2))] as const;
+  assert.equal((await askForLease(host, guests[0]))?.['ip'], '10.122.1.3');
+  assert.equal((await askForLease(host, guests[1]))?.['ip'], '10.122.1.4');
+
+  writeFileSync(host.database, JSON.stringify(records.slice(1)));
+  host.daemon.process.kill('SIGHUP');
+  const release = `DHCPRELEASE(br-mds) 10.122.1.3 ${mac(1)} `;
+  await eventually('the lease is given back', () => dnsmasq.log().includes(release));
+
+  assert.deepEqual(await host.resolve('web1'), []);
+  assert.deepEqual(await host.reverse('10.122.1.3'), []);
+  assert.equal(await askForLease(host, guests[0]), undefined);
+  assert.deepEqual(await host.resolve('web2'), ['10.122.1.4']);
+  assert.deepEqual(await host.reverse('10.122.1.4'), ['web2.']);
+  assert.equal((await askForLease(host, guests[1]))?.['ip'], '10.122.1.4');
+  assert.equal(dnsmasq.log().filter((line) => line.startsWith('DHCPRELEASE')).length, 1);
+});
+
+test('a machine made anew under its old name gets the address that the old one still leases', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1')] });
+  const dnsmasq = await host.startDnsmasq();
+  assert.equal((await askForLease(host, host.addGuest(mac(1))))?.['ip'], '10.122.1.3');
+  const { status, body } = await host.upload(record(2, 'web1'));
+  assert.equal(status, 200);
+  assert.equal((JSON.parse(body) as DatabaseRecord).mds_ipv4, '10.122.1.3');
+  const lease = await askForLease(host, host.addGuest(mac(2)));
+  assert.deepEqual(
+    { ip: lease?.['ip'], hostname: lease?.['hostname'] },
+    { ip: '10.122.1.3', hostname: 'web1' },
+  );
+  assert.deepEqual(await host.resolve('web1'), ['10.122.1.3']);
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+test('half-written files and those of an editor change nothing', { skip }, async (t) => {
+  const records = [record(1, 'web1')];
+  const host = await startHost(t, { records });
+  const base = join(host.folder, 'dnsmasq');
+  writeFileSync(join(base, 'dhcp/.mds.dhcp-hosts.new'), `${mac(1)},id:*,10.122.9.9,bad,60\n`);
+  writeFileSync(join(base, 'dhcp/mds.dhcp-hosts~'), `${mac(2)},id:*,10.122.9.8,bad,60\n`);
+  writeFileSync(join(base, 'dns/.mds.dns-hosts.new'), '10.122.9.9 bad\n10.122.9.9 web1\n');
+  const dnsmasq = await host.startDnsmasq();
+  // And while it runs.
+  writeFileSync(join(base, 'dns/.mds.opts.new'), '10.122.9.9 worse\n');
+  assert.equal((await askForLease(host, host.addGuest(mac(1))))?.['ip'], '10.122.1.3');
+  assert.equal(await askForLease(host, host.addGuest(mac(2))), undefined);
+  assert.deepEqual(await host.resolve('web1'), ['10.122.1.3']);
+  assert.deepEqual(await host.resolve('bad'), []);
+  assert.deepEqual(await host.resolve('worse'), []);
+  assert.ok(!dnsmasq.log().some((line) => line.includes('/.') || line.includes('~')));
+});
+
+// ---- odd names ----
+
+test('whatever a domain is called: dnsmasq reads its files, the guest has its address and a name', {
+  skip,
+}, async (t) => {
+  const long = 'x'.repeat(200);
+  // The name that the guest gets from DHCP (dnsmasq writes it in lower case), and the one in DNS
+  // where that is another.
+  const names: readonly (readonly [string, string, string?])[] = [
+    ['web server_1', 'web-server-1'],
+    ['web-server.1,infinite', 'web-server', 'web-server.1-infinite'],
+    ['0123', '0123'],
+    ['12h', '12h'],
+    ['infinite', 'infinite'],
+    ['ignore', 'ignore'],
+    ['Tür 7 😀', 't-r-7'],
+    ['日本', 'instance'],
+    [long, 'x'.repeat(63)],
+    // dnsmasq gives a guest the first label alone where the rest is not its own domain.
+    ['a.b.c', 'a', 'a.b.c'],
+    ['10.0.0.1', '10-0-0-1'],
+    ['id:*,set:x', 'id-set-x'],
+    ['#comment', 'comment'],
+    ['tag:red', 'tag-red'],
+    ['<&>"\'', 'instance-00000000'],
+  ];
+  const host = await startHost(t);
+  for (const [index, [name]] of names.entries()) {
+    assert.equal((await host.upload(record(index, name))).status, 200, name);
+  }
+  const dnsmasq = await host.startDnsmasq();
+  assert.deepEqual(complaints(dnsmasq), []);
+  const known = JSON.parse(readFileSync(host.database, 'utf8')) as DatabaseRecord[];
+  const found = await Promise.all(
+    names.map(async ([name, hostname, inDns = hostname], index) => {
+      const lease = await askForLease(host, host.addGuest(mac(index)));
+      return [name, lease?.['ip'], lease?.['hostname'], await host.resolve(inDns)];
+    }),
+  );
+  assert.deepEqual(
+    found,
+    names.map(([name, hostname], index) => {
+      const address = known[index]?.mds_ipv4;
+      return [name, address, hostname, [address]];
+    }),
+  );
+  assert.deepEqual([...new Set(complaints(dnsmasq))].sort(), [
+    'Ignoring domain 1-infinite for DHCP host name web-server',
+    'Ignoring domain b.c for DHCP host name a',
+  ]);
+});
+
+// ---- a dnsmasq that is not there ----
+
+test('a dnsmasq that was killed: its stale pid file does no harm, and a new one has all', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t);
+  assert.equal((await host.upload(record(1, 'web1'))).status, 200);
+  await host.daemon.printed(`dnsmasq is not running (no ${host.pidFile})`);
+
+  const killed = await host.startDnsmasq();
+  killed.process.kill('SIGKILL');
+  await once(killed.process, 'exit');
+  const pid = readFileSync(host.pidFile, 'utf8').trim();
+  assert.equal(pid, String(killed.process.pid));
+  const { status, body } = await host.upload(record(2, 'web2'));
+  assert.equal(status, 200);
+  await host.daemon.printed(`dnsmasq is not running: ${host.pidFile} names process ${pid}`);
+
+  await host.startDnsmasq();
+  const address = (JSON.parse(body) as DatabaseRecord).mds_ipv4;
+  assert.equal((await askForLease(host, host.addGuest(mac(2))))?.['ip'], address);
+  assert.deepEqual(await host.resolve('web2'), [address]);
+});
+
+test('a process that is not our dnsmasq is never signalled: the upload counts, the log says so', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t);
+  mkdirSync(join(host.folder, 'run'), { recursive: true });
+  // SIGHUP would end it. The second one is a dnsmasq, but one with a configuration of its own.
+  const other = join(host.folder, 'other.conf');
+  writeFileSync(other, 'port=0\n');
+  const foreign = [
+    host.namespace.start('sleep', ['60']),
+    host.namespace.start('dnsmasq', [
+      `--conf-file=${other}`,
+      '--keep-in-foreground',
+      '--pid-file',
+      '--log-facility=-',
+    ]),
+  ];
+  const said: string[] = [];
+  for (const child of foreign) child.stderr?.on('data', (chunk) => said.push(String(chunk)));
+  await eventually('the other dnsmasq runs', () => said.join('').includes('started'));
+  for (const [index, child] of foreign.entries()) {
+    writeFileSync(host.pidFile, `${child.pid}\n`);
+    assert.equal((await host.upload(record(index, `web${index}`))).status, 200);
+    await host.daemon.printed(`process ${child.pid} of ${host.pidFile} is not a dnsmasq with`);
+    assert.deepEqual([child.exitCode, child.signalCode], [null, null]);
+  }
+  writeFileSync(host.pidFile, 'nonsense\n');
+  assert.equal((await host.upload(record(3, 'web3'))).status, 200);
+  await host.daemon.printed(`${host.pidFile} holds no process id`);
+  // What the other one has logged since its start: a SIGHUP makes it read /etc/hosts.
+  assert.ok(!said.join('').includes('read /etc/hosts'), said.join(''));
+});
+
+// ---- many, and little rights ----
+
+test('2,000 instances: each is in DNS, one of them and a new one get their lease', {
+  skip,
+}, async (t) => {
+  const records = Array.from({ length: 2000 }, (_, index) => record(index, `web${index}`));
+  const host = await startHost(t, { records });
+  const dnsmasq = await host.startDnsmasq();
+  const { status, body } = await host.upload(record(2000, 'web2000'));
+  assert.equal(status, 200);
+  const address = (JSON.parse(body) as DatabaseRecord).mds_ipv4;
+  const leases = await Promise.all(
+    [1999, 2000].map((number) => askForLease(host, host.addGuest(mac(number)))),
+  );
+  assert.deepEqual(
+    leases.map((lease) => [lease?.['ip'], lease?.['hostname']]),
+    [
+      ['10.122.8.251', 'web1999'],
+      [address, 'web2000'],
+    ],
+  );
+  assert.deepEqual(
+    await host.resolveAll(records.map(({ domain_name }) => `${domain_name} A`)),
+    records.map(({ mds_ipv4 }) => mds_ipv4),
+  );
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+test('both run as an ordinary user, with the rights and the file system that their units give them', {
+  skip: skip || missing('setpriv'),
+}, async (t) => {
+  const nobody = 65534;
+  // ProtectSystem=strict and ProcSubset=pid: all is read-only but the folder that the state is in.
+  const sandbox = `
+    set -e
+    mount --make-rprivate /
+    mount --bind "\${TMPDIR:-/tmp}" "\${TMPDIR:-/tmp}"
+    mount -o remount,bind,ro /
+    mount -t proc -o subset=pid proc /proc
+    if touch /etc/mdserver-test 2>/dev/null; then exit 1; fi
+    umask 077
+    exec "$@"`;
+  const as = (...capabilities: string[]) => {
+    const all = capabilities.map((name) => `+${name}`).join(',');
+    const rights = ['--inh-caps', '--ambient-caps', '--bounding-set'].flatMap((option) => [
+      option,
+      `-all,${all}`,
+    ]);
+    const user = [`--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups', '--no-new-privs'];
+    return ['unshare', '--mount', 'sh', '-c', sandbox, 'sh', 'setpriv', ...user, ...rights];
+  };
+  const host = await startHost(t, {
+    dnsmasq: 'user = nobody',
+    prepare: (folder) => {
+      for (const name of ['', 'db_file.json', 'userdata'])
+        chownSync(join(folder, name), nobody, nobody);
+    },
+    startWith: {
+      daemon: as('net_bind_service'),
+      dnsmasq: as('net_bind_service', 'net_admin', 'net_raw'),
+    },
+  });
+  const dnsmasq = await host.startDnsmasq();
+  const { status, body } = await host.upload(record(1, 'web1'));
+  assert.equal(status, 200);
+  const lease = await askForLease(host, host.addGuest(mac(1)));
+  assert.equal(lease?.['ip'], (JSON.parse(body) as DatabaseRecord).mds_ipv4);
+  assert.deepEqual(await host.resolve('web1'), [lease?.['ip']]);
+  const forOthers = ['db_file.json', 'dnsmasq', 'dnsmasq/dhcp/mds.dhcp-hosts'].map(
+    (name) => statSync(join(host.folder, name)).mode & 0o077,
+  );
+  assert.deepEqual(forOthers, [0, 0, 0]);
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
+test('a dnsmasq that root starts and that changes to another user reads all', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq: 'user = nobody',
+    prepare: (folder) => chmodSync(folder, 0o755),
+  });
+  const dnsmasq = await host.startDnsmasq();
+  const { status, body } = await host.upload(record(1, 'web1'));
+  assert.equal(status, 200);
+  const lease = await askForLease(host, host.addGuest(mac(1)));
+  assert.equal(lease?.['ip'], (JSON.parse(body) as DatabaseRecord).mds_ipv4);
+  assert.deepEqual(complaints(dnsmasq), []);
+});
