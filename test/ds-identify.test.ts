@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { temporaryFolder } from './daemon.js';
+
+// What decides in every cloud image, before the network is up, which datasource is the one: by
+// SMBIOS alone. Debian's is asked with a root folder made up for it.
+const program = '/usr/lib/cloud-init/ds-identify';
+const skip = !existsSync(program) && `needs ${program} (cloud-init)`;
+if (skip && process.env['CI']) throw new Error(skip);
+
+/** Files of `/sys/class/dmi/id`, as the kernel fills them from SMBIOS. */
+type Smbios = Partial<
+  Record<
+    'sys_vendor' | 'product_name' | 'product_serial' | 'product_uuid' | 'chassis_asset_tag',
+    string
+  >
+>;
+
+/** What QEMU says where nothing is set in the domain. */
+const plainGuest: Smbios = {
+  sys_vendor: 'QEMU',
+  product_name: 'Standard PC (Q35 + ICH9, 2009)',
+  product_serial: '',
+  product_uuid: '8f1b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10',
+  chassis_asset_tag: '',
+};
+
+interface Identified {
+  /** 0: cloud-init runs; 1: it is switched off for this boot. */
+  readonly status: number | null;
+  /** What it wrote for cloud-init to read, line by line. */
+  readonly written: readonly string[];
+  readonly stderr: string;
+}
+
+/** What ds-identify makes of a guest; `cloudConfig` is a file of the image's `cloud.cfg.d`. */
+function identify(smbios: Smbios, cloudConfig = ''): Identified {
+  const { folder: root, remove } = temporaryFolder();
+  const put = (path: string, content: string, mode = 0o644) => {
+    const file = join(root, path);
+    mkdirSync(join(file, '..'), { recursive: true });
+    writeFileSync(file, content, { mode });
+  };
+  for (const [name, value] of Object.entries({ ...plainGuest, ...smbios })) {
+    put(`sys/class/dmi/id/${name}`, `${value}\n`);
+  }
+  put('proc/cmdline', 'BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro\n');
+  put('proc/1/environ', '');
+  put('proc/uptime', '3.1 1.0\n');
+  put('etc/cloud/cloud.cfg.d/90_dpkg.cfg', cloudConfig);
+  // Nothing of the machine that this runs on may come in.
+  put('bin/systemd-detect-virt', '#!/bin/sh\necho kvm\n', 0o755);
+  put('bin/blkid', '#!/bin/sh\necho DEVNAME=/dev/vda1\necho LABEL=root\necho TYPE=ext4\n', 0o755);
+  put('bin/uname', '#!/bin/sh\necho Linux guest 6.1.0 v1 x86_64 GNU/Linux\n', 0o755);
+  const { status, stderr } = spawnSync(program, ['--force'], {
+    env: { PATH: `${root}/bin:/usr/bin:/bin`, PATH_ROOT: root, DEBUG_LEVEL: '2' },
+    encoding: 'utf8',
+  });
+  const written = readFileSync(join(root, 'run/cloud-init/cloud.cfg'), 'utf8').trim().split('\n');
+  remove();
+  return { status, written, stderr };
+}
+
+/** That cloud-init runs with this one datasource. */
+function assertChosen(datasource: string, smbios: Smbios, cloudConfig?: string): void {
+  assert.deepEqual(identify(smbios, cloudConfig), {
+    status: 0,
+    written: [`datasource_list: [ ${datasource}, None ]`],
+    stderr: '',
+  });
+}
+
+/** That cloud-init is switched off: nothing was found. */
+function assertNoneChosen(smbios: Smbios): void {
+  assert.deepEqual(identify(smbios), {
+    status: 1,
+    written: [
+      'di_report:',
+      '  datasource_list: [  ]',
+      '  # reporting not found result. notfound=disabled.',
+    ],
+    stderr: '',
+  });
+}
+
+const ec2Uuid = 'ec2b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10';
+
+test('the AWS look-alike (uuid and serial the same, from "ec2" on) is taken for Ec2', {
+  skip,
+}, () => {
+  const vendor = { sys_vendor: 'Amazon EC2', chassis_asset_tag: 'Amazon EC2' };
+  assertChosen('Ec2', { product_uuid: ec2Uuid, product_serial: ec2Uuid });
+  assertChosen('Ec2', { product_uuid: ec2Uuid, product_serial: ec2Uuid, ...vendor });
+  assertChosen('Ec2', { product_uuid: ec2Uuid.toUpperCase(), product_serial: ec2Uuid });
+});
+
+test('with half of the AWS look-alike, cloud-init does not run', { skip }, () => {
+  const own = plainGuest.product_uuid ?? '';
+  const halves: Smbios[] = [
+    { product_uuid: ec2Uuid },
+    { product_serial: ec2Uuid },
+    { product_uuid: ec2Uuid, product_serial: `${ec2Uuid.slice(0, -1)}1` },
+    { product_uuid: own, product_serial: own },
+    { sys_vendor: 'Amazon EC2' },
+  ];
+  for (const half of halves) assertNoneChosen(half);
+});
+
+test('a serial that names the NoCloud address is taken for NoCloud', { skip }, () => {
+  assertChosen('NoCloud', {
+    product_serial: 'ds=nocloud-net;s=http://169.254.169.254/nocloud/',
+  });
+});
+
+test('OpenStack Nova as product or asset tag is taken for OpenStack', { skip }, () => {
+  assertChosen('OpenStack', { product_name: 'OpenStack Nova' });
+  assertChosen('OpenStack', { chassis_asset_tag: 'OpenStack Nova' });
+  // The whole recipe.
+  assertChosen('OpenStack', {
+    sys_vendor: 'OpenStack Foundation',
+    product_name: 'OpenStack Nova',
+  });
+});
+
+test('without a hint in SMBIOS, cloud-init does not run', { skip }, () => {
+  assertNoneChosen({});
+});
+
+test('the old way of an edited image: one datasource in its configuration', { skip }, () => {
+  assertChosen('Ec2', {}, 'datasource_list: [ Ec2 ]\n');
+  // With None behind it, as dpkg-reconfigure writes it.
+  assert.deepEqual(identify({}, 'datasource_list: [ Ec2, None ]\n'), {
+    status: 0,
+    written: ['datasource_list: [ Ec2, None ]'],
+    stderr: '',
+  });
+});
