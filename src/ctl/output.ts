@@ -1,0 +1,88 @@
+/** Where output goes: columns and words for a person, lines with tabs between for a script. */
+export interface Style {
+  readonly terminal: boolean;
+  readonly colour: boolean;
+}
+
+const colours = { bold: 1, red: 31, green: 32, yellow: 33 } as const;
+export type Colour = keyof typeof colours;
+
+/** The text in a colour, where there are colours. */
+export function coloured(style: Style, colour: Colour, text: string): string {
+  return style.colour ? `\x1b[${colours[colour]}m${text}\x1b[0m` : text;
+}
+
+/**
+ * One line that cannot hold a second one or control a terminal: names, paths and user agents come
+ * from guests and from other people's files.
+ */
+export function printable(text: string): string {
+  return text.replace(
+    /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+const missing = '-';
+
+export type Cell = string | number | null | undefined;
+
+/** How a cell is coloured, once its width is known. */
+export type CellColour = (text: string, column: number) => Colour | undefined;
+
+/**
+ * Rows as text: on a terminal in columns under a heading, elsewhere with tabs between and without
+ * the heading, which may be left empty. A cell with nothing in it is "-".
+ */
+export function table(
+  style: Style,
+  heading: readonly string[],
+  rows: readonly (readonly Cell[])[],
+  colourOf: CellColour = () => undefined,
+): string {
+  const cells = rows.map((row) => row.map((cell) => printable(String(cell ?? '') || missing)));
+  if (!style.terminal) return cells.map((row) => `${row.join('\t')}\n`).join('');
+  if (cells.length === 0) return '';
+  const length = (text: string) => [...text].length;
+  const shown = heading.length === 0 ? cells : [heading, ...cells];
+  const widths = (shown[0] ?? []).map((_, column) =>
+    shown.reduce((most, row) => Math.max(most, length(row[column] ?? '')), 0),
+  );
+  const line = (row: readonly string[], colourOfCell: CellColour) =>
+    row
+      .map((cell, column) => {
+        const colour = colourOfCell(cell, column);
+        const last = column === row.length - 1;
+        const fill = last ? '' : ' '.repeat((widths[column] ?? 0) - length(cell) + 2);
+        return (colour === undefined ? cell : coloured(style, colour, cell)) + fill;
+      })
+      .join('');
+  return shown.map((row) => `${line(row, row === heading ? () => 'bold' : colourOf)}\n`).join('');
+}
+
+/** A time in Unix seconds: local time on a terminal, UTC as in RFC 3339 elsewhere. */
+export function timeText(style: Style, seconds: number): string {
+  const at = new Date(seconds * 1000);
+  if (!style.terminal) return at.toISOString().replace(/\.\d+Z$/, 'Z');
+  const local = new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString();
+  return local.slice(0, 19).replace('T', ' ');
+}
+
+const units = [
+  [86_400, 'day'],
+  [3600, 'hour'],
+  [60, 'minute'],
+  [1, 'second'],
+] as const;
+
+/** A span in seconds in its largest unit: `3 minutes`. */
+export function spanText(seconds: number): string {
+  const [size, unit] = units.find(([length]) => seconds >= length) ?? [1, 'second'];
+  const count = Math.max(0, Math.floor(seconds / size));
+  return `${count} ${unit}${count === 1 ? '' : 's'}`;
+}
+
+/** `1 instance`, `2 instances`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}

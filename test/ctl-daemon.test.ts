@@ -1,0 +1,816 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
+import type { Finding } from '../src/ctl/finding.js';
+import { type Daemon, freePort, startDaemon, temporaryFolder } from './daemon.js';
+import { addBridge, addGuest, addNamespace, type Ended, missing, type Namespace } from './netns.js';
+
+const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
+
+/** What a test needs beside the parts that netns.ts knows. */
+function without(command: string, debianPackage: string): string | false {
+  if (spawnSync('sh', ['-c', `command -v ${command}`]).status === 0) return false;
+  const text = `needs ${command} (${debianPackage})`;
+  if (process.env['CI']) throw new Error(text);
+  return text;
+}
+const withoutVirsh = without('virsh', 'libvirt-clients');
+
+/** Runs a command to its end; `keepOpen`: its input does not end before it does. */
+async function ended(
+  command: string,
+  args: readonly string[],
+  input = '',
+  env = {},
+  keepOpen = false,
+): Promise<Ended> {
+  const child = spawn(command, args, { env: { ...process.env, ...env } });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (chunk) => (stdout += chunk));
+  child.stderr.on('data', (chunk) => (stderr += chunk));
+  // It may end before it has read all.
+  child.stdin.on('error', () => {});
+  if (keepOpen) child.stdin.write(input);
+  else child.stdin.end(input);
+  const [status] = await once(child, 'close');
+  child.stdin.destroy();
+  return { status: (status as number | null) ?? -1, stdout, stderr };
+}
+
+/** A host on loopback addresses: instances have them, too. */
+interface Host {
+  readonly folder: string;
+  readonly file: string;
+  readonly start: () => Promise<Daemon>;
+  readonly ctl: (...args: string[]) => Promise<Ended>;
+  readonly write: (path: string, text: string) => string;
+}
+
+function hostOf(t: TestContext, more = ''): Host {
+  const { folder, remove } = temporaryFolder();
+  t.after(remove);
+  mkdirSync(join(folder, 'userdata'));
+  const file = join(folder, 'mdserver.conf');
+  const configuration = `
+[mdserver]
+listen_address = 127.0.0.1
+port = {port}
+logfile = ${folder}/log
+userdata_dir = ${folder}/userdata
+db_file = ${folder}/data/db_file.json
+${more}
+[service]
+location = here
+[public-keys]
+default = ssh-ed25519 AAAA me
+[dnsmasq]
+user = root
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+net_address = 127.77.0.0
+net_prefix = 16
+gateway = 127.77.0.1
+`;
+  writeFileSync(file, configuration.replace('{port}', '1'));
+  return {
+    folder,
+    file,
+    start: async () => {
+      const daemon = await startDaemon(folder, configuration, '127.0.0.1');
+      t.after(() => daemon.stop());
+      return daemon;
+    },
+    ctl: (...args) => ended(process.execPath, [program, '--config', file, ...args]),
+    write: (path, text) => {
+      const whole = join(folder, path);
+      mkdirSync(dirname(whole), { recursive: true });
+      writeFileSync(whole, text);
+      return whole;
+    },
+  };
+}
+
+function uuid(number: number): string {
+  return `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`;
+}
+
+function mac(number: number): string {
+  const digits = number.toString(16).padStart(6, '0');
+  return `52:54:00:${digits.slice(0, 2)}:${digits.slice(2, 4)}:${digits.slice(4)}`;
+}
+
+function domainXml(number: number, name: string, network = 'mds', prefix = ''): string {
+  const metadata =
+    prefix === ''
+      ? ''
+      : `<metadata><m:i xmlns:m='urn:md_server:domain_metadata'><m:userdata_prefix>${prefix}</m:userdata_prefix></m:i></metadata>`;
+  return `<domain type='test'>
+  <name>${name}</name>
+  <uuid>${uuid(number)}</uuid>
+  ${metadata}
+  <memory unit='KiB'>1048576</memory>
+  <vcpu>2</vcpu>
+  <os><type arch='x86_64'>hvm</type></os>
+  <devices>
+    <interface type='network'><mac address='${mac(number)}'/><source network='${network}'/></interface>
+  </devices>
+</domain>
+`;
+}
+
+interface Shown {
+  readonly name: string;
+  readonly ipv4: string;
+}
+
+async function addressOf({ ctl }: Host, name: string): Promise<string> {
+  const { stdout } = await ctl('show', name, '--json');
+  return (JSON.parse(stdout) as Shown).ipv4;
+}
+
+// ---- commands on a running daemon ----
+
+test('upload, list, show, remove: each in words, as JSON and by its exit status', async (t) => {
+  const host = hostOf(t);
+  const { ctl } = host;
+  await host.start();
+  assert.deepEqual(await ctl('list'), { status: 0, stdout: '', stderr: '' });
+
+  const file = host.write('web1.xml', domainXml(1, 'web1'));
+  const uploaded = await ctl('upload', file);
+  assert.match(uploaded.stdout, /^web1\t127\.77\.\d+\.\d+\t52:54:00:00:00:01\n$/);
+  const address = await addressOf(host, 'web1');
+  const fromInput = await ended(
+    process.execPath,
+    [program, '--config', host.file, 'upload', '-', '--json'],
+    domainXml(2, 'web 2'),
+  );
+  assert.equal(JSON.parse(fromInput.stdout).domain_name, 'web 2');
+
+  const listed = await ctl('list');
+  const [line1 = '', line2 = ''] = listed.stdout.split('\n');
+  assert.match(
+    line1,
+    new RegExp(`^web1\t${address}\t52:54:00:00:00:01\there\t\\d{4}-\\d\\d-\\d\\dT[\\d:]{8}Z\t-$`),
+  );
+  assert.match(line2, /^web 2\t/);
+  const json = JSON.parse((await ctl('list', '--json')).stdout) as Shown[];
+  assert.deepEqual(
+    json.map(({ name }) => name),
+    ['web1', 'web 2'],
+  );
+  assert.match((await ctl('show', 'web1')).stdout, new RegExp(`^IPv4 address\t${address}$`, 'm'));
+  assert.deepEqual(await ctl('show', 'nobody'), {
+    status: 4,
+    stdout: '',
+    stderr: 'mdserverctl: there is no instance nobody\n',
+  });
+
+  const removed = await ctl('remove', '--yes', 'web 2', 'nobody');
+  assert.deepEqual(removed, {
+    status: 4,
+    stdout: `removed\tweb 2\t${json[1]?.ipv4}\n`,
+    stderr: 'mdserverctl: nobody: there is no instance nobody\n',
+  });
+  assert.equal((await ctl('list')).stdout.split('\t')[0], 'web1');
+  assert.deepEqual(
+    JSON.parse((await ctl('remove', '-y', '--json', 'web1')).stdout)[0]?.ipv4,
+    address,
+  );
+  assert.equal((await ctl('list')).stdout, '');
+});
+
+test('an upload that is refused says why, and what cannot be read is said', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const other = await host.ctl('upload', host.write('x.xml', domainXml(1, 'x', 'default')));
+  assert.equal(other.status, 1);
+  assert.match(other.stderr, /^mdserverctl: .*\bmds\b.*\n$/);
+  const bad = await host.ctl('upload', host.write('bad.xml', 'hello'));
+  assert.equal(bad.status, 1);
+  assert.match(bad.stderr, /^mdserverctl: the body is not XML[^\n]*\n$/);
+  const none = await host.ctl('upload', join(host.folder, 'none.xml'));
+  assert.equal(none.status, 1);
+  assert.match(none.stderr, /^mdserverctl: \S*none\.xml cannot be read: [^\n]*\n$/);
+});
+
+test('names of any characters and of the greatest length are found', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const names = ['a b?#%&amp;c', `${'n'.repeat(255)}`, '7', 'häß日', '--yes'];
+  for (const [index, name] of names.entries()) {
+    const { stderr } = await host.ctl('upload', host.write('d.xml', domainXml(index + 1, name)));
+    assert.equal(stderr, '', name);
+  }
+  for (const name of names.map((text) => text.replace('&amp;', '&'))) {
+    const shown = await host.ctl('show', '--json', '--', name);
+    assert.equal(shown.stderr, '', name);
+    assert.equal(JSON.parse(shown.stdout).name, name);
+  }
+});
+
+test('render prints what the guest gets, byte for byte, and where it came from', async (t) => {
+  const host = hostOf(t);
+  const daemon = await host.start();
+  await host.ctl('upload', host.write('web1.xml', domainXml(1, 'web1')));
+  const address = await addressOf(host, 'web1');
+  const template = host.write(
+    'userdata/web1.yaml',
+    '#cloud-config\r\nhostname: {{hostname}} é\n\n',
+  );
+  const rendered = await host.ctl('render', 'web1');
+  assert.deepEqual(rendered, {
+    status: 0,
+    stdout: '#cloud-config\r\nhostname: web1 é\n\n',
+    stderr: `mdserverctl: user-data from ${template}\n`,
+  });
+  const guest = await daemon.ask('/latest/user-data', { from: address });
+  assert.equal(rendered.stdout, guest.text);
+  const metadata = await daemon.ask('/nocloud/meta-data', { from: address });
+  assert.deepEqual(await host.ctl('render', 'web1', 'meta-data'), {
+    status: 0,
+    stdout: metadata.text,
+    stderr: '',
+  });
+  assert.match(
+    (await host.ctl('render', 'web1', 'tree')).stdout,
+    new RegExp(`^meta-data/local-ipv4: ${address}$`, 'm'),
+  );
+
+  const bytes = Buffer.from([0x1f, 0x8b, 0xff, 0, 10, 13]);
+  writeFileSync(template, bytes);
+  const args = [program, '--config', host.file, 'render', 'web1'];
+  assert.deepEqual(spawnSync(process.execPath, args).stdout, bytes);
+});
+
+test("render shows a template's error at its line, and a guest that gets nothing", async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  await host.ctl('upload', host.write('web1.xml', domainXml(1, 'web1')));
+  const template = host.write('userdata/web1.yaml', '#cloud-config\na: {{hostnam}}\n');
+  assert.deepEqual(await host.ctl('render', 'web1'), {
+    status: 1,
+    stdout: '',
+    stderr: `mdserverctl: ${template}:2: unknown name "hostnam" in {{hostnam}}: set it in [template-data], or correct the name\n`,
+  });
+  await host.ctl('upload', host.write('none.xml', domainXml(2, 'none', 'mds', 'no-file')));
+  assert.deepEqual(await host.ctl('render', 'none'), {
+    status: 1,
+    stdout: '',
+    stderr: 'mdserverctl: none has no user-data: it would get a 404\n',
+  });
+});
+
+test('render --as-xml shows what a new domain would get and stores nothing', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  host.write('userdata/new.yaml', '#cloud-config\nhostname: {{hostname}}\n');
+  const xml = host.write('new.xml', domainXml(9, 'new'));
+  const rendered = await host.ctl('render', '--as-xml', xml);
+  assert.equal(rendered.stdout, '#cloud-config\nhostname: new\n');
+  assert.match((await host.ctl('render', '--as-xml', xml, 'meta-data')).stdout, /local-hostname/);
+  assert.equal((await host.ctl('list')).stdout, '');
+  const bad = await host.ctl('render', '--as-xml', host.write('bad.xml', '<domain/>'));
+  assert.deepEqual([bad.status, bad.stdout], [1, '']);
+});
+
+test('explain tells what a guest asked for, by name and by address', async (t) => {
+  const host = hostOf(t);
+  const daemon = await host.start();
+  await host.ctl('upload', host.write('web1.xml', domainXml(1, 'web1')));
+  const address = await addressOf(host, 'web1');
+  assert.match((await host.ctl('explain', 'web1')).stdout, /: no boot of it was seen since /);
+
+  const headers = { 'user-agent': 'Cloud-Init/22.4.2 \x9b' };
+  await daemon.ask('/latest/meta-data/instance-id', { from: address, headers });
+  await daemon.ask('/latest/user-data', { from: address, headers });
+  await daemon.ask('/latest/nonsense', { from: address });
+  const explained = await host.ctl('explain', 'web1');
+  assert.equal(explained.status, 0);
+  assert.match(explained.stdout, /: its last boot got what there is for it\.$/m);
+  assert.match(explained.stdout, /3 requests; .*; by Cloud-Init\/22\.4\.2 \\u009b/);
+  assert.match(explained.stdout, /errors it got: 404 \/latest\/nonsense$/m);
+  assert.equal((await host.ctl('explain', address)).stdout, explained.stdout);
+  assert.equal((await host.ctl('list')).stdout.trim().split('\t')[5], 'configured');
+
+  await daemon.ask('/latest/meta-data/', { from: '127.77.9.9' });
+  const unknown = await host.ctl('explain', '127.77.9.9');
+  assert.equal(unknown.status, 4);
+  assert.match(
+    unknown.stdout,
+    /^127\.77\.9\.9 is no instance's address\.\nIt asked for something, last .*\nNobody answers /,
+  );
+  assert.equal((await host.ctl('explain', 'nobody')).status, 4);
+});
+
+test('known-hosts prints the keys that a guest phoned home with, and flags new ones', async (t) => {
+  const host = hostOf(t);
+  const daemon = await host.start();
+  await host.ctl('upload', host.write('web1.xml', domainXml(1, 'web1')));
+  await host.ctl('upload', host.write('web2.xml', domainXml(2, 'web2')));
+  const address = await addressOf(host, 'web1');
+  assert.deepEqual(await host.ctl('known-hosts', 'web1'), {
+    status: 1,
+    stdout: '',
+    stderr: 'mdserverctl: web1 has not phoned home with host keys: see phone_home of cloud-init\n',
+  });
+  const phoneHome = (key: string) =>
+    daemon.ask('/phone-home', {
+      from: address,
+      method: 'POST',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams({
+        instance_id: 'i-1',
+        hostname: 'bank.example.com',
+        fqdn: 'bank.example.com',
+        pub_key_ed25519: `ssh-ed25519 ${key} root@web1\n`,
+      }).toString(),
+    });
+  const first = 'AAAAC3NzaC1lZDI1NTE5AAAAIFirst';
+  const second = 'AAAAC3NzaC1lZDI1NTE5AAAAISecond';
+  assert.equal((await phoneHome(first)).status, 200);
+  const known = { status: 0, stdout: `web1,${address} ssh-ed25519 ${first}\n`, stderr: '' };
+  assert.deepEqual(await host.ctl('known-hosts', 'web1'), known);
+  assert.deepEqual(await host.ctl('known-hosts'), known);
+  await phoneHome(second);
+  const changed = await host.ctl('known-hosts', 'web1');
+  assert.equal(changed.stdout, `web1,${address} ssh-ed25519 ${second}\n`);
+  assert.match(changed.stderr, /^mdserverctl: web1: its host keys changed \S+; if nobody /);
+  assert.equal((await host.ctl('known-hosts', 'web1', 'nobody')).status, 4);
+  assert.equal(JSON.parse((await host.ctl('known-hosts', '--json')).stdout).length, 1);
+});
+
+// ---- who may, and what if it is down ----
+
+test('with the daemon down every command says so, with exit status 3', async (t) => {
+  const host = hostOf(t);
+  const xml = host.write('web1.xml', domainXml(1, 'web1'));
+  const down = {
+    status: 3,
+    stdout: '',
+    stderr: `mdserverctl: mdserver does not run (${host.folder}/run/control.sock): systemctl start mdserver\n`,
+  };
+  const commands = [
+    ['list'],
+    ['show', 'web1'],
+    ['remove', '--yes', 'web1'],
+    ['upload', xml],
+    ['render', 'web1'],
+    ['render', '--as-xml', xml],
+    ['explain', 'web1'],
+    ['explain', '127.77.0.9'],
+    ['known-hosts'],
+    ...(withoutVirsh ? [] : [['sync', '--connect', 'test:///default']]),
+  ];
+  for (const command of commands)
+    assert.deepEqual(await host.ctl(...command), down, command.join());
+  // A socket that a killed daemon left behind.
+  const daemon = await host.start();
+  daemon.process.kill('SIGKILL');
+  await once(daemon.process, 'exit');
+  assert.deepEqual(await host.ctl('list'), down);
+});
+
+test('a configuration that cannot be used does not keep --socket from working', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const config = join(host.folder, 'none.conf');
+  const refused = await host.ctl('list', '--config', config);
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /none\.conf: cannot be read: .*--socket/);
+  const socket = join(host.folder, 'run/control.sock');
+  assert.equal((await host.ctl('list', '--config', config, '--socket', socket)).status, 0);
+});
+
+test('root and the group of the socket may use it, nobody else', {
+  skip: process.getuid?.() !== 0 ? 'needs root' : missing('setpriv'),
+}, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  // So that the socket's own mode is what counts.
+  for (const path of ['.', 'run']) chmodSync(join(host.folder, path), 0o755);
+  const as = (group: string) =>
+    ended('setpriv', [
+      ...['--reuid', '65534', '--regid', group, '--clear-groups'],
+      ...[process.execPath, program, '--config', host.file, 'list'],
+    ]);
+  assert.deepEqual(await as('0'), { status: 0, stdout: '', stderr: '' });
+  assert.deepEqual(await as('65534'), {
+    status: 3,
+    stdout: '',
+    stderr: `mdserverctl: only root and the group mdserver may use ${host.folder}/run/control.sock: run this with sudo\n`,
+  });
+  chmodSync(host.file, 0o600);
+  assert.deepEqual(await as('65534'), {
+    status: 3,
+    stdout: '',
+    stderr: `mdserverctl: only root and the group mdserver may read ${host.file}: run this with sudo\n`,
+  });
+});
+
+test('on a terminal: columns, colours but not with NO_COLOR, and a question before a removal', {
+  skip: without('script', 'bsdutils'),
+}, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  await host.ctl('upload', host.write('web1.xml', domainXml(1, 'web1')));
+  const onTerminal = (line: string, input = '', env = {}) => {
+    const command = `${process.execPath} ${program} --config ${host.file} ${line}`;
+    return ended('script', ['-qec', command, '/dev/null'], input, { NO_COLOR: '', ...env }, true);
+  };
+  const heading = /NAME +ADDRESS +MAC +LOCATION +LAST SEEN +LAST BOOT/;
+  const coloured = await onTerminal('list');
+  assert.match(stripVTControlCharacters(coloured.stdout), heading);
+  assert.ok(coloured.stdout.startsWith('\x1b[1m'));
+  const uncoloured = await onTerminal('list', '', { NO_COLOR: '1' });
+  assert.match(uncoloured.stdout, heading);
+  assert.ok(!uncoloured.stdout.includes('\x1b'));
+
+  const kept = await onTerminal('remove web1', 'n\n');
+  assert.match(kept.stdout, /Remove web1\? \[y\/N\]/);
+  assert.deepEqual([kept.status, (await host.ctl('show', 'web1')).status], [1, 0]);
+  const asked = await onTerminal('remove web1', 'y\n');
+  assert.deepEqual([asked.status, (await host.ctl('show', 'web1')).status], [0, 4]);
+});
+
+test('without a terminal a removal needs --yes', async (t) => {
+  const host = hostOf(t);
+  for (const command of [
+    ['remove', 'web1'],
+    ['sync', '--prune'],
+  ]) {
+    const { status, stdout, stderr } = await host.ctl(...command);
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(stderr, /asks on a terminal only: --yes goes without asking\n$/);
+  }
+});
+
+// ---- libvirt ----
+
+test('sync takes every domain of a real libvirt', { skip: withoutVirsh }, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const sync = (...args: string[]) => host.ctl('sync', '--connect', connection, ...args);
+  const domains = [
+    domainXml(1, 'web1'),
+    // virsh would take this name for the number of a domain.
+    domainXml(2, '1'),
+    domainXml(3, 'other', 'default'),
+  ].map((xml) =>
+    xml.replace(
+      "type='test'",
+      "type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'",
+    ),
+  );
+  const connection = `test://${host.write('node.xml', `<node>${domains.join('')}</node>`)}`;
+
+  await host.ctl('upload', host.write('gone.xml', domainXml(8, 'gone')));
+  const synced = await sync();
+  const address = await addressOf(host, 'web1');
+  const numbered = await addressOf(host, '1');
+  const gone = await addressOf(host, 'gone');
+  assert.equal(synced.status, 0);
+  const lines = synced.stdout.trimEnd().split('\n').sort();
+  assert.equal(lines.length, 4);
+  assert.equal(lines[0], `no domain\tgone\t${gone}`);
+  assert.match(lines[1] ?? '', /^skipped\tother\t.*mds/);
+  assert.deepEqual(lines.slice(2), [`uploaded\t1\t${numbered}`, `uploaded\tweb1\t${address}`]);
+  assert.equal(
+    synced.stderr,
+    'mdserverctl: 3 domains: 2 uploaded, 1 skipped (no interface on the network), 0 failed; 1 record without a domain (--prune removes them)\n',
+  );
+  assert.equal((await host.ctl('show', 'gone')).status, 0);
+
+  const pruned = await sync('--prune', '--yes', '--json');
+  const { domains: all, without_domain, removed } = JSON.parse(pruned.stdout);
+  assert.equal(all.length, 3);
+  assert.deepEqual(
+    [without_domain, removed].map((records: Shown[]) => records.map(({ name }) => name)),
+    [['gone'], ['gone']],
+  );
+  assert.equal((await host.ctl('show', 'gone')).status, 4);
+  assert.equal(await addressOf(host, 'web1'), address);
+
+  const nowhere = await host.ctl('sync', '--connect', 'test:///no/such/file');
+  assert.equal(nowhere.status, 1);
+  assert.match(nowhere.stderr, /^mdserverctl: virsh \(test:\/\/\/no\/such\/file\): [^\n]+\n$/);
+});
+
+test("sync takes the test driver's default domain", { skip: withoutVirsh }, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const { status, stdout } = await host.ctl('sync', '-c', 'test:///default');
+  assert.equal(status, 0);
+  assert.match(stdout, /^skipped\ttest\t/);
+});
+
+// ---- check ----
+
+/** The findings of a check, by what they are about. */
+async function findings(host: Host, ...args: string[]): Promise<Finding[]> {
+  const options = { PREFIX: host.folder };
+  const line = [program, '--config', host.file, 'check', '--json', ...args];
+  const { status, stdout } = await ended(process.execPath, line, '', options);
+  const all = JSON.parse(stdout) as Finding[];
+  assert.equal(status, all.some(({ level }) => level === 'failure') ? 1 : 0);
+  return all;
+}
+
+function lines(all: readonly Finding[], check: string): string[] {
+  return all
+    .filter((finding) => finding.check === check)
+    .map(({ level, text, mend }) => `${level}: ${text}${mend === undefined ? '' : `: ${mend}`}`);
+}
+
+test('check: a configuration that is refused is the only finding', async (t) => {
+  const host = hostOf(t);
+  writeFileSync(host.file, '[mdserver]\nport = many\n');
+  const all = await findings(host);
+  assert.equal(all.length, 1);
+  assert.match(all[0]?.text ?? '', /mdserver\.conf:2: mdserver\.port = "many": expected /);
+});
+
+test('check works with the daemon down, and says what of it is missing', async (t) => {
+  const host = hostOf(t);
+  const port = await freePort('127.0.0.1');
+  writeFileSync(host.file, readFileSync(host.file, 'utf8').replace('port = 1', `port = ${port}`));
+  const all = await findings(host);
+  assert.deepEqual(lines(all, 'configuration'), [`ok: ${host.file}`]);
+  assert.deepEqual(lines(all, 'mdserver'), [
+    `failure: mdserver does not run (${host.folder}/run/control.sock): systemctl start mdserver`,
+  ]);
+  assert.deepEqual(lines(all, 'address'), [
+    `failure: nobody answers on http://127.0.0.1:${port}: systemctl restart mdserver`,
+  ]);
+  assert.deepEqual(lines(all, 'database'), [
+    `warning: ${host.folder}/data/db_file.json is not there yet: no instances`,
+  ]);
+  assert.deepEqual(lines(all, 'dnsmasq'), [
+    `failure: ${host.folder}/dnsmasq/mds.conf is not there: mdserver writes it when it starts: systemctl start mdserver`,
+  ]);
+  assert.match(lines(all, 'hook')[0] ?? '', /^failure: no hook of mdserver's at /);
+});
+
+test('check names each template that fails, with an instance it fails for', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  for (const [index, name] of ['broken', 'yaml', 'plain', 'fine'].entries()) {
+    await host.ctl('upload', host.write('d.xml', domainXml(index + 1, name)));
+  }
+  await host.ctl('upload', host.write('d.xml', domainXml(9, 'none', 'mds', 'no-file')));
+  const broken = host.write('userdata/broken', '#cloud-config\n{{nothing}}\n');
+  const yaml = host.write('userdata/yaml', '#cloud-config\na: [1\n');
+  const plain = host.write('userdata/plain', 'hostname: x\n');
+  const texts = lines(await findings(host), 'user-data');
+  assert.deepEqual(
+    texts.map((line) => line.replace(/Flow sequence.*? \(/, 'Flow sequence … (')),
+    [
+      `failure: ${broken}:2: unknown name "nothing" in {{nothing}}: set it in [template-data], or correct the name (broken): mdserverctl render broken shows it`,
+      `failure: ${yaml}: YAML, line 3 of the result: Flow sequence … (yaml): mdserverctl render yaml shows it`,
+      `warning: ${plain}: the first line is "hostname: x": cloud-init takes it for nothing it knows (cloud-config begins with "#cloud-config") (plain): mdserverctl render plain shows it`,
+      'warning: its userdata_prefix names no file: it gets no user-data (404) (none): mdserverctl render none shows it',
+      'ok: 5 instances rendered from 3 templates',
+    ],
+  );
+});
+
+test('check has cloud-init look at the schema of each template', {
+  skip: missing('cloud-init'),
+}, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  await host.ctl('upload', host.write('d.xml', domainXml(1, 'web1')));
+  await host.ctl('upload', host.write('d.xml', domainXml(2, 'web2')));
+  const template = host.write('userdata/web1', '#cloud-config\nssh_authorized_keys: 7\n');
+  const [failure = '', ok] = lines(await findings(host), 'cloud-config');
+  assert.ok(failure.startsWith(`failure: ${template}: `), failure);
+  assert.match(failure, /ssh_authorized_keys: 7 is not of type 'array'/);
+  assert.equal(ok, 'ok: cloud-init schema takes 1 template');
+});
+
+test('check names what others may write or read, with the chmod', async (t) => {
+  const host = hostOf(t);
+  const daemon = await host.start();
+  assert.match(
+    lines(await findings(host), 'permissions').join(),
+    /^ok: \d+ files and folders are /,
+  );
+  const template = host.write('userdata/web1', 'x');
+  const key = join(host.folder, 'data/token.key');
+  const socket = join(host.folder, 'run/control.sock');
+  chmodSync(template, 0o666);
+  chmodSync(key, 0o644);
+  chmodSync(socket, 0o666);
+  chmodSync(join(host.folder, 'data'), 0o777);
+  assert.deepEqual(
+    lines(await findings(host), 'permissions').map((line) => line.split(': ').at(-1)),
+    [
+      `chmod 0600 ${key}`,
+      `chmod 0775 ${join(host.folder, 'data')}`,
+      `chmod 0660 ${socket}`,
+      `chmod 0664 ${template}`,
+    ],
+  );
+  await daemon.stop();
+});
+
+test('check finds a hook that is missing, not executable, or posts elsewhere', async (t) => {
+  const host = hostOf(t);
+  const { port } = await host.start();
+  const socket = join(host.folder, 'run/control.sock');
+  const url = `http://127.0.0.1:${port}/instance-upload`;
+  const first = 'etc/libvirt/hooks/qemu';
+  const hook = (toSocket: string, toUrl = url, path = first) =>
+    host.write(
+      path,
+      `#!/bin/sh\nconst controlSocket = '${toSocket}';\nconst uploadUrl = '${toUrl}';\n`,
+    );
+  const found = async () => lines(await findings(host), 'hook');
+  const path = hook(socket);
+  chmodSync(path, 0o644);
+  assert.deepEqual(await found(), [
+    `failure: ${path} may not be executed, so libvirt passes it over: chmod 755 ${path}`,
+  ]);
+  chmodSync(path, 0o755);
+  assert.deepEqual(await found(), [`ok: ${path} posts to ${socket}`]);
+  hook('/nowhere');
+  assert.deepEqual(await found(), [
+    `warning: ${path} posts to ${url}, and not to ${socket}: when a guest is stopped is not known: run system-integration.sh again`,
+  ]);
+  hook('/nowhere', 'http://127.0.0.2:80/instance-upload');
+  assert.deepEqual(await found(), [
+    `failure: ${path} posts to /nowhere, mdserver takes uploads on ${socket}: run system-integration.sh again`,
+  ]);
+  // Somebody else's hook in the first place, ours beside it.
+  host.write(first, '#!/bin/sh\n');
+  const beside = hook(socket, url, `${first}.d/mdserver`);
+  chmodSync(beside, 0o755);
+  assert.deepEqual(await found(), [`ok: ${beside} posts to ${socket}`]);
+  rmSync(beside);
+  assert.match((await found())[0] ?? '', /^failure: no hook of mdserver's at /);
+});
+
+test('check has dnsmasq look at all of the files that were written for it', {
+  skip: without('dnsmasq', 'dnsmasq-base'),
+}, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  await host.ctl('upload', host.write('d.xml', domainXml(1, 'web1')));
+  const configuration = join(host.folder, 'dnsmasq/mds.conf');
+  assert.deepEqual(lines(await findings(host), 'dnsmasq').slice(0, 1), [
+    `ok: takes ${configuration} and its files`,
+  ]);
+  writeFileSync(join(host.folder, 'dnsmasq/dhcp/mds.dhcp-hosts'), '52:54:00:00:00:01,foo bar!\n');
+  assert.match(
+    lines(await findings(host), 'dnsmasq')[0] ?? '',
+    /^failure: dnsmasq: bad .* at line \d+ of \S+mds\.conf and its files: systemctl restart /,
+  );
+  writeFileSync(configuration, 'frobnicate\n');
+  const [bad, stale] = lines(await findings(host), 'dnsmasq');
+  assert.match(bad ?? '', /^failure: dnsmasq: bad option at line 1 of /);
+  assert.equal(
+    stale,
+    `warning: ${configuration} is not what the configuration says now: systemctl restart mdserver`,
+  );
+});
+
+// ---- a real host in a network namespace ----
+
+async function eventually(what: string, isTrue: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await isTrue())) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+test('a host where all is well passes the check; a removal is seen by a real dnsmasq', {
+  skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,
+}, async (t) => {
+  const { folder, remove } = temporaryFolder();
+  const namespaces: Namespace[] = [];
+  t.after(() => {
+    for (const each of namespaces) each.remove();
+    remove();
+  });
+  const namespace = addNamespace('ctl');
+  namespaces.push(namespace);
+  // The bridge of the network that libvirt's test driver has.
+  addBridge(namespace, 'virbr0', ['169.254.169.254/32', '10.122.0.1/16']);
+  const guest = addGuest(namespace, 'virbr0', '52:54:00:ff:ff:ff');
+  namespaces.push(guest);
+  guest.ip('address add 10.122.255.250/16 dev eth0');
+  mkdirSync(join(folder, 'userdata'));
+  const hook = join(folder, 'etc/libvirt/hooks/qemu');
+  mkdirSync(dirname(hook), { recursive: true });
+  const target = `const controlSocket = '${folder}/run/control.sock';\nconst uploadUrl = '';\n`;
+  writeFileSync(hook, target, { mode: 0o755 });
+  const configuration = `
+[mdserver]
+port = 80
+logfile = ${folder}/log
+userdata_dir = ${folder}/userdata
+db_file = ${folder}/data/db_file.json
+[public-keys]
+default = ssh-ed25519 AAAA me
+[dnsmasq]
+user = root
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+net_name = default
+interface = virbr0
+`;
+  const daemon = await startDaemon(folder, configuration, '169.254.169.254', namespace.start);
+  const ctl = (...args: string[]) =>
+    namespace.run(process.execPath, [program, '--config', join(folder, 'mdserver.conf'), ...args], {
+      ...process.env,
+      PREFIX: folder,
+    });
+  const dnsmasq = namespace.start('dnsmasq', [
+    '--keep-in-foreground',
+    `--conf-file=${folder}/dnsmasq/default.conf`,
+  ]);
+  const resolve = async (name: string) => {
+    const { stdout } = await guest.run('dig', [
+      ...['@10.122.0.1', '+short', '+tries=1', '+time=1', name],
+    ]);
+    return stdout.trim();
+  };
+  const xml = join(folder, 'web1.xml');
+  writeFileSync(xml, domainXml(1, 'web1', 'default'));
+  const [, address = ''] = (await ctl('upload', xml)).stdout.split('\t');
+  await eventually('web1 is in DNS', async () => (await resolve('web1')) === address);
+
+  const checked = await ctl('check', '--connect', 'test:///default');
+  assert.deepEqual(
+    checked.stdout.split('\n').filter((line) => line !== '' && !line.startsWith('ok\t')),
+    [
+      "warning\tnetwork\tlibvirt's network default does not start with the host\tvirsh net-autostart default",
+    ],
+  );
+  assert.equal(checked.status, 0);
+  assert.match(checked.stdout, /^ok\tdnsmasq\truns \(process \d+\)$/m);
+  assert.match(checked.stdout, /^ok\tnetwork\tvirbr0 has the address 10\.122\.0\.1$/m);
+  assert.match(checked.stdout, /^ok\taddress\thttp:\/\/169\.254\.169\.254 is served$/m);
+
+  assert.equal((await ctl('remove', '--yes', 'web1')).status, 0);
+  await eventually('web1 is gone from DNS', async () => (await resolve('web1')) === '');
+  const hosts = readFileSync(join(folder, 'dnsmasq/dhcp/default.dhcp-hosts'), 'utf8');
+  assert.equal(hosts, '');
+
+  namespace.ip('link delete virbr0');
+  dnsmasq.kill('SIGTERM');
+  await once(dnsmasq, 'exit');
+  const broken = await ctl('check', '--connect', 'test:///default');
+  assert.equal(broken.status, 1);
+  assert.match(
+    broken.stdout,
+    /^failure\taddress\tno interface has the address 169\.254\.169\.254\t/m,
+  );
+  assert.match(broken.stdout, /^failure\tnetwork\tthere is no bridge virbr0\t/m);
+  assert.match(broken.stdout, /^failure\tdnsmasq\tdnsmasq is not running /m);
+  await daemon.stop();
+});
+
+// ---- many ----
+
+test('10,000 instances are listed, checked and searched for host keys', async (t) => {
+  const host = hostOf(t);
+  const count = 10_000;
+  const records = Array.from({ length: count }, (_, index) => ({
+    domain_name: `web${index}`,
+    domain_uuid: uuid(index),
+    domain_metadata: index % 2 === 0 ? {} : { userdata_prefix: 'odd' },
+    mds_mac: mac(index),
+    mds_ipv4: `127.77.${Math.floor(index / 250) + 1}.${(index % 250) + 2}`,
+    mds_ipv6: null,
+    first_seen: 1_700_000_000,
+    last_update: 1_700_000_000,
+    location: 'here',
+  }));
+  host.write('data/db_file.json', JSON.stringify(records));
+  host.write('userdata/odd', '#cloud-config\nhostname: {{hostname}}\nlist: [{{instance.name}}\n');
+  await host.start();
+  const listed = (await host.ctl('list')).stdout.trimEnd().split('\n');
+  assert.equal(listed.length, count);
+  assert.ok(listed.at(-1)?.startsWith(`web${count - 1}\t127.77.40.251\t`));
+
+  const all = await findings(host);
+  assert.deepEqual(lines(all, 'database'), [
+    `ok: ${host.folder}/data/db_file.json holds ${count} instances`,
+  ]);
+  const texts = lines(all, 'user-data');
+  assert.equal(texts.length, 2);
+  // A hundred texts of a template are parsed: the rest differ in values only.
+  assert.match(texts[0] ?? '', /^failure: .*\/odd: YAML, line 4 .*\(100 instances, web1 is one\)/);
+  assert.equal(texts[1], `ok: ${count} instances rendered from 2 templates`);
+  assert.match(lines(all, 'dnsmasq')[0] ?? '', /^ok: takes /);
+
+  assert.deepEqual(await host.ctl('known-hosts'), { status: 0, stdout: '', stderr: '' });
+});
