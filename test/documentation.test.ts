@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { options } from '../src/config/options.js';
+import { commandTable } from '../src/ctl/commands.js';
+import { generatedFiles } from '../src/ctl/documentation.js';
+import { escaped } from '../src/ctl/roff.js';
+import { repository, temporaryFolder } from './daemon.js';
+
+function committed(path: string): string {
+  return readFileSync(join(repository, path), 'utf8');
+}
+
+const pages = [...generatedFiles.keys()].filter((path) => path.includes('/man/'));
+
+/** What a program is missing for, or false; in continuous integration nothing may be missing. */
+function without(program: string, debianPackage: string): string | false {
+  if (spawnSync('sh', ['-c', `command -v ${program}`]).status === 0) return false;
+  const text = `needs ${program} (${debianPackage})`;
+  if (process.env['CI']) throw new Error(text);
+  return text;
+}
+
+for (const [path, text] of generatedFiles) {
+  test(`${path} is what the tables of the code give`, () => {
+    assert.equal(
+      committed(path),
+      text(),
+      'write it anew: npm run build && node dist/src/ctl/generate.js',
+    );
+  });
+}
+
+for (const path of pages) {
+  test(`${path} is formatted without a warning`, { skip: without('groff', 'groff-base') }, () => {
+    const file = join(repository, path);
+    const formatted = spawnSync('groff', ['-ww', '-b', '-man', '-Tutf8', file], {
+      encoding: 'utf8',
+    });
+    assert.deepEqual([formatted.status, formatted.stderr], [0, '']);
+  });
+}
+
+/** A page as a reader sees it, without emphasis and with single blanks. */
+function read(path: string): string {
+  const args = ['-man', '-Tascii', '-P-cbou', join(repository, path)];
+  return spawnSync('groff', args, { encoding: 'utf8' }).stdout.replace(/\s+/g, ' ');
+}
+
+test('a reader finds every command and every option in the pages', {
+  skip: without('groff', 'groff-base'),
+}, () => {
+  const control = read('etc/man/mdserverctl.1');
+  for (const [name, { summary }] of commandTable) {
+    assert.ok(control.includes(`${name} mdserverctl ${name} `), name);
+    assert.ok(control.includes(summary), summary);
+  }
+  const configuration = read('etc/man/mdserver.conf.5');
+  for (const [name, entries] of Object.entries(options)) {
+    assert.ok(configuration.includes(` [${name}] `), name);
+    for (const key of Object.keys(entries)) assert.ok(configuration.includes(` ${key} `), key);
+  }
+});
+
+test('text in a page stays as it is, whatever roff would take for a command', () => {
+  assert.equal(
+    escaped('.a\n\'b \\fB "-x" ~^` é'),
+    '\\&.a\n\\(aqb \\(rsfB \\(dq\\-x\\(dq \\(ti\\(ha\\(ga \\[u00E9]',
+  );
+});
+
+// ---- bash completion ----
+
+const completion = join(repository, 'etc/bash-completion/mdserverctl');
+
+test('the completion has no warning of shellcheck', {
+  skip: without('shellcheck', 'shellcheck'),
+}, () => {
+  const checked = spawnSync('shellcheck', [completion], { encoding: 'utf8' });
+  assert.deepEqual([checked.status, checked.stdout], [0, '']);
+});
+
+/** What bash offers for the last word of a line, with a mdserverctl that lists two instances. */
+function offered(...words: string[]): string[] {
+  const { folder, remove } = temporaryFolder();
+  try {
+    const stub = join(folder, 'mdserverctl');
+    writeFileSync(
+      stub,
+      `#!/bin/sh\nprintf '%s\\n' "$*" >${folder}/asked\nprintf 'web1\\t10.0.0.1\\nweb 2\\t-\\n'\n`,
+    );
+    chmodSync(stub, 0o755);
+    writeFileSync(join(folder, 'domain.xml'), '');
+    const script = `. ${completion}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _mdserverctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const args = ['--norc', '-c', script, 'bash', 'mdserverctl', ...words];
+    const env = { ...process.env, PATH: `${folder}:${process.env['PATH']}` };
+    const bash = spawnSync('bash', args, { encoding: 'utf8', cwd: folder, env });
+    assert.equal(bash.stderr, '');
+    return bash.stdout.split('\n').filter((line) => line !== '');
+  } finally {
+    remove();
+  }
+}
+
+test('bash completes commands, options, instances, documents and files', () => {
+  assert.deepEqual(offered(''), [...commandTable.keys()]);
+  assert.deepEqual(offered('--json', 'sh'), ['show']);
+  assert.deepEqual(offered('sync', '--pr'), ['--prune']);
+  assert.deepEqual(offered('list', '--pr'), []);
+  assert.deepEqual(offered('show', ''), ['web1', 'web\\ 2']);
+  assert.deepEqual(offered('show', 'web1', ''), []);
+  assert.deepEqual(offered('remove', 'a', 'b', 'web1'), ['web1']);
+  assert.deepEqual(offered('render', 'web1', ''), [
+    'user-data',
+    'meta-data',
+    'vendor-data',
+    'network-config',
+    'tree',
+  ]);
+  assert.deepEqual(offered('upload', 'dom'), ['domain.xml']);
+  assert.deepEqual(offered('--socket', '/x', 'render', '--as-xml', 'dom'), ['domain.xml']);
+  assert.deepEqual(offered('sync', '-c', 'qemu:///se'), ['qemu:///session']);
+});
