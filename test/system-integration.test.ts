@@ -1,0 +1,688 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { userInfo } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+
+const folder = temporaryFolder();
+after(() => removeFolder(folder));
+const packageRoot = layPackage(folder);
+
+/** A new prefix with these files in it. */
+let count = 0;
+function prefixWith(files: Record<string, string> = {}): string {
+  count += 1;
+  const prefix = join(folder, `root-${count}`);
+  mkdirSync(prefix);
+  for (const [path, text] of Object.entries(files)) write(prefix, path, text);
+  return prefix;
+}
+
+function write(prefix: string, path: string, text: string): void {
+  mkdirSync(dirname(join(prefix, path)), { recursive: true });
+  writeFileSync(join(prefix, path), text);
+}
+
+function read(prefix: string, path: string): string {
+  return readFileSync(join(prefix, path), 'utf8');
+}
+
+/** Everything below a folder, with all that a second run could change. */
+function tree(root: string): string[] {
+  return readdirSync(root, { recursive: true, encoding: 'utf8' })
+    .sort()
+    .map((path) => {
+      const full = join(root, path);
+      const { mode, uid, gid, mtimeMs, ino } = lstatSync(full);
+      let content = '';
+      if (lstatSync(full).isSymbolicLink()) content = readlinkSync(full);
+      else if (lstatSync(full).isFile()) {
+        content = createHash('sha256').update(readFileSync(full)).digest('hex');
+      }
+      return `${path} ${mode.toString(8)} ${uid}:${gid} ${mtimeMs} ${ino} ${content}`;
+    });
+}
+
+function paths(root: string): string[] {
+  return readdirSync(root, { recursive: true, encoding: 'utf8' })
+    .filter((path) => !statSync(join(root, path)).isDirectory())
+    .sort();
+}
+
+function modeOf(prefix: string, path: string): string {
+  return (statSync(join(prefix, path)).mode & 0o7777).toString(8);
+}
+
+function uploadUrl(prefix: string, hook = 'etc/libvirt/hooks/qemu'): string | undefined {
+  return /^const uploadUrl = '(.*)';$/m.exec(read(prefix, hook))?.[1];
+}
+
+function setting(prefix: string, unit: string, key: string): string | undefined {
+  return new RegExp(`^${key}=(.*)$`, 'm').exec(
+    read(prefix, `etc/systemd/system/${unit}.service`),
+  )?.[1];
+}
+
+const configuration = 'etc/mdserver/mdserver.conf';
+const freshFiles = [
+  'etc/libvirt/hooks/qemu',
+  'etc/logrotate.d/mdserver',
+  'etc/mdserver/mdserver.conf',
+  'etc/systemd/system/mdserver-dnsmasq.service',
+  'etc/systemd/system/mdserver.service',
+  'usr/local/share/bash-completion/completions/mdserverctl',
+  'var/log/mdserver-dnsmasq.log',
+  'var/log/mdserver.log',
+];
+
+describe('a fresh installation', () => {
+  const prefix = prefixWith();
+  const said = integrate(packageRoot, prefix);
+
+  it('installs these files and no others', () => {
+    assert.deepEqual(paths(prefix), freshFiles);
+    for (const path of freshFiles) assert.match(said, new RegExp(`${prefix}/${path}\n`));
+  });
+
+  it('gives files and folders modes that keep secrets from others', () => {
+    const modes = {
+      'etc/mdserver': '750',
+      'etc/mdserver/userdata': '750',
+      'etc/mdserver/conf.d': '750',
+      'etc/mdserver/mdserver.conf': '640',
+      'etc/libvirt/hooks/qemu': '755',
+      'etc/logrotate.d/mdserver': '644',
+      'etc/systemd/system/mdserver.service': '644',
+      'etc/systemd/system/mdserver-dnsmasq.service': '644',
+      'var/lib/mdserver': '755',
+      'var/lib/mdserver/dnsmasq': '755',
+      'var/log/mdserver.log': '640',
+      'var/log/mdserver-dnsmasq.log': '640',
+    };
+    assert.deepEqual(
+      Object.fromEntries(Object.keys(modes).map((path) => [path, modeOf(prefix, path)])),
+      modes,
+    );
+  });
+
+  it('takes the configuration and the units as they are in the package, but for a mark', () => {
+    const source = (path: string) => readFileSync(join(packageRoot, path), 'utf8');
+    assert.equal(read(prefix, configuration), source(configuration));
+    for (const unit of ['mdserver.service', 'mdserver-dnsmasq.service']) {
+      const text = read(prefix, `etc/systemd/system/${unit}`);
+      assert.match(text, /^# Installed by mdserver's system-integration.sh, .* [0-9a-f]{64}\n/);
+      assert.equal(text.replace(/^.*\n/, ''), source(`systemd/${unit}`));
+    }
+  });
+
+  it('writes the address and the node it found into the hook', () => {
+    assert.equal(uploadUrl(prefix), 'http://169.254.169.254:80/instance-upload');
+    const node = spawnSync('bash', ['-c', 'command -v node'], { encoding: 'utf8' }).stdout.trim();
+    const [shebang, start] = read(prefix, 'etc/libvirt/hooks/qemu').split('\n');
+    assert.equal(shebang, '#!/bin/sh');
+    assert.equal(start, `':' //; ${node} "$0" "$@"; exit 0`);
+  });
+
+  it('says what to do next', () => {
+    for (const step of ['public key', 'virsh net-define', 'libvirtd', 'systemctl']) {
+      assert.ok(said.includes(step), step);
+    }
+  });
+
+  it('makes no user under a PREFIX', () => {
+    assert.notEqual(spawnSync('getent', ['passwd', 'mds-test-user']).status, 0);
+    const said = integrate(packageRoot, prefixWith(), { MDS_DNSMASQ_USER: 'mds-test-user' });
+    assert.notEqual(spawnSync('getent', ['passwd', 'mds-test-user']).status, 0);
+    const why = process.getuid?.() === 0 ? 'there is no user mds-test-user' : 'not run as root';
+    assert.ok(said.includes(why), said);
+  });
+
+  it('changes nothing when it is run again', () => {
+    const before = tree(prefix);
+    integrate(packageRoot, prefix);
+    assert.deepEqual(tree(prefix), before);
+  });
+});
+
+describe('the environment', () => {
+  const prefix = prefixWith();
+  // A user that is there everywhere, whose group has another name on some systems.
+  const environment = { MDS_DNSMASQ_USER: 'nobody', MDS_DATA_DIR: '/srv/mds' };
+  integrate(packageRoot, prefix, environment);
+
+  it('stands in the new configuration, once and in its section', () => {
+    const text = read(prefix, configuration);
+    const lines = text.split('\n').filter((line) => /^[^#\s]/.test(line));
+    const at = (line: string) => lines.indexOf(line);
+    assert.ok(at('[mdserver]') < at('db_file = /srv/mds/db_file.json'));
+    assert.ok(at('db_file = /srv/mds/db_file.json') < at('[dnsmasq]'));
+    assert.ok(at('[dnsmasq]') < at('user = nobody'));
+    assert.ok(at('[dnsmasq]') < at('base_dir = /srv/mds/dnsmasq'));
+    const shipped = readFileSync(join(packageRoot, configuration), 'utf8').split('\n');
+    assert.deepEqual(
+      lines.filter((line) => !shipped.includes(line)),
+      ['db_file = /srv/mds/db_file.json', 'user = nobody', 'base_dir = /srv/mds/dnsmasq'],
+    );
+  });
+
+  it('is what the units say', () => {
+    for (const unit of ['mdserver', 'mdserver-dnsmasq']) {
+      assert.equal(setting(prefix, unit, 'User'), 'nobody');
+    }
+    assert.equal(setting(prefix, 'mdserver', 'ReadWritePaths'), '-/srv/mds -/var/log');
+    assert.equal(setting(prefix, 'mdserver', 'StateDirectory'), undefined);
+    assert.equal(
+      setting(prefix, 'mdserver-dnsmasq', 'ExecStart'),
+      '/usr/sbin/dnsmasq --conf-file=/srv/mds/dnsmasq/mds.conf --keep-in-foreground --log-facility=/var/log/mdserver-dnsmasq.log',
+    );
+    assert.match(read(prefix, 'etc/logrotate.d/mdserver'), /create 0640 nobody /);
+    assert.equal(existsSync(join(prefix, 'var/lib')), false);
+  });
+
+  it('gives data and log to the user, and the configuration to its group alone', (t) => {
+    if (process.getuid?.() !== 0) return t.skip('needs root');
+    const { uid, gid } = userInfo();
+    assert.deepEqual([uid, gid], [0, 0]);
+    const id = (flag: string) =>
+      Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
+    const owners = (path: string) => {
+      const { uid, gid } = statSync(join(prefix, path));
+      return [uid, gid];
+    };
+    for (const path of ['srv/mds', 'srv/mds/dnsmasq', 'var/log/mdserver.log']) {
+      assert.deepEqual(owners(path), [id('-u'), id('-g')], path);
+    }
+    for (const path of ['etc/mdserver', 'etc/mdserver/userdata', configuration]) {
+      assert.deepEqual(owners(path), [0, id('-g')], path);
+    }
+    for (const path of [
+      'etc/libvirt/hooks/qemu',
+      'etc/systemd/system/mdserver.service',
+      'var/log',
+    ]) {
+      assert.deepEqual(owners(path), [0, 0], path);
+    }
+  });
+
+  it('does not matter once there is a configuration, which rules', () => {
+    const before = tree(prefix).filter((line) => !line.startsWith(dirname(configuration)));
+    const said = integrate(packageRoot, prefix, { MDS_DNSMASQ_USER: 'daemon', MDS_DATA_DIR: '/x' });
+    assert.deepEqual(
+      tree(prefix).filter((line) => !line.startsWith(dirname(configuration))),
+      before,
+    );
+    assert.ok(said.includes('dnsmasq.user = nobody, so that is used'), said);
+    assert.ok(said.includes('mdserver.db_file = /srv/mds/db_file.json, so that is used'), said);
+  });
+
+  for (const [name, value] of [
+    ['MDS_DNSMASQ_USER', 'a b'],
+    ['MDS_DNSMASQ_USER', '-x'],
+    ['MDS_DNSMASQ_USER', 'a|b'],
+    ['MDS_DATA_DIR', 'relative'],
+    ['MDS_DATA_DIR', '/with space'],
+    ['MDS_DATA_DIR', '/a%b'],
+  ] as const) {
+    it(`is refused as a whole when ${name} is "${value}"`, () => {
+      const prefix = prefixWith();
+      const { status, stderr } = run(prefix, { [name]: value });
+      assert.equal(status, 1);
+      assert.ok(stderr.includes(`${name} is '${value}'`), stderr);
+      assert.deepEqual(tree(prefix), []);
+    });
+  }
+});
+
+function run(prefix: string, environment: Record<string, string> = {}) {
+  return spawnSync(join(packageRoot, 'system-integration.sh'), {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'], PREFIX: prefix, ...environment },
+  });
+}
+
+describe('the address in the hook', () => {
+  const cases: [string, string, string][] = [
+    ['nothing set', '[mdserver]\n', '169.254.169.254:80'],
+    ['address and port', '[mdserver]\nlisten_address = 10.0.0.1\nport = 8080\n', '10.0.0.1:8080'],
+    ['colons and no spaces', '[mdserver]\nlisten_address:10.0.0.1\nport:81\n', '10.0.0.1:81'],
+    ['upper case keys', '[mdserver]\nLISTEN_ADDRESS = 10.0.0.1\nPort=81\n', '10.0.0.1:81'],
+    [
+      'comments',
+      '# [mdserver]\n[mdserver]\n#listen_address = 10.0.0.9\n; port = 9\nport = 81\n',
+      '169.254.169.254:81',
+    ],
+    [
+      'the same keys in other sections',
+      '[dnsmasq]\nlisten_address = 10.0.0.9\nport=1\n[mdserver]\n[x]\nport=2\n',
+      '169.254.169.254:80',
+    ],
+    ['CRLF and a byte-order mark', '\ufeff[mdserver]\r\nport = 81\r\n', '169.254.169.254:81'],
+    [
+      'several addresses',
+      '[mdserver]\nlisten_address = fd00:ec2::254, 10.0.0.1,10.0.0.2\n',
+      '10.0.0.1:80',
+    ],
+    ['IPv6 alone', '[mdserver]\nlisten_address = fd00:ec2::254\n', '[fd00:ec2::254]:80'],
+    ['IPv6 in brackets', '[mdserver]\nlisten_address = [fd00:ec2::254]\n', '[fd00:ec2::254]:80'],
+    ['every IPv4 address', '[mdserver]\nlisten_address = 0.0.0.0\n', '127.0.0.1:80'],
+    ['every IPv6 address', '[mdserver]\nlisten_address = ::\n', '[::1]:80'],
+    ['a value on the next line', '[mdserver]\nlisten_address =\n  10.0.0.1\n', '10.0.0.1:80'],
+    [
+      'an address that goes on on the next line',
+      '[mdserver]\nlisten_address = 10.0.0.1,\n  10.0.0.2\n port = 9\nport = 81\n',
+      'refused',
+    ],
+    ['indented keys', '[mdserver]\n  listen_address = 10.0.0.1\n  port = 81\n', '10.0.0.1:81'],
+    ['spaces after the section', '[mdserver]  \nport = 81\n', '169.254.169.254:81'],
+    ['a host name', '[mdserver]\nlisten_address = example.org\n', 'refused'],
+    ['a port that is none', '[mdserver]\nport = 80/instance-upload\n', 'refused'],
+    ['an address that leaves the string', "[mdserver]\nlisten_address = 1.2.3.4'+x+'\n", 'refused'],
+  ];
+  for (const [title, text, expected] of cases) {
+    it(`is right for ${title}`, () => {
+      const prefix = prefixWith({ [configuration]: text });
+      if (expected === 'refused') {
+        const before = tree(prefix);
+        const { status, stderr } = run(prefix);
+        assert.equal(status, 1);
+        assert.match(stderr, /mdserver\.conf: mdserver\.(listen_address|port) /);
+        assert.deepEqual(tree(prefix), before);
+      } else {
+        integrate(packageRoot, prefix);
+        assert.equal(uploadUrl(prefix), `http://${expected}/instance-upload`);
+      }
+    });
+  }
+
+  it('is that of the last file that sets it', () => {
+    const prefix = prefixWith({
+      [configuration]:
+        '[mdserver]\nport = 1\nlisten_address = 10.0.0.1\n[_include_]\ndirectories = /gone:/etc/mdserver/mdserver.conf.d\nfiles = /etc/mdserver/last:/etc/gone\n',
+      'etc/mdserver/mdserver.conf.d/20-b.conf': '[mdserver]\nport = 3\n',
+      'etc/mdserver/mdserver.conf.d/10-a.conf':
+        '[mdserver]\nport = 2\n[_include_]\nfiles = /etc/mdserver/never\n',
+      'etc/mdserver/mdserver.conf.d/.hidden.conf': '[mdserver]\nport = 4\n',
+      'etc/mdserver/mdserver.conf.d/other': '[mdserver]\nport = 5\n',
+      'etc/mdserver/never': '[mdserver]\nport = 6\n',
+      'etc/mdserver/last': 'listen_address = 10.0.0.8\n[mdserver]\nlisten_address = 10.0.0.9',
+    });
+    integrate(packageRoot, prefix);
+    assert.equal(uploadUrl(prefix), 'http://10.0.0.9:3/instance-upload');
+  });
+
+  it('changes with the configuration', () => {
+    const prefix = prefixWith({ [configuration]: '[mdserver]\nport = 81\n' });
+    integrate(packageRoot, prefix);
+    write(prefix, configuration, '[mdserver]\nport = 82\n');
+    integrate(packageRoot, prefix);
+    assert.equal(uploadUrl(prefix), 'http://169.254.169.254:82/instance-upload');
+    assert.equal(modeOf(prefix, 'etc/libvirt/hooks/qemu'), '755');
+  });
+});
+
+describe('a configuration with places of its own', () => {
+  it('is what the units open, and the logs that are rotated', () => {
+    const prefix = prefixWith({
+      [configuration]: `[mdserver]
+db_file = /srv/mds/db.json
+logfile = /srv/log/mds/server.log
+userdata_dir = /home/ops/userdata
+[dnsmasq]
+base_dir = /srv/dns
+run_dir = /run/mds/dns
+net_name = lab
+`,
+    });
+    integrate(packageRoot, prefix);
+    assert.equal(
+      setting(prefix, 'mdserver', 'ReadWritePaths'),
+      '-/srv/mds -/srv/dns -/srv/log/mds',
+    );
+    assert.equal(setting(prefix, 'mdserver', 'ProtectHome'), 'read-only');
+    for (const unit of ['mdserver', 'mdserver-dnsmasq']) {
+      assert.equal(setting(prefix, unit, 'RuntimeDirectory'), 'mds/dns');
+    }
+    assert.match(
+      setting(prefix, 'mdserver-dnsmasq', 'ExecStart') ?? '',
+      / --conf-file=\/srv\/dns\/lab\.conf /,
+    );
+    assert.match(read(prefix, 'etc/logrotate.d/mdserver'), /^\/srv\/log\/mds\/server\.log \{$/m);
+    assert.ok(existsSync(join(prefix, 'srv/log/mds/server.log')));
+  });
+
+  it('has a pid file elsewhere than in /run', () => {
+    const prefix = prefixWith({ [configuration]: '[dnsmasq]\nrun_dir = /srv/pid\n' });
+    integrate(packageRoot, prefix);
+    assert.equal(setting(prefix, 'mdserver', 'RuntimeDirectory'), undefined);
+    assert.equal(setting(prefix, 'mdserver', 'RuntimeDirectoryPreserve'), undefined);
+    assert.equal(
+      setting(prefix, 'mdserver', 'ReadWritePaths'),
+      '-/var/lib/mdserver -/var/log -/srv/pid',
+    );
+    assert.ok(existsSync(join(prefix, 'srv/pid')));
+  });
+
+  it('logs to a device, which is nobody’s to make or to rotate', () => {
+    const prefix = prefixWith({ [configuration]: '[mdserver]\nlogfile = /dev/null\n' });
+    integrate(packageRoot, prefix);
+    assert.equal(existsSync(join(prefix, 'dev')), false);
+    assert.equal(existsSync(join(prefix, 'etc/logrotate.d/mdserver')), false);
+    assert.equal(setting(prefix, 'mdserver', 'ReadWritePaths'), '-/var/lib/mdserver');
+  });
+
+  it('is refused where the units could not hold it', () => {
+    for (const [line, name] of [
+      ['[mdserver]\ndb_file = /srv/my data/db.json', 'mdserver.db_file'],
+      ['[mdserver]\nlogfile = mdserver.log', 'mdserver.logfile'],
+      ['[dnsmasq]\nbase_dir = /srv/%%n', 'dnsmasq.base_dir'],
+      ['[dnsmasq]\nuser = root;x', 'dnsmasq.user'],
+      ['[dnsmasq]\nnet_name = ../x', 'dnsmasq.net_name'],
+    ] as const) {
+      const prefix = prefixWith({ [configuration]: `${line}\n` });
+      const before = tree(prefix);
+      const { status, stderr } = run(prefix);
+      assert.equal(status, 1, line);
+      assert.ok(stderr.includes(`mdserver.conf: ${name} is '`), stderr);
+      assert.deepEqual(tree(prefix), before);
+    }
+  });
+
+  it('leaves a folder that belongs to somebody else alone, and says so', (t) => {
+    if (process.getuid?.() !== 0) return t.skip('needs root');
+    const prefix = prefixWith({
+      [configuration]: '[mdserver]\ndb_file = /root/db.json\n[dnsmasq]\nuser = nobody\n',
+      'root/db.json': '[]',
+      'root/.bashrc': '',
+    });
+    const said = integrate(packageRoot, prefix);
+    assert.equal(statSync(join(prefix, 'root')).uid, 0);
+    assert.equal(statSync(join(prefix, 'root/.bashrc')).uid, 0);
+    assert.ok(said.includes(`${prefix}/root belongs to another user`), said);
+  });
+
+  it('is told of files that the user cannot read', (t) => {
+    if (process.getuid?.() !== 0) return t.skip('needs root');
+    const prefix = prefixWith({
+      [configuration]: '[dnsmasq]\nuser = nobody\n',
+      'etc/mdserver/userdata/web': 'secret',
+      'etc/mdserver/userdata/db': 'open',
+    });
+    chmodSync(join(prefix, 'etc/mdserver/userdata/web'), 0o600);
+    const said = integrate(packageRoot, prefix);
+    assert.ok(said.includes(`nobody cannot read ${prefix}/etc/mdserver/userdata/web: chgrp`), said);
+    assert.ok(!said.includes('userdata/db'), said);
+    assert.equal(modeOf(prefix, 'etc/mdserver/userdata/web'), '600');
+  });
+});
+
+describe('over an installation of the Python md_server', () => {
+  const oldConfiguration =
+    '[mdserver]\nloglevel=debug\nlisten_address = 10.1.2.3\npassword = p#ss\n\n[dnsmasq]\nuser = nobody\n\n[public-keys]\ndefault = ssh-ed25519 AAAA ops\n';
+  const oldHook = `#!/bin/bash
+# upload the domain's XML
+. /etc/default/mdserver
+if [ "$2" = prepare ] || [ "$2" = migrate ]; then
+  logger -t qemu-hook "$1"
+  cat > /tmp/domain && curl -s -d @/tmp/domain "http://$LISTEN_ADDRESS/instance-upload"
+fi
+exit 0
+`;
+  const oldUnit =
+    '[Unit]\nDescription=metadata\n[Service]\nExecStart=/usr/local/bin/mdserver /etc/mdserver/mdserver.conf\nRestart=on-failure\n';
+  const oldDnsmasqUnit =
+    '[Service]\nExecStart=/usr/sbin/dnsmasq --conf-file /var/lib/mdserver/dnsmasq/mds.conf --keep-in-foreground\n';
+  const oldPathUnit = '[Unit]\nPartOf=mdserver.service\n[Path]\nPathExists=/x\n';
+  const oldDatabase = '[\n    {\n        "domain_name": "web"\n    }\n]';
+  const prefix = prefixWith({
+    [configuration]: oldConfiguration,
+    'etc/mdserver/userdata/web.yaml': '#cloud-config\n',
+    'etc/default/mdserver': 'LISTEN_ADDRESS="10.9.9.9"\n',
+    'etc/libvirt/hooks/qemu': oldHook,
+    'etc/systemd/system/mdserver.service': oldUnit,
+    'etc/systemd/system/mdserver-dnsmasq.service': oldDnsmasqUnit,
+    'etc/systemd/system/mdserver-dnsmasq.path': oldPathUnit,
+    'var/lib/mdserver/db_file.json': oldDatabase,
+    'var/lib/mdserver/dnsmasq/mds.conf': 'user=mdserver\n',
+    'var/lib/mdserver/dnsmasq/dhcp/mds.dhcp-hosts': '',
+    'var/log/mdserver.log': 'old\n',
+  });
+  chmodSync(join(prefix, 'etc/libvirt/hooks/qemu'), 0o755);
+  integrate(packageRoot, prefix);
+
+  it('keeps the configuration, the user-data, the database and the log byte for byte', () => {
+    assert.equal(read(prefix, configuration), oldConfiguration);
+    assert.equal(read(prefix, 'etc/mdserver/userdata/web.yaml'), '#cloud-config\n');
+    assert.equal(read(prefix, 'etc/default/mdserver'), 'LISTEN_ADDRESS="10.9.9.9"\n');
+    assert.equal(read(prefix, 'var/lib/mdserver/db_file.json'), oldDatabase);
+    assert.equal(read(prefix, 'var/log/mdserver.log'), 'old\n');
+  });
+
+  it('puts the new configuration beside the old one', () => {
+    assert.equal(
+      read(prefix, `${configuration}.new`),
+      readFileSync(join(packageRoot, configuration), 'utf8'),
+    );
+    assert.equal(modeOf(prefix, `${configuration}.new`), '640');
+  });
+
+  it('replaces hook and units, and keeps the old ones where nothing runs them', () => {
+    assert.equal(uploadUrl(prefix), 'http://10.1.2.3:80/instance-upload');
+    assert.equal(setting(prefix, 'mdserver', 'Type'), 'notify');
+    assert.equal(setting(prefix, 'mdserver-dnsmasq', 'PartOf'), 'mdserver.service');
+    const kept = {
+      'etc/libvirt/hooks/qemu.md_server': oldHook,
+      'etc/systemd/system/mdserver.service.md_server': oldUnit,
+      'etc/systemd/system/mdserver-dnsmasq.service.md_server': oldDnsmasqUnit,
+      'etc/systemd/system/mdserver-dnsmasq.path.md_server': oldPathUnit,
+    };
+    for (const [path, text] of Object.entries(kept)) {
+      assert.equal(read(prefix, path), text);
+      assert.equal(modeOf(prefix, path), '644');
+    }
+    assert.equal(existsSync(join(prefix, 'etc/systemd/system/mdserver-dnsmasq.path')), false);
+    assert.equal(existsSync(join(prefix, 'etc/libvirt/hooks/qemu.d')), false);
+  });
+
+  it('gives what root wrote to the user that mdserver now runs as', (t) => {
+    if (process.getuid?.() !== 0) return t.skip('needs root');
+    const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
+    for (const path of [
+      'var/lib/mdserver',
+      'var/lib/mdserver/db_file.json',
+      'var/lib/mdserver/dnsmasq',
+      'var/lib/mdserver/dnsmasq/mds.conf',
+      'var/lib/mdserver/dnsmasq/dhcp',
+      'var/lib/mdserver/dnsmasq/dhcp/mds.dhcp-hosts',
+      'var/log/mdserver.log',
+    ]) {
+      assert.equal(statSync(join(prefix, path)).uid, nobody, path);
+    }
+  });
+
+  it('changes nothing when it is run again', () => {
+    const before = tree(prefix);
+    integrate(packageRoot, prefix);
+    assert.deepEqual(tree(prefix), before);
+  });
+});
+
+describe('what the operator has', () => {
+  it('keeps a foreign hook, and puts ours where libvirt runs it too', () => {
+    const foreign = '#!/bin/bash\n# passes a graphics card through\nexit 0\n';
+    const prefix = prefixWith({ 'etc/libvirt/hooks/qemu': foreign });
+    chmodSync(join(prefix, 'etc/libvirt/hooks/qemu'), 0o700);
+    const said = integrate(packageRoot, prefix);
+    assert.equal(read(prefix, 'etc/libvirt/hooks/qemu'), foreign);
+    assert.equal(modeOf(prefix, 'etc/libvirt/hooks/qemu'), '700');
+    assert.equal(
+      uploadUrl(prefix, 'etc/libvirt/hooks/qemu.d/mdserver'),
+      'http://169.254.169.254:80/instance-upload',
+    );
+    assert.equal(modeOf(prefix, 'etc/libvirt/hooks/qemu.d/mdserver'), '755');
+    assert.ok(said.includes('libvirt runs since 6.5'), said);
+    assert.deepEqual(paths(join(prefix, 'etc/libvirt')), ['hooks/qemu', 'hooks/qemu.d/mdserver']);
+
+    const before = tree(prefix);
+    integrate(packageRoot, prefix);
+    assert.deepEqual(tree(prefix), before);
+
+    // Ours stays the only one of ours when the foreign one goes.
+    rmSync(join(prefix, 'etc/libvirt/hooks/qemu'));
+    integrate(packageRoot, prefix);
+    assert.deepEqual(paths(join(prefix, 'etc/libvirt')), ['hooks/qemu.d/mdserver']);
+  });
+
+  it('does not write through a hook that is a link', () => {
+    const prefix = prefixWith({ 'srv/hook': '#!/bin/sh\n' });
+    mkdirSync(join(prefix, 'etc/libvirt/hooks'), { recursive: true });
+    symlinkSync('../../../srv/hook', join(prefix, 'etc/libvirt/hooks/qemu'));
+    integrate(packageRoot, prefix);
+    assert.equal(read(prefix, 'srv/hook'), '#!/bin/sh\n');
+    assert.equal(readlinkSync(join(prefix, 'etc/libvirt/hooks/qemu')), '../../../srv/hook');
+    assert.ok(existsSync(join(prefix, 'etc/libvirt/hooks/qemu.d/mdserver')));
+  });
+
+  for (const path of [
+    'etc/libvirt/hooks/qemu',
+    'etc/systemd/system/mdserver.service',
+    'etc/systemd/system/mdserver-dnsmasq.service',
+    'etc/logrotate.d/mdserver',
+  ]) {
+    it(`keeps an edited ${path}, and never runs the new one beside it`, () => {
+      const prefix = prefixWith();
+      integrate(packageRoot, prefix);
+      const installed = read(prefix, path);
+      write(prefix, path, `${installed}# edited\n`);
+      const said = integrate(packageRoot, prefix);
+      assert.equal(read(prefix, path), `${installed}# edited\n`);
+      assert.equal(read(prefix, `${path}.new`), installed);
+      assert.equal(modeOf(prefix, `${path}.new`), '644');
+      assert.ok(said.includes(`it stays, the new one is ${prefix}/${path}.new`), said);
+
+      const before = tree(prefix);
+      integrate(packageRoot, prefix);
+      assert.deepEqual(tree(prefix), before);
+    });
+  }
+
+  it('keeps units and a log rotation that we did not write', () => {
+    const own = {
+      'etc/systemd/system/mdserver.service': '[Service]\nExecStart=/opt/other\n',
+      'etc/logrotate.d/mdserver': '/var/log/mdserver.log { daily }\n',
+    };
+    const prefix = prefixWith(own);
+    symlinkSync('/dev/null', join(prefix, 'etc/systemd/system/mdserver-dnsmasq.service'));
+    integrate(packageRoot, prefix);
+    for (const [path, text] of Object.entries(own)) {
+      assert.equal(read(prefix, path), text);
+      assert.ok(existsSync(join(prefix, `${path}.new`)));
+    }
+    assert.equal(
+      readlinkSync(join(prefix, 'etc/systemd/system/mdserver-dnsmasq.service')),
+      '/dev/null',
+    );
+  });
+
+  it('replaces its own files of an earlier version that nobody edited', () => {
+    const prefix = prefixWith();
+    integrate(packageRoot, prefix);
+    const unit = 'etc/systemd/system/mdserver.service';
+    const now = read(prefix, unit);
+    const [mark = '', ...rest] = now.split('\n');
+    const earlier = rest.join('\n').replace('RestartSec=2', 'RestartSec=9');
+    const checksum = createHash('sha256').update(earlier).digest('hex');
+    write(prefix, unit, `${mark.replace(/[0-9a-f]{64}$/, checksum)}\n${earlier}`);
+    integrate(packageRoot, prefix);
+    assert.equal(read(prefix, unit), now);
+    assert.equal(existsSync(join(prefix, `${unit}.new`)), false);
+  });
+
+  it('keeps modes and times of its folders and files', () => {
+    const prefix = prefixWith();
+    integrate(packageRoot, prefix);
+    const changed = {
+      'etc/mdserver': 0o755,
+      'etc/mdserver/userdata': 0o700,
+      'var/lib/mdserver': 0o700,
+      'var/log/mdserver.log': 0o600,
+      // Switched off by hand.
+      'etc/libvirt/hooks/qemu': 0o644,
+    };
+    for (const [path, mode] of Object.entries(changed)) chmodSync(join(prefix, path), mode);
+    const before = tree(prefix);
+    integrate(packageRoot, prefix);
+    assert.deepEqual(tree(prefix), before);
+  });
+});
+
+describe('the program', () => {
+  it('is started from where npm put it', () => {
+    const prefix = prefixWith({ 'usr/bin/mdserver': '' });
+    integrate(packageRoot, prefix);
+    assert.equal(
+      setting(prefix, 'mdserver', 'ExecStart'),
+      '/usr/bin/mdserver /etc/mdserver/mdserver.conf',
+    );
+  });
+
+  it('is asked for where it was not built', () => {
+    const bare = join(folder, 'bare');
+    mkdirSync(bare);
+    const root = layPackage(bare);
+    rmSync(join(root, 'dist'), { recursive: true });
+    const prefix = prefixWith();
+    const { status, stderr } = spawnSync(join(root, 'system-integration.sh'), {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], PREFIX: prefix },
+    });
+    assert.equal(status, 1);
+    assert.ok(stderr.includes("run 'npm run build' first"), stderr);
+    assert.deepEqual(tree(prefix), []);
+  });
+
+  it('is asked for where there is no node', () => {
+    const bin = join(folder, 'bin-without-node');
+    mkdirSync(bin);
+    const tools =
+      'awk basename cat chmod cmp cp cut dirname grep head id install mktemp mv readlink rm sed sha256sum stat';
+    for (const tool of tools.split(' ')) {
+      const at = spawnSync('bash', ['-c', `command -v ${tool}`], { encoding: 'utf8' });
+      symlinkSync(at.stdout.trim(), join(bin, tool));
+    }
+    const prefix = prefixWith();
+    const { status, stderr } = spawnSync(
+      '/bin/bash',
+      [join(packageRoot, 'system-integration.sh')],
+      { encoding: 'utf8', env: { PATH: bin, PREFIX: prefix } },
+    );
+    assert.equal(status, 1);
+    assert.ok(stderr.includes('node is not in PATH'), stderr);
+    assert.deepEqual(tree(prefix), []);
+  });
+});
+
+it('system-integration.sh has no fault that shellcheck knows', (t) => {
+  const checked = spawnSync('shellcheck', [join(packageRoot, 'system-integration.sh')], {
+    encoding: 'utf8',
+  });
+  if (checked.error !== undefined && process.env['CI'] === undefined) {
+    return t.skip('there is no shellcheck');
+  }
+  assert.deepEqual([checked.status, checked.stdout], [0, '']);
+});
