@@ -1,0 +1,79 @@
+#!/bin/bash
+#
+# Makes the disk of the test guests: image.sh CACHE
+#
+#   CACHE/image/disk.qcow2, kernel, initrd   to boot without a boot loader, root=/dev/vda
+#   CACHE/image/key                          lets root in by ssh, so that a guest whose cloud-init
+#                                            does nothing can be looked into
+#   CACHE/packages                           Debian's packages, for the next image
+#
+# A Debian with cloud-init as it comes: which datasource there is, it finds out itself.
+
+set -euo pipefail
+umask 022
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+
+cache=$(realpath -- "$1")
+suite=bookworm
+
+# What debootstrap mounts goes with this namespace, and what it starts ends with it.
+if [ -z "${MDSERVER_IMAGE_INSIDE:-}" ]; then
+  MDSERVER_IMAGE_INSIDE=1 exec unshare --mount --propagation private --pid --fork --kill-child \
+    --mount-proc -- bash "$0" "$cache"
+fi
+
+# The mirror that this machine uses.
+# shellcheck disable=SC2016
+mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SITE)' |
+  awk -v suite="$suite" '$1 == suite && $2 == "main" { print $3; exit }')
+[ -n "$mirror" ] || { echo "image.sh: apt has no source with $suite main" >&2; exit 1; }
+
+# It has its name only when it is whole.
+folder=$cache/image.new
+root=$folder/root
+rm -rf --one-file-system -- "$folder" "$cache/image"
+mkdir -p -- "$root" "$cache/packages"
+
+# python3-cffi-backend is only recommended, and without it cloud-init ends in an error.
+packages=linux-image-cloud-amd64,initramfs-tools,systemd-sysv,udev,dbus,netplan.io,systemd-resolved
+packages+=,cloud-init,cloud-guest-utils,python3-cffi-backend,openssh-server,sudo,locales
+packages+=,iproute2,iputils-ping,curl
+# The cloud image's initrd has drivers for every machine; reading them takes a while under TCG.
+debootstrap --variant=minbase --cache-dir="$cache/packages" --include="$packages" \
+  "$suite" "$root" "$mirror"
+
+echo 'en_US.UTF-8 UTF-8' >"$root/etc/locale.gen"
+chroot "$root" locale-gen
+# What cloud-init wants by default: else it makes it at the first boot, for half a minute.
+echo 'LANG=en_US.UTF-8' >"$root/etc/default/locale"
+sed -i 's/^MODULES=.*/MODULES=list/' "$root/etc/initramfs-tools/initramfs.conf"
+printf '%s\n' virtio_pci virtio_blk virtio_net ext4 >>"$root/etc/initramfs-tools/modules"
+chroot "$root" update-initramfs -u -k all
+
+echo '/dev/vda / ext4 defaults 0 1' >"$root/etc/fstab"
+echo guest-image >"$root/etc/hostname"
+: >"$root/etc/machine-id"
+ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+chroot "$root" systemctl enable systemd-networkd systemd-resolved
+# Where cloud-init configures nothing. What it makes netplan write comes before it.
+cat >"$root/etc/systemd/network/90-any.network" <<'END'
+[Match]
+Name=en* eth*
+
+[Network]
+DHCP=ipv4
+END
+
+ssh-keygen -q -t ed25519 -N '' -C test-image -f "$folder/key"
+install -m 0644 "$folder/key.pub" "$root/etc/ssh/image_keys"
+echo 'AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/image_keys' \
+  >"$root/etc/ssh/sshd_config.d/image.conf"
+
+cp -L -- "$root/vmlinuz" "$folder/kernel"
+cp -L -- "$root/initrd.img" "$folder/initrd"
+rm -rf -- "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/archives/*.deb
+truncate -s 2G "$folder/disk.raw"
+mkfs.ext4 -q -F -d "$root" "$folder/disk.raw"
+qemu-img convert -O qcow2 "$folder/disk.raw" "$folder/disk.qcow2"
+rm -rf --one-file-system -- "$root" "$folder/disk.raw"
+mv -- "$folder" "$cache/image"

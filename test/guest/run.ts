@@ -1,0 +1,153 @@
+/*
+ * Boots real guests on mdserver: npm run test:guest [-- --short]
+ *
+ * It makes a small host of virtual machines out of Debian's libvirtd, QEMU and dnsmasq, in
+ * namespaces of its own: nothing of this machine is changed but the folder with the guests' image,
+ * ${XDG_CACHE_HOME:-/var/cache}/mdserver-guest. mdserver is the packed npm package, installed and
+ * integrated as the README says.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { attempt, run } from './processes.js';
+import { failed, failure, heading, note, step } from './report.js';
+import { runSteps } from './steps.js';
+
+const repository = fileURLToPath(new URL('../../../', import.meta.url));
+const sources = join(repository, 'test', 'guest');
+
+/** What has to be there, with the Debian package that has it. */
+const parts = {
+  libvirtd: 'libvirt-daemon-system',
+  virsh: 'libvirt-clients',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  'qemu-img': 'qemu-utils',
+  dnsmasq: 'dnsmasq-base',
+  debootstrap: 'debootstrap',
+  'mkfs.ext4': 'e2fsprogs',
+  iptables: 'iptables',
+  ip: 'iproute2',
+  dig: 'bind9-dnsutils',
+  ssh: 'openssh-client',
+  'ssh-keygen': 'openssh-client',
+  unshare: 'util-linux',
+  nsenter: 'util-linux',
+  setpriv: 'util-linux',
+};
+
+async function checkParts(): Promise<void> {
+  if (process.getuid?.() !== 0) throw new Error('only root can make the namespaces');
+  const lacking: string[] = [];
+  for (const [command, debianPackage] of Object.entries(parts)) {
+    const { status } = await attempt('sh', ['-c', `command -v ${command}`]);
+    if (status !== 0) lacking.push(`${command} (${debianPackage})`);
+  }
+  if (lacking.length > 0) throw new Error(`this machine has no ${lacking.join(', ')}`);
+}
+
+/** The guests' image, made anew when the way to make it has changed. */
+async function makeImage(): Promise<string> {
+  const cache = join(process.env['XDG_CACHE_HOME'] ?? '/var/cache', 'mdserver-guest');
+  const script = join(sources, 'image.sh');
+  const hash = createHash('sha256').update(readFileSync(script)).digest('hex');
+  const folder = join(cache, 'image');
+  const stamp = join(folder, 'made-by');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return folder;
+  mkdirSync(cache, { recursive: true });
+  await run('bash', [script, cache], { limit: 1_800_000 });
+  writeFileSync(stamp, hash);
+  return folder;
+}
+
+/** Packs mdserver as it is published, and installs that. */
+async function installPackage(folder: string, prefix: string): Promise<string> {
+  const pack = ['pack', repository, '--ignore-scripts', '--silent', '--pack-destination', folder];
+  const tarball = (await run('npm', pack)).trim();
+  const quiet = ['--no-audit', '--no-fund', '--loglevel=error'];
+  await run('npm', ['install', '-g', '--prefix', prefix, ...quiet, join(folder, tarball)]);
+  return tarball;
+}
+
+/**
+ * Runs this file again in namespaces of its own. Its first process is a shell, which reaps what
+ * others leave; whatever is still there ends with it.
+ */
+function startInside(args: readonly string[]): ChildProcess {
+  const namespaces = ['--mount', '--net', '--pid', '--ipc', '--fork', '--kill-child'];
+  const reaper = 'mount -t tmpfs tmpfs "$1" && shift && { "$@" & wait $!; }';
+  const self = [process.execPath, '--enable-source-maps', fileURLToPath(import.meta.url)];
+  return spawn(
+    'unshare',
+    [...namespaces, '--mount-proc', '--propagation', 'private', '--', 'bash', '-c', reaper].concat(
+      'bash',
+      args[1] ?? '',
+      self,
+      args,
+    ),
+    { stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+}
+
+async function outside(isShort: boolean): Promise<number> {
+  await checkParts();
+  heading('Preparation');
+  const image = await step('image', "the guests' disk", makeImage);
+  // Not in $TMPDIR: the hosts' own /var is laid over this machine's.
+  const folder = mkdtempSync('/tmp/mdserver-guest-');
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  process.once('exit', remove);
+  // Everything inside ends with it.
+  let child: ChildProcess | undefined;
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => (child === undefined ? process.exit(1) : child.kill('SIGKILL')));
+  }
+  const prefix = join(folder, 'prefix');
+  const version = await step('package', 'npm pack, npm install -g', () =>
+    installPackage(folder, prefix),
+  );
+  if (image === undefined || version === undefined) return 1;
+
+  const space = join(folder, 'space');
+  mkdirSync(space);
+  child = startInside(['inside', space, prefix, image, isShort ? 'short' : 'full']);
+  const [status] = (await once(child, 'exit')) as [number | null];
+  return status ?? 1;
+}
+
+/** Consoles and logs of a run that failed, beside the image: all else of it goes. */
+function keepLogs(space: string, image: string): void {
+  const kept = join(image, '..', 'failed');
+  rmSync(kept, { recursive: true, force: true });
+  mkdirSync(kept);
+  const files = readdirSync(space, { recursive: true, encoding: 'utf8' });
+  for (const file of files.filter((name) => /\.(console|log|out)$/.test(name))) {
+    copyFileSync(join(space, file), join(kept, file.replaceAll('/', '-')));
+  }
+  note('run', `its logs are in ${kept}`);
+}
+
+const [first, space = '', prefix = '', image = '', form] = process.argv.slice(2);
+if (first === 'inside') {
+  const places = { sources, space, prefix, image };
+  await runSteps(places, form === 'short').catch((error: unknown) => failure('run', error));
+  if (failed() > 0) keepLogs(space, image);
+  process.exit(failed() === 0 ? 0 : 1);
+} else {
+  const started = Date.now();
+  const status = await outside(process.argv.includes('--short'));
+  const verdict = status === 0 ? 'all is well' : 'FAILED';
+  process.stdout.write(`\n${verdict} after ${((Date.now() - started) / 1000).toFixed(0)} s\n`);
+  process.exit(status);
+}
