@@ -27,7 +27,7 @@ import {
   startWithControl,
   testFolder,
 } from './control-socket.js';
-import type { Daemon, Start } from './daemon.js';
+import { closing, type Daemon, type Start } from './daemon.js';
 import { missing } from './netns.js';
 
 const address = '127.140.0.1';
@@ -913,7 +913,7 @@ time.sleep(60)`;
       'FOO /instances HTTP/1.1\r\nhost: x\r\n\r\n',
       'hello\r\n\r\n',
       '\0\0\0\0',
-      `GET /instances HTTP/1.1\r\nhost: x\r\nx: ${'y'.repeat(100_000)}\r\n\r\n`,
+      `GET /instances HTTP/1.1\r\nhost: x\r\nx: ${'y'.repeat(20_000)}\r\n\r\n`,
       'POST /events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n',
       'POST /events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n',
       'GET /instances HTTP/1.1\r\n\r\n',
@@ -921,10 +921,9 @@ time.sleep(60)`;
       const client = connect(socket);
       let answer = '';
       client.on('data', (chunk) => (answer += chunk));
-      client.on('error', () => undefined);
-      client.write(bytes);
-      client.end();
-      await once(client, 'close');
+      const closed = closing(client);
+      client.end(bytes);
+      await closed;
       assert.match(answer, /^HTTP\/1\.1 4/, bytes.slice(0, 60));
     }
     assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
@@ -934,10 +933,10 @@ time.sleep(60)`;
     const { json, socket } = await startSite(t, { records: [web1] });
     const closed = ['', 'GET /instances HTTP/1.1\r\nhost: x\r\n', 'G'].map((start) => {
       const client = connect(socket);
-      client.on('error', () => undefined);
+      const closed = closing(client);
       client.on('data', () => undefined);
       if (start !== '') client.write(start);
-      return once(client, 'close');
+      return closed;
     });
     assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
     await Promise.all(closed);
@@ -1029,17 +1028,18 @@ time.sleep(60)`;
     const idlers = ['', 'POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{'].map(
       (start) => {
         const idler = connect(socket);
-        idler.on('error', () => undefined);
+        const closed = closing(idler);
         if (start !== '') idler.write(start);
-        return once(idler, 'close');
+        return closed;
       },
     );
     assert.equal((await askControl(socket, '/instances')).status, 200);
 
     const ended = daemon.stop();
     await daemon.printed('SIGTERM: mdserver stops');
+    const closed = closing(client);
     client.write(body.slice(50));
-    await once(client, 'close');
+    await closed;
     assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/);
     assert.match(answer, /\r\nconnection: close\r\n/i);
     assert.equal(await ended, 0);
