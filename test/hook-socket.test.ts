@@ -1,30 +1,26 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
-import {
-  type AddressInfo,
-  createServer as createSocketServer,
-  type Server,
-  type Socket,
-} from 'node:net';
+import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
 import { askControl, killDaemons, startWithControl } from './control-socket.js';
-
+import {
+  begin,
+  complaint,
+  domain,
+  ended,
+  libvirtEnvironment,
+  listen,
+  type Outcome,
+  silent,
+  uploadUrl,
+} from './fixtures/hook/as-libvirt.js';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
 import { missing } from './netns.js';
-
-/** What libvirt 9.0 gives a hook. */
-const libvirtEnvironment = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  HOME: '/root',
-  LC_ALL: 'C',
-};
-/** Far over the hook's own limit: reaching it is the failure. */
-const killAfter = 20_000;
 
 const folder = temporaryFolder();
 let packageRoot = '';
@@ -94,23 +90,7 @@ async function receiver(
       answer(response);
     });
   });
-  await listen(t, server, where);
-  return { received, port: where === undefined ? (server.address() as AddressInfo).port : 0 };
-}
-
-async function listen(t: TestContext, server: Server, where: string | undefined): Promise<void> {
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.on('error', () => undefined);
-  });
-  if (where === undefined) server.listen(0, '127.0.0.1');
-  else server.listen(where);
-  await once(server, 'listening');
-  t.after(() => {
-    server.close();
-    for (const socket of sockets) socket.destroy();
-  });
+  return { received, port: await listen(t, server, where) };
 }
 
 /** mdserver on both ways, as it usually is. */
@@ -127,24 +107,6 @@ async function bothWays(t: TestContext, answer?: (response: ServerResponse) => v
   };
 }
 
-interface Outcome {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function ended(hook: ChildProcess): Promise<Outcome> {
-  let stdout = '';
-  let stderr = '';
-  hook.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
-  hook.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-  hook.stdin?.on('error', () => undefined);
-  const killer = setTimeout(() => hook.kill('SIGKILL'), killAfter);
-  const [code] = await once(hook, 'close');
-  clearTimeout(killer);
-  return { code, stdout, stderr };
-}
-
 /** Runs the hook as libvirt does, or by way of another command; no XML is a standard input that never ends. */
 function call(
   args: readonly string[],
@@ -158,22 +120,7 @@ function call(
   return outcome;
 }
 
-const silent: Outcome = { code: 0, stdout: '', stderr: '' };
-const begin = ['web', 'prepare', 'begin', '-'];
 const release = ['web', 'release', 'end', '-'];
-const domain = Buffer.concat([
-  Buffer.from('<domain>\r\n\t<name>w\u00e9b</name>\r\n  <!-- '),
-  Buffer.from([0x00, 0x80, 0xff, 0xfe]),
-  Buffer.from(' -->\n</domain>\n\n'),
-]);
-
-const complaint = (where: string, reason: string): Outcome => ({
-  code: 0,
-  stdout: '',
-  stderr: `mdserver-hook: web (prepare) was not uploaded to ${where}: ${reason}\n`,
-});
-const urlOf = (port: number) => `http://127.0.0.1:${port}/instance-upload`;
-
 describe('the hook and the control socket', { concurrency: 4 }, () => {
   it('is installed with the socket that mdserver makes', () => {
     const socketOf = (text: string) => /^const controlSocket = '(.*)';$/m.exec(text)?.[1];
@@ -291,7 +238,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     );
     assert.deepEqual(
       await call([hookFor('/nonexistent/x.sock', port), ...begin], domain),
-      complaint(urlOf(port), 'it answered 401 no'),
+      complaint(uploadUrl(port), 'it answered 401 no'),
     );
   });
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener, type ServerResponse } from 'node:http';
@@ -11,16 +11,18 @@ import {
 } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import {
+  begin,
+  complaint,
+  domain,
+  ended,
+  libvirtEnvironment,
+  listen,
+  type Outcome,
+  silent,
+  uploadUrl,
+} from './fixtures/hook/as-libvirt.js';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
-
-/** What libvirt 9.0 gives a hook. */
-const libvirtEnvironment = {
-  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  HOME: '/root',
-  LC_ALL: 'C',
-};
-/** Far over the hook's own limit: reaching it is the failure. */
-const killAfter = 20_000;
 
 const folder = temporaryFolder();
 const prefix = join(folder, 'root');
@@ -49,22 +51,6 @@ function hookFor(port: number, change = (text: string): string => text): string 
   writeFileSync(path, change(text), { mode: 0o755 });
   chmodSync(path, 0o755);
   return path;
-}
-
-/** A server whose connections go away with the test. */
-async function listen(context: TestContext, server: ReturnType<typeof createSocketServer>) {
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.on('error', () => undefined);
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  context.after(() => {
-    server.close();
-    for (const socket of sockets) socket.destroy();
-  });
-  return (server.address() as AddressInfo).port;
 }
 
 interface Upload {
@@ -102,31 +88,6 @@ function rawServer(context: TestContext, serve: (socket: Socket) => void): Promi
   return listen(context, createSocketServer(serve));
 }
 
-interface Outcome {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function ended(hook: ChildProcess): Promise<Outcome> {
-  let stdout = '';
-  let stderr = '';
-  hook.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
-  hook.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-  hook.stdin?.on('error', () => undefined);
-  const killer = setTimeout(() => hook.kill('SIGKILL'), killAfter);
-  const [code] = await once(hook, 'close');
-  clearTimeout(killer);
-  return { code, stdout, stderr };
-}
-
-const domain = Buffer.concat([
-  Buffer.from('<domain>\r\n\t<name>w\u00e9b</name>\r\n  <!-- '),
-  Buffer.from([0x00, 0x80, 0xff, 0xfe]),
-  Buffer.from(' -->\n</domain>\n\n'),
-]);
-const begin = ['web', 'prepare', 'begin', '-'];
-
 /** Runs the hook as libvirt does: XML, or undefined for a standard input that never ends. */
 function call(
   path: string,
@@ -138,13 +99,6 @@ function call(
   const outcome = ended(hook);
   if (xml !== undefined) hook.stdin.end(xml);
   return outcome;
-}
-
-const silent: Outcome = { code: 0, stdout: '', stderr: '' };
-
-function complaint(port: number, reason: string): Outcome {
-  const stderr = `mdserver-hook: web (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: ${reason}\n`;
-  return { code: 0, stdout: '', stderr };
 }
 
 describe('the hook, as it is installed', { concurrency: 4 }, () => {
@@ -212,7 +166,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
       const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));
       assert.deepEqual(
         await call(hookFor(port), begin, domain),
-        complaint(port, `it answered ${status} why: x`),
+        complaint(uploadUrl(port), `it answered ${status} why: x`),
       );
     });
   }
@@ -222,7 +176,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end(page));
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(port, `it answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
+      complaint(uploadUrl(port), `it answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
     );
   });
 
@@ -230,7 +184,10 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t, (response) =>
       response.writeHead(307, { location: '/elsewhere' }).end(),
     );
-    assert.deepEqual(await call(hookFor(port), begin, domain), complaint(port, 'it answered 307 '));
+    assert.deepEqual(
+      await call(hookFor(port), begin, domain),
+      complaint(uploadUrl(port), 'it answered 307 '),
+    );
     assert.equal(uploads.length, 1);
   });
 
@@ -244,7 +201,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     assert.notEqual(free, port);
     assert.deepEqual(
       await call(hookFor(free), begin, domain),
-      complaint(free, `connect ECONNREFUSED 127.0.0.1:${free}`),
+      complaint(uploadUrl(free), `connect ECONNREFUSED 127.0.0.1:${free}`),
     );
   });
 
@@ -269,7 +226,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     await once(queue[0] as Socket, 'connect');
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(port, 'no connection after 2000 ms'),
+      complaint(uploadUrl(port), 'no connection after 2000 ms'),
     );
   });
 
@@ -277,7 +234,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const port = await rawServer(t, () => undefined);
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(port, 'not done after 4000 ms'),
+      complaint(uploadUrl(port), 'not done after 4000 ms'),
     );
   });
 
@@ -289,7 +246,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     });
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(port, 'not done after 4000 ms'),
+      complaint(uploadUrl(port), 'not done after 4000 ms'),
     );
   });
 
@@ -306,7 +263,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
       });
       assert.deepEqual(
         await call(hookFor(port), begin, domain),
-        reason === undefined ? silent : complaint(port, reason),
+        reason === undefined ? silent : complaint(uploadUrl(port), reason),
       );
     });
   }
@@ -348,7 +305,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, undefined),
-      complaint(port, 'not done after 4000 ms'),
+      complaint(uploadUrl(port), 'not done after 4000 ms'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -357,7 +314,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(16 * 1024 * 1024, 'x')),
-      complaint(port, 'the domain XML is over 4194304 bytes'),
+      complaint(uploadUrl(port), 'the domain XML is over 4194304 bytes'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -366,7 +323,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(0)),
-      complaint(port, 'there is no domain XML on standard input'),
+      complaint(uploadUrl(port), 'there is no domain XML on standard input'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -451,7 +408,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     assert.deepEqual(
       await call(hookFor(port), begin, domain, environment),
-      complaint(port, 'it answered 500 x'),
+      complaint(uploadUrl(port), 'it answered 500 x'),
     );
   });
 
@@ -459,7 +416,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
     assert.deepEqual(
       await call(hookFor(port), begin, domain, { PATH: folder }),
-      complaint(port, 'it answered 500 x'),
+      complaint(uploadUrl(port), 'it answered 500 x'),
     );
   });
 
