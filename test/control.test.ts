@@ -475,10 +475,6 @@ time.sleep(60)`;
     assert.equal((await daemon.ask('/latest/', { from: '127.140.0.9' })).status, 404);
     const { body } = await json('/addresses/127.140.0.9');
     assert.deepEqual(timeless(body), { ...nobody, address: '127.140.0.9', last_refused: 'TIME' });
-    assert.deepEqual(await json('/addresses/fd00::0001'), {
-      status: 200,
-      body: { ...nobody, address: 'fd00::1' },
-    });
     for (const bad of [
       'x',
       '1.2.3',
@@ -494,6 +490,15 @@ time.sleep(60)`;
         body: { error: 'that is no IP address' },
       });
     }
+  });
+
+  test('an IPv6 address is looked for in its short form', { skip: missing('ip') }, async (t) => {
+    const { json } = await startSite(t, { records: [web1] });
+    const nobody = { instance: null, mac: null, mac_instance: null, last_refused: null };
+    assert.deepEqual(await json('/addresses/fd00::0001'), {
+      status: 200,
+      body: { ...nobody, address: 'fd00::1' },
+    });
   });
 
   // ---- removal ----

@@ -810,7 +810,7 @@ test('10,000 instances are listed, checked and searched for host keys', async (t
   // A hundred texts of a template are parsed: the rest differ in values only.
   assert.match(texts[0] ?? '', /^failure: .*\/odd: YAML, line 4 .*\(100 instances, web1 is one\)/);
   assert.equal(texts[1], `ok: ${count} instances rendered from 2 templates`);
-  assert.match(lines(all, 'dnsmasq')[0] ?? '', /^ok: takes /);
+  if (!missing('dnsmasq')) assert.match(lines(all, 'dnsmasq')[0] ?? '', /^ok: takes /);
 
   assert.deepEqual(await host.ctl('known-hosts'), { status: 0, stdout: '', stderr: '' });
 });

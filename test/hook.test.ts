@@ -339,7 +339,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     it(`exits 0 with ${title}`, async (t) => {
       const { uploads, port } = await receiver(t);
       const shell = ['-c', `exec "$0" "$@" ${redirection}`, hookFor(port), ...begin];
-      const outcome = await ended(spawn('/bin/bash', shell, { env: libvirtEnvironment }));
+      const outcome = await ended(spawn('/bin/sh', shell, { env: libvirtEnvironment }));
       assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
       assert.equal(outcome.stderr !== '', stderr);
       assert.deepEqual(uploads, []);
@@ -349,7 +349,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
   it('uploads with a closed standard output', async (t) => {
     const { uploads, port } = await receiver(t);
     const shell = ['-c', 'exec "$0" "$@" >&-', hookFor(port), ...begin];
-    const hook = spawn('/bin/bash', shell, { env: libvirtEnvironment });
+    const hook = spawn('/bin/sh', shell, { env: libvirtEnvironment });
     const outcome = ended(hook);
     hook.stdin.end(domain);
     assert.deepEqual(await outcome, silent);

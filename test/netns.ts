@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 /** What a test of this machine's network may need, with the Debian package that has it. */
 const parts = {
   netns: 'root, and ip of iproute2',
+  ip: 'iproute2',
   dnsmasq: 'dnsmasq-base',
   udhcpc: 'udhcpc',
   dhclient: 'isc-dhcp-client',
