@@ -40,7 +40,7 @@ function systemInformation({ hint, uuid }: Guest): string {
   const entries: Record<Hint, string> = {
     aws: `<entry name='serial'>${uuid}</entry><entry name='uuid'>${uuid}</entry>`,
     nocloud: `<entry name='serial'>ds=nocloud-net;s=http://169.254.169.254/nocloud/</entry>`,
-    openstack: `<entry name='product'>OpenStack Compute</entry>`,
+    openstack: `<entry name='product'>OpenStack Nova</entry>`,
     none: '',
   };
   if (entries[hint] === '') return '';

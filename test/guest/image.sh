@@ -1,9 +1,9 @@
 #!/bin/bash
 #
-# Makes the disk of the test guests: image.sh CACHE
+# Makes the disk of the test guests, of a release of Debian: image.sh CACHE SUITE
 #
-#   CACHE/image/disk.qcow2, kernel, initrd   to boot without a boot loader, root=/dev/vda
-#   CACHE/image/key                          lets root in by ssh, so that a guest whose cloud-init
+#   CACHE/SUITE/disk.qcow2, kernel, initrd   to boot without a boot loader, root=/dev/vda
+#   CACHE/SUITE/key                          lets root in by ssh, so that a guest whose cloud-init
 #                                            does nothing can be looked into
 #   CACHE/packages                           Debian's packages, for the next image
 #
@@ -14,24 +14,25 @@ umask 022
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
 cache=$(realpath -- "$1")
-suite=bookworm
+suite=$2
 
 # What debootstrap mounts goes with this namespace, and what it starts ends with it.
 if [ -z "${MDSERVER_IMAGE_INSIDE:-}" ]; then
   MDSERVER_IMAGE_INSIDE=1 exec unshare --mount --propagation private --pid --fork --kill-child \
-    --mount-proc -- bash "$0" "$cache"
+    --mount-proc -- bash "$0" "$cache" "$suite"
 fi
 
-# The mirror that this machine uses.
+# The mirror that this machine uses for its own release has the others, too.
 # shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SITE)' |
-  awk -v suite="$suite" '$1 == suite && $2 == "main" { print $3; exit }')
-[ -n "$mirror" ] || { echo "image.sh: apt has no source with $suite main" >&2; exit 1; }
+  awk -v own="$(. /etc/os-release && echo "$VERSION_CODENAME")" \
+    '$1 == own && $2 == "main" { print $3; exit }')
+[ -n "$mirror" ] || { echo "image.sh: apt has no source of Debian's main" >&2; exit 1; }
 
 # It has its name only when it is whole.
-folder=$cache/image.new
+folder=$cache/$suite.new
 root=$folder/root
-rm -rf --one-file-system -- "$folder" "$cache/image"
+rm -rf --one-file-system -- "$folder" "${cache:?}/$suite"
 mkdir -p -- "$root" "$cache/packages"
 
 # python3-cffi-backend is only recommended, and without it cloud-init ends in an error.
@@ -76,4 +77,4 @@ truncate -s 2G "$folder/disk.raw"
 mkfs.ext4 -q -F -d "$root" "$folder/disk.raw"
 qemu-img convert -O qcow2 "$folder/disk.raw" "$folder/disk.qcow2"
 rm -rf --one-file-system -- "$root" "$folder/disk.raw"
-mv -- "$folder" "$cache/image"
+mv -- "$folder" "$cache/$suite"

@@ -1,10 +1,10 @@
 /*
- * Boots real guests on mdserver: npm run test:guest [-- --short]
+ * Boots real guests on mdserver: npm run test:guest [-- [--short] [--suite SUITE]]
  *
  * It makes a small host of virtual machines out of Debian's libvirtd, QEMU and dnsmasq, in
- * namespaces of its own: nothing of this machine is changed but the folder with the guests' image,
+ * namespaces of its own: nothing of this machine is changed but the folder with the guests' images,
  * ${XDG_CACHE_HOME:-/var/cache}/mdserver-guest. mdserver is the packed npm package, installed and
- * integrated as the README says.
+ * integrated as the README says. The guests are of Debian's release SUITE (bookworm).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,6 +21,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { attempt, run } from './processes.js';
 import { failed, failure, heading, note, step } from './report.js';
 import { runSteps } from './steps.js';
@@ -58,15 +59,15 @@ async function checkParts(): Promise<void> {
 }
 
 /** The guests' image, made anew when the way to make it has changed. */
-async function makeImage(): Promise<string> {
+async function makeImage(suite: string): Promise<string> {
   const cache = join(process.env['XDG_CACHE_HOME'] ?? '/var/cache', 'mdserver-guest');
   const script = join(sources, 'image.sh');
   const hash = createHash('sha256').update(readFileSync(script)).digest('hex');
-  const folder = join(cache, 'image');
+  const folder = join(cache, suite);
   const stamp = join(folder, 'made-by');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return folder;
   mkdirSync(cache, { recursive: true });
-  await run('bash', [script, cache], { limit: 1_800_000 });
+  await run('bash', [script, cache, suite], { limit: 1_800_000 });
   writeFileSync(stamp, hash);
   return folder;
 }
@@ -100,10 +101,10 @@ function startInside(args: readonly string[]): ChildProcess {
   );
 }
 
-async function outside(isShort: boolean): Promise<number> {
+async function outside(isShort: boolean, suite: string): Promise<number> {
   await checkParts();
   heading('Preparation');
-  const image = await step('image', "the guests' disk", makeImage);
+  const image = await step('image', `the guests' disk, ${suite}`, () => makeImage(suite));
   // Not in $TMPDIR: the hosts' own /var is laid over this machine's.
   const folder = mkdtempSync('/tmp/mdserver-guest-');
   const remove = () => rmSync(folder, { recursive: true, force: true });
@@ -146,7 +147,13 @@ if (first === 'inside') {
   process.exit(failed() === 0 ? 0 : 1);
 } else {
   const started = Date.now();
-  const status = await outside(process.argv.includes('--short'));
+  const { values } = parseArgs({
+    options: {
+      short: { type: 'boolean', default: false },
+      suite: { type: 'string', default: 'bookworm' },
+    },
+  });
+  const status = await outside(values.short, values.suite);
   const verdict = status === 0 ? 'all is well' : 'FAILED';
   process.stdout.write(`\n${verdict} after ${((Date.now() - started) / 1000).toFixed(0)} s\n`);
   process.exit(status);

@@ -85,6 +85,7 @@ const questions = {
   addresses: 'ip -4 -o address show scope global',
   file: 'cat /etc/mdserver-test',
   status: 'cloud-init status --long',
+  version: 'cloud-init --version',
   result: 'cat /run/cloud-init/result.json',
   instance: 'cat /var/lib/cloud/data/instance-id',
   hostkeys: 'cat /etc/ssh/ssh_host_*_key.pub',
@@ -140,7 +141,8 @@ async function bootAndCheck(
   await step(name, 'datasource', () => {
     const { v1 } = JSON.parse(told['result'] ?? '{}') as { v1: { datasource: string } };
     if (hint === 'none' || !datasources[hint].test(v1.datasource)) throw new Error(v1.datasource);
-    return `${v1.datasource}; ${datasourceTimes(log)}; up ${told['uptime']} s`;
+    const version = told['version']?.split(' ')[1];
+    return `${v1.datasource} of ${version}; ${datasourceTimes(log)}; up ${told['uptime']} s`;
   });
   return told;
 }
