@@ -7,6 +7,7 @@ import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import type { Daemon } from './daemon.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 // ---- what the kernel says ----
 
@@ -110,19 +111,10 @@ async function startSite(
   }
   const daemon = await startWithControl(
     folder,
-    `
-[mdserver]
-listen_address = ${metadata}, ${metadata6}
-port = 80
-check_mac = ${checkMac}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_address6 = fd00:122::
-`,
+    hostConfiguration(folder, {
+      mdserver: `listen_address = ${metadata}, ${metadata6}\ncheck_mac = ${checkMac}`,
+      dnsmasq: 'net_address6 = fd00:122::',
+    }),
     metadata,
     (command, args) => {
       const [first = command, ...rest] = [...sandbox, command, ...args];
@@ -386,20 +378,7 @@ test('with check_mac, what the host asks for an instance under an address of its
   );
   const daemon = await startWithControl(
     folder,
-    `
-[mdserver]
-listen_address = ${address}
-port = {port}
-check_mac = yes
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_address = 127.143.0.0
-gateway = ${address}
-`,
+    loopbackConfiguration(address, folder, { mdserver: 'check_mac = yes' }),
     address,
   );
   // Loopback has no neighbours: there is nobody to ask who else it could be.

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
 import { addBridge, addGuest, addNamespace, type Namespace } from './netns.js';
+import { hostConfiguration } from './samples.js';
 
 const bridge = 'br-mds';
 const metadataService = '169.254.169.254';
@@ -19,8 +20,10 @@ export const web1 = {
 };
 
 export interface Setup {
-  /** Options of `[mdserver]`, and sections behind them; `{folder}` is the test's own folder. */
-  readonly configuration?: string;
+  /** More lines of `[mdserver]`; `{folder}` is the test's own folder. */
+  readonly mdserver?: string;
+  /** Sections behind the others. */
+  readonly sections?: string;
   /** Files of the user-data folder. */
   readonly userdata?: Readonly<Record<string, string | Buffer>>;
   /** Fields of the instance's record that are not as `web1` has them. */
@@ -55,23 +58,16 @@ export async function startSite(t: TestContext, setup: Setup = {}): Promise<Site
   guest.ip(`address add ${address}/16 dev eth0`);
   guest.ip(`route add ${metadataService}/32 via 10.122.0.1`);
 
-  writeFileSync(join(folder, 'db_file.json'), JSON.stringify([{ ...web1, ...setup.record }]));
+  writeFileSync(join(folder, 'db.json'), JSON.stringify([{ ...web1, ...setup.record }]));
   mkdirSync(join(folder, 'userdata'));
   for (const [name, content] of Object.entries(setup.userdata ?? {})) {
     writeFileSync(join(folder, 'userdata', name), content);
   }
-  const configuration = `
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-domain = example.net
-[mdserver]
-port = 80
-db_file = ${folder}/db_file.json
-logfile = ${folder}/mdserver.log
-userdata_dir = ${folder}/userdata
-${(setup.configuration ?? '').replaceAll('{folder}', folder)}
-`;
+  const configuration = hostConfiguration(folder, {
+    mdserver: (setup.mdserver ?? '').replaceAll('{folder}', folder),
+    dnsmasq: 'domain = example.net',
+    sections: setup.sections ?? '',
+  });
   const daemon = await startDaemon(folder, configuration, metadataService, host.start);
 
   let questions = 0;

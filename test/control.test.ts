@@ -29,6 +29,7 @@ import {
 } from './control-socket.js';
 import { closing, type Daemon, type Start } from './daemon.js';
 import { missing } from './netns.js';
+import { loopbackConfiguration } from './samples.js';
 
 const address = '127.140.0.1';
 
@@ -48,8 +49,8 @@ const old = { domain_name: 'old one', mds_ipv4: null };
 
 interface Setup {
   readonly mdserver?: string;
-  /** The address and prefix of the network. */
-  readonly network?: readonly [string, number];
+  /** The length of the network's prefix. */
+  readonly prefix?: number;
   readonly records?: readonly object[];
   readonly details?: object;
   readonly userdata?: Readonly<Record<string, string | Buffer>>;
@@ -70,33 +71,16 @@ interface Site {
   ) => Promise<{ status: number; body: unknown }>;
 }
 
-function configuration(folder: string, { mdserver = '', network, socket }: Setup): string {
-  const [net, prefix] = network ?? ['127.140.0.0', 16];
-  return `
-[mdserver]
-listen_address = ${address}
-port = {port}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-${socket === undefined ? '' : `control_socket = ${socket}`}
-${mdserver}
-[public-keys]
+function configuration(folder: string, { mdserver = '', prefix = 16, socket }: Setup): string {
+  return loopbackConfiguration(address, folder, {
+    mdserver: socket === undefined ? mdserver : `control_socket = ${socket}\n${mdserver}`,
+    prefix,
+    dnsmasq: 'prefix = vm-\ndomain = example.org\nentry_order = base, domain',
+    sections: `[public-keys]
 default = ssh-ed25519 AAAA default
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-interface = lo
-listen_address = ${address}
-net_address = ${net}
-net_prefix = ${prefix}
-gateway = ${address}
-prefix = vm-
-domain = example.org
-entry_order = base, domain
 [service]
-location = host1
-`;
+location = host1`,
+  });
 }
 
 async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
@@ -505,7 +489,7 @@ time.sleep(60)`;
 
   test('a removed instance is gone from everywhere, its address is free, its tokens are worth nothing', async (t) => {
     // One address: whoever comes next has to wait for it.
-    const site = await startSite(t, { network: ['127.140.0.0', 30] });
+    const site = await startSite(t, { prefix: 30 });
     const { json, ask, daemon, folder } = site;
     assert.equal(
       (await ask('/instance-upload', upload(domainXml(1), { 'x-libvirt-operation': 'prepare' })))
@@ -742,7 +726,7 @@ time.sleep(60)`;
 
   test('rendering for a network that is full is answered 503', async (t) => {
     const { json } = await startSite(t, {
-      network: ['127.140.0.0', 30],
+      prefix: 30,
       records: [{ ...web1, mds_ipv4: '127.140.0.2' }],
     });
     assert.deepEqual(await json('/documents/user-data', upload(domainXml(5))), {

@@ -9,6 +9,7 @@ import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/finding.js';
 import { type Daemon, freePort, startDaemon, temporaryFolder } from './daemon.js';
 import { addBridge, addGuest, addNamespace, type Ended, missing, type Namespace } from './netns.js';
+import { hostConfiguration } from './samples.js';
 
 const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
 
@@ -711,21 +712,10 @@ test('a host where all is well passes the check; a removal is seen by a real dns
   mkdirSync(dirname(hook), { recursive: true });
   const target = `const controlSocket = '${folder}/run/control.sock';\nconst uploadUrl = '';\n`;
   writeFileSync(hook, target, { mode: 0o755 });
-  const configuration = `
-[mdserver]
-port = 80
-logfile = ${folder}/log
-userdata_dir = ${folder}/userdata
-db_file = ${folder}/data/db_file.json
-[public-keys]
-default = ssh-ed25519 AAAA me
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_name = default
-interface = virbr0
-`;
+  const configuration = hostConfiguration(folder, {
+    dnsmasq: 'user = root\nnet_name = default\ninterface = virbr0',
+    sections: '[public-keys]\ndefault = ssh-ed25519 AAAA me',
+  });
   const daemon = await startDaemon(folder, configuration, '169.254.169.254', namespace.start);
   const ctl = (...args: string[]) =>
     namespace.run(process.execPath, [program, '--config', join(folder, 'mdserver.conf'), ...args], {

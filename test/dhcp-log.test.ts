@@ -22,6 +22,7 @@ import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration } from './samples.js';
 
 // ---- the lines ----
 
@@ -258,17 +259,7 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
   writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
   await startWithControl(
     folder,
-    `
-[mdserver]
-port = 80
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-`,
+    hostConfiguration(folder, { dnsmasq: 'user = root' }),
     '169.254.169.254',
     host.start,
   );

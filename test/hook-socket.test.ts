@@ -21,6 +21,7 @@ import {
 } from './fixtures/hook/as-libvirt.js';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
 import { missing } from './netns.js';
+import { loopbackConfiguration } from './samples.js';
 
 const folder = temporaryFolder();
 let packageRoot = '';
@@ -403,20 +404,7 @@ time.sleep(60)`;
     const address = '127.144.0.1';
     const daemon = await startWithControl(
       own,
-      `
-[mdserver]
-listen_address = ${address}
-port = {port}
-upload_over_tcp = no
-logfile = ${own}/mdserver.log
-db_file = ${own}/db.json
-userdata_dir = ${own}/userdata
-[dnsmasq]
-base_dir = ${own}/dnsmasq
-run_dir = ${own}/run
-net_address = 127.144.0.0
-gateway = ${address}
-`,
+      loopbackConfiguration(address, own, { mdserver: 'upload_over_tcp = no' }),
       address,
     );
     t.after(() => killDaemons(own));

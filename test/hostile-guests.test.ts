@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { type Answer, type Daemon, startDaemon, temporaryFolder } from './daemon.js';
+import { loopbackConfiguration } from './samples.js';
 
 // Two guests on one server. Whatever one of them sends, it gets nothing of the other's, no file of
 // the host's, and no 5xx; and the server is there at the end.
@@ -68,27 +69,13 @@ describe('hostile guests', () => {
       mds_ipv4: addresses[name],
     }));
     writeFileSync(join(folder, 'db.json'), JSON.stringify(records));
-    const configuration = `
-[mdserver]
-listen_address = ${host}
-port = {port}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-password = PASSWORD-SECRET
-[public-keys]
+    const configuration = loopbackConfiguration(host, folder, {
+      mdserver: 'password = PASSWORD-SECRET',
+      sections: `[public-keys]
 default = ssh-ed25519 AAAA everybody@example.net
 [template-data]
-secret = HOST-SECRET
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-interface = lo
-listen_address = ${host}
-net_address = 127.142.0.0
-net_prefix = 16
-gateway = ${host}
-`;
+secret = HOST-SECRET`,
+    });
     daemon = await startDaemon(folder, configuration, host);
     for (const name of ['alpha', 'beta'] as const) {
       const { status, text } = await daemon.ask('/latest/api/token', {

@@ -7,6 +7,7 @@ import type { Health } from '../src/control/api.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import { type Daemon, repository } from './daemon.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 const address = '127.142.0.1';
 /** In the network, and no instance's. */
@@ -26,21 +27,7 @@ async function startSite(t: TestContext, mdserver = '', prefix = 24): Promise<Si
   mkdirSync(join(folder, 'userdata'));
   const daemon = await startWithControl(
     folder,
-    `
-[mdserver]
-listen_address = ${address}
-port = {port}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-${mdserver}
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_address = 127.142.0.0
-net_prefix = ${prefix}
-gateway = ${address}
-`,
+    loopbackConfiguration(address, folder, { mdserver, prefix }),
     address,
   );
   const socket = join(folder, 'run', 'control.sock');
@@ -339,18 +326,7 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
   await startWithControl(
     folder,
-    `
-[mdserver]
-port = 80
-metrics = yes
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-`,
+    hostConfiguration(folder, { mdserver: 'metrics = yes', dnsmasq: 'user = root' }),
     '169.254.169.254',
     host.start,
   );

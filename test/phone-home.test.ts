@@ -9,6 +9,7 @@ import type { HostKeys, InstanceDetails } from '../src/control/api.js';
 import { askControl, startWithControl, testFolder } from './control-socket.js';
 import { type Daemon, repository } from './daemon.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
 const rsa = `ssh-rsa AAAAB3NzaC1yc2E${'A'.repeat(300)}==`;
@@ -244,23 +245,7 @@ async function startSite(t: TestContext, inFolder?: string): Promise<Site> {
   const folder = inFolder ?? testFolder(t);
   if (inFolder === undefined)
     writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
-  const daemon = await startWithControl(
-    folder,
-    `
-[mdserver]
-listen_address = ${address}
-port = {port}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_address = 127.141.0.0
-gateway = ${address}
-`,
-    address,
-  );
+  const daemon = await startWithControl(folder, loopbackConfiguration(address, folder), address);
   const details = async (name: string) =>
     (await askControl(join(folder, 'run', 'control.sock'), `/instances/${name}`)).json()
       .body as InstanceDetails;
@@ -506,17 +491,8 @@ test(
     namespaces.push(guest);
     guest.ip('address add 10.122.7.8/16 dev eth0');
     guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
-    const configuration = `
-[mdserver]
-port = 80
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-`;
-    const start = () => startWithControl(folder, configuration, '169.254.169.254', host.start);
+    const start = () =>
+      startWithControl(folder, hostConfiguration(folder), '169.254.169.254', host.start);
     let daemon = await start();
 
     /** New host keys of the types that sshd makes; gives them as they are kept. */

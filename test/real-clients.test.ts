@@ -7,6 +7,7 @@ import { after, before, describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 // Programs that others wrote for EC2, in a guest of their own: a namespace that reaches
 // 169.254.169.254 over a bridge, as a virtual machine does.
@@ -69,24 +70,15 @@ describe('clients of EC2', { skip: missing('netns', 'curl') }, () => {
     host = addNamespace('host');
     namespaces.push(host);
     addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
-    const configuration = `
-[mdserver]
-port = 80
-db_file = ${folder}/db_file.json
-logfile = ${folder}/mdserver.log
-userdata_dir = ${folder}/userdata
-[public-keys]
+    const configuration = hostConfiguration(folder, {
+      dnsmasq: 'user = root\ndomain = example.net',
+      sections: `[public-keys]
 default = ${key}
 [service]
 location = rack1
 [metadata-defaults]
-availability-zone = rack1a
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-domain = example.net
-`;
+availability-zone = rack1a`,
+    });
     daemon = await startDaemon(folder, configuration, '169.254.169.254', host.start);
   });
 
@@ -534,22 +526,7 @@ async function serveUserdata(t: TestContext): Promise<{ daemon: Daemon; file: st
     mds_ipv4: guestAddress,
   };
   writeFileSync(join(folder, 'db.json'), JSON.stringify([record]));
-  const configuration = `
-[mdserver]
-listen_address = ${server}
-port = {port}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-interface = lo
-listen_address = ${server}
-net_address = 127.143.0.0
-gateway = ${server}
-`;
-  const daemon = await startDaemon(folder, configuration, server);
+  const daemon = await startDaemon(folder, loopbackConfiguration(server, folder), server);
   t.after(async () => {
     await daemon.stop();
     remove();

@@ -46,7 +46,7 @@ for (const version of ['2009-04-04', '2021-03-23', 'latest']) {
   test(`cloud-init reads all metadata of ${version}: every request of its walk is answered`, {
     skip,
   }, async (t) => {
-    const { guest, requests } = await startSite(t, { configuration: publicKeys });
+    const { guest, requests } = await startSite(t, { sections: publicKeys });
     const { metadata, log } = await crawl(guest, version);
     assert.deepEqual(only(metadata, 'hostname', 'instance-id', 'public-keys'), {
       hostname: 'web1',
@@ -81,7 +81,7 @@ test('cloud-init finds no public keys where there are none, and no request fails
 
 test('cloud-init gets the rendered user-data of its instance', { skip }, async (t) => {
   const { guest } = await startSite(t, {
-    configuration: `[template-data]\ngreeting = a&b "c" Grüße\n${publicKeys}`,
+    sections: `[template-data]\ngreeting = a&b "c" Grüße\n${publicKeys}`,
     userdata: {
       'web1.yaml': `#cloud-config
 hostname: {{hostname}}
@@ -116,7 +116,7 @@ test('cloud-init gets gzipped user-data byte for byte', { skip }, async (t) => {
 
 test('cloud-init at an address of no instance finds nothing at all', { skip }, async (t) => {
   const { guest, requests } = await startSite(t, {
-    configuration: publicKeys,
+    sections: publicKeys,
     userdata: { web1: 'secret' },
     address: '10.122.7.9',
   });

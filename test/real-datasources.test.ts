@@ -65,22 +65,21 @@ const renderedUserdata = '#cloud-config\nhostname: web1\nbootcmd: [echo Grüße]
 const vendorData = '#cloud-config\nntp: { servers: [{{hostname}}.invalid] }\n';
 const renderedVendorData = '#cloud-config\nntp: { servers: [web1.invalid] }\n';
 
-/** A site with all that there can be; the options are ones of `[mdserver]`. */
-function startFullSite(t: TestContext, options = '', setup: Setup = {}): Promise<Site> {
+/** A site with all that there can be, and more lines of `[mdserver]`. */
+function startFullSite(t: TestContext, mdserver = '', setup: Setup = {}): Promise<Site> {
   return startSite(t, {
     userdata: { web1: userdata, vendor: vendorData },
     ...setup,
     record: { domain_metadata: { color: 'red' }, first_seen: 1_700_000_000, ...setup.record },
-    configuration: `${options}
-[public-keys]
+    mdserver,
+    sections: `[public-keys]
 second = ${keys.second}
 default = ${keys.default}
 [metadata-defaults]
 ami-id = ami-1
 availability-zone = rack1a
 instance-type = t3.micro
-region = rack1
-`,
+region = rack1`,
   });
 }
 
@@ -430,7 +429,7 @@ test('an instance with an IPv6 address is told to ask for it by DHCP, by each da
   skip,
 }, async (t) => {
   const record = { mds_ipv6: 'fd00:122::9' };
-  const site = await startSite(t, { record, configuration: 'network_config = yes' });
+  const site = await startSite(t, { record, mdserver: 'network_config = yes' });
   for (const [recipe, name, more] of [
     ['aws', 'eth0', {}],
     ['unknown', 'eth0', {}],

@@ -12,6 +12,7 @@ import { type TestContext, test } from 'node:test';
 import { runCloudInit } from './cloud-init-site.js';
 import { startDaemon, temporaryFolder } from './daemon.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration } from './samples.js';
 
 // IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from
 // DHCPv6 by a real client, DNS and the metadata over IPv6 alone.
@@ -67,20 +68,10 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
   }
 
   mkdirSync(join(folder, 'userdata'));
-  const configuration = `
-[mdserver]
-listen_address = 169.254.169.254, [fd00:ec2::254]
-port = 80
-db_file = ${folder}/db_file.json
-logfile = ${folder}/mdserver.log
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-domain = example.net
-${options}
-`;
+  const configuration = hostConfiguration(folder, {
+    mdserver: 'listen_address = 169.254.169.254, [fd00:ec2::254]',
+    dnsmasq: `user = root\ndomain = example.net\n${options}`,
+  });
   const start = () => startDaemon(folder, configuration, '169.254.169.254', host.start);
   let daemon = await start();
 

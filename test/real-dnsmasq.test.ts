@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
 import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { hostConfiguration } from './samples.js';
 
 const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');
 
@@ -118,7 +119,7 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
   const resolver = newGuest('52:54:00:ff:ff:ff');
   resolver.ip('address add 10.122.255.250/16 dev eth0');
 
-  const database = join(folder, 'db_file.json');
+  const database = join(folder, 'db.json');
   writeFileSync(database, JSON.stringify(settings.records ?? []));
   mkdirSync(join(folder, 'userdata'));
   settings.prepare?.(folder);
@@ -127,17 +128,7 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
     return namespace.start(first, rest);
   };
 
-  const configuration = `
-[mdserver]
-port = 80
-db_file = ${database}
-logfile = ${folder}/mdserver.log
-userdata_dir = ${folder}/userdata
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-${settings.dnsmasq ?? 'user = root'}
-`;
+  const configuration = hostConfiguration(folder, { dnsmasq: settings.dnsmasq ?? 'user = root' });
   const daemon = await startDaemon(folder, configuration, '169.254.169.254', (command, args) =>
     start(settings.startWith?.daemon ?? [], command, args),
   );
@@ -682,8 +673,7 @@ test('both run as an ordinary user, with the rights and the file system that the
   const host = await startHost(t, {
     dnsmasq: 'user = nobody',
     prepare: (folder) => {
-      for (const name of ['', 'db_file.json', 'userdata'])
-        chownSync(join(folder, name), nobody, nobody);
+      for (const name of ['', 'db.json', 'userdata']) chownSync(join(folder, name), nobody, nobody);
     },
     startWith: {
       daemon: as('net_bind_service'),
@@ -696,7 +686,7 @@ test('both run as an ordinary user, with the rights and the file system that the
   const lease = await askForLease(host, host.addGuest(mac(1)));
   assert.equal(lease?.['ip'], (JSON.parse(body) as DatabaseRecord).mds_ipv4);
   assert.deepEqual(await host.resolve('web1'), [lease?.['ip']]);
-  const forOthers = ['db_file.json', 'dnsmasq', 'dnsmasq/dhcp/mds.dhcp-hosts'].map(
+  const forOthers = ['db.json', 'dnsmasq', 'dnsmasq/dhcp/mds.dhcp-hosts'].map(
     (name) => statSync(join(host.folder, name)).mode & 0o077,
   );
   assert.deepEqual(forOthers, [0, 0, 0]);

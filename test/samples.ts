@@ -13,10 +13,29 @@ export function domainXml(
 interface Settings {
   /** More lines of `[mdserver]`. */
   readonly mdserver?: string;
+  /** More lines of `[dnsmasq]`. */
+  readonly dnsmasq?: string;
   /** Sections behind the others. */
   readonly sections?: string;
-  readonly prefix?: number;
   readonly logfile?: string;
+}
+
+function configuration(
+  folder: string,
+  { mdserver = '', dnsmasq = '', sections = '', logfile = `${folder}/mdserver.log` }: Settings,
+): string {
+  return `
+[mdserver]
+${mdserver}
+logfile = ${logfile}
+db_file = ${folder}/db.json
+userdata_dir = ${folder}/userdata
+[dnsmasq]
+${dnsmasq}
+base_dir = ${folder}/dnsmasq
+run_dir = ${folder}/run
+${sections}
+`;
 }
 
 /**
@@ -26,24 +45,26 @@ interface Settings {
 export function loopbackConfiguration(
   address: string,
   folder: string,
-  { mdserver = '', sections = '', prefix = 16, logfile = `${folder}/mdserver.log` }: Settings = {},
+  { prefix = 16, ...settings }: Settings & { readonly prefix?: number } = {},
 ): string {
-  return `
-[mdserver]
-listen_address = ${address}
+  return configuration(folder, {
+    ...settings,
+    mdserver: `listen_address = ${address}
 port = {port}
-logfile = ${logfile}
-db_file = ${folder}/db.json
-userdata_dir = ${folder}/userdata
-${mdserver}
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-interface = lo
+${settings.mdserver ?? ''}`,
+    dnsmasq: `interface = lo
 listen_address = ${address}
 net_address = ${address.replace(/\.\d+\.\d+$/, '.0.0')}
 net_prefix = ${prefix}
 gateway = ${address}
-${sections}
-`;
+${settings.dnsmasq ?? ''}`,
+  });
+}
+
+/**
+ * A configuration for startDaemon in the namespace of a host: on 169.254.169.254, with br-mds and
+ * 10.122.0.0/16 as the defaults have them, and all of its state in the folder.
+ */
+export function hostConfiguration(folder: string, settings: Settings = {}): string {
+  return configuration(folder, { ...settings, mdserver: `port = 80\n${settings.mdserver ?? ''}` });
 }

@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
 import { type Answer, type Daemon, mainFile, startDaemon, temporaryFolder } from './daemon.js';
+import { loopbackConfiguration } from './samples.js';
 
 // ---- the rules ----
 
@@ -111,26 +112,6 @@ function records(tokens?: string): unknown[] {
   ];
 }
 
-function configuration(folder: string, lines = ''): string {
-  return `
-[mdserver]
-listen_address = ${host}
-port = {port}
-logfile = ${folder}/mdserver.log
-db_file = ${folder}/data/db.json
-userdata_dir = ${folder}/userdata
-${lines}
-[dnsmasq]
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-interface = lo
-listen_address = ${host}
-net_address = 127.141.0.0
-net_prefix = 16
-gateway = ${host}
-`;
-}
-
 interface Host {
   readonly folder: string;
   /** Starts it, again after a stop. */
@@ -139,8 +120,7 @@ interface Host {
 
 function makeHost(t: TestContext, tokens?: string): Host {
   const { folder, remove } = temporaryFolder();
-  mkdirSync(join(folder, 'data'));
-  writeFileSync(join(folder, 'data/db.json'), JSON.stringify(records(tokens)));
+  writeFileSync(join(folder, 'db.json'), JSON.stringify(records(tokens)));
   const started: Daemon[] = [];
   t.after(() => {
     for (const { process } of started) process.kill('SIGKILL');
@@ -148,8 +128,9 @@ function makeHost(t: TestContext, tokens?: string): Host {
   });
   return {
     folder,
-    start: async (lines) => {
-      const daemon = await startDaemon(folder, configuration(folder, lines), host);
+    start: async (lines = '') => {
+      const configuration = loopbackConfiguration(host, folder, { mdserver: lines });
+      const daemon = await startDaemon(folder, configuration, host);
       started.push(daemon);
       return daemon;
     },
@@ -251,7 +232,7 @@ test('where tokens are optional, one that is sent has to be good', async (t) => 
   const { folder, start } = makeHost(t);
   const daemon = await start();
   const [good, others] = [await tokenOf(daemon, alpha), await tokenOf(daemon, beta)];
-  const own = Buffer.from(readFileSync(join(folder, 'data/token.key'), 'utf8').trim(), 'hex');
+  const own = Buffer.from(readFileSync(join(folder, 'token.key'), 'utf8').trim(), 'hex');
   const seconds = Math.floor(Date.now() / 1000);
 
   await assertStatus(daemon, 200, alpha, {});
@@ -326,7 +307,7 @@ test('imds_tokens comes by upload and by reload, with no restart', async (t) => 
   await assertStatus(daemon, 200, beta, {});
   await assertStatus(daemon, 200, beta, { [tokenHeader]: token });
 
-  const text = configuration(folder, 'imds_tokens = required');
+  const text = loopbackConfiguration(host, folder, { mdserver: 'imds_tokens = required' });
   writeFileSync(join(folder, 'mdserver.conf'), text.replace('{port}', String(daemon.port)));
   daemon.process.kill('SIGHUP');
   await daemon.printed('the configuration was read again');
@@ -342,7 +323,7 @@ test('imds_tokens comes by upload and by reload, with no restart', async (t) => 
 
 test('tokens outlive a restart, by a key file that is made once and for its owner alone', async (t) => {
   const { folder, start } = makeHost(t);
-  const file = join(folder, 'data/token.key');
+  const file = join(folder, 'token.key');
   const first = await start();
   const token = await tokenOf(first, alpha);
   const text = readFileSync(file, 'utf8');
@@ -371,10 +352,10 @@ test('tokens outlive a restart, by a key file that is made once and for its owne
 
 test('a key file that is of no use stops the start with a line that says what to do', (t) => {
   const { folder } = makeHost(t);
-  const file = join(folder, 'data/token.key');
+  const file = join(folder, 'token.key');
   const start = () => {
     const conf = join(folder, 'mdserver.conf');
-    writeFileSync(conf, configuration(folder).replace('{port}', '1'));
+    writeFileSync(conf, loopbackConfiguration(host, folder).replace('{port}', '1'));
     // Should it not stop, it is not to run for ever.
     const ended = spawnSync(process.execPath, [mainFile, conf], {
       encoding: 'utf8',
