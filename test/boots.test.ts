@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { createBoots, type SeenRequest } from '../src/boots/boots.js';
 import type { BootOutcome, BootRecord } from '../src/control/api.js';
 import { type Instance, instanceFromRecord, machineKey } from '../src/instances/instance.js';
+import { blankBoot } from './samples.js';
 
 function instance(name: string, uuid?: string): Instance {
   return instanceFromRecord({ domain_name: name, domain_uuid: uuid ?? null });
@@ -35,22 +36,7 @@ const userdata: SeenRequest = {
   bytes: 14,
 };
 
-const fresh: BootRecord = {
-  started: 1001,
-  by: 'prepare',
-  ended: null,
-  outcome: 'started',
-  requests: 0,
-  first_request: null,
-  last_request: null,
-  errors: [],
-  user_agents: [],
-  kinds: [],
-  tokens: { given: 0, used: 0, refused: 0 },
-  userdata: null,
-  dhcp: [],
-  phone_home: null,
-};
+const fresh: BootRecord = { ...blankBoot, started: 1001 };
 
 test('nothing is known of an instance that nothing was seen of', () => {
   const boots = ticking();

@@ -29,7 +29,7 @@ import {
 } from './control-socket.js';
 import { closing, type Daemon, type Start } from './daemon.js';
 import { missing } from './netns.js';
-import { loopbackConfiguration } from './samples.js';
+import { blankBoot, loopbackConfiguration } from './samples.js';
 
 const address = '127.140.0.1';
 
@@ -358,22 +358,7 @@ time.sleep(60)`;
       const { body } = await json('/instances/vm7');
       return timeless((body as InstanceDetails).boots) as BootRecord[];
     };
-    const fresh = {
-      started: 'TIME',
-      by: 'prepare',
-      ended: null,
-      outcome: 'started',
-      requests: 0,
-      first_request: null,
-      last_request: null,
-      errors: [],
-      user_agents: [],
-      kinds: [],
-      tokens: { given: 0, used: 0, refused: 0 },
-      userdata: null,
-      dhcp: [],
-      phone_home: null,
-    };
+    const fresh = { ...blankBoot, started: 'TIME' };
     assert.deepEqual(await boot(), [fresh]);
 
     const headers = { 'user-agent': 'Cloud-Init/22.4.2' };

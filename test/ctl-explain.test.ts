@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { outcomeOf } from '../src/boots/boots.js';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
 import { explainAddress, explainInstance } from '../src/ctl/explain.js';
+import { blankBoot } from './samples.js';
 
 const start = 1_700_000_000;
 const explaining = {
@@ -14,22 +15,7 @@ const explaining = {
 };
 
 function boot(seen: Partial<BootRecord> = {}): BootRecord {
-  const record = {
-    started: start,
-    by: 'prepare' as const,
-    ended: null,
-    requests: 0,
-    first_request: null,
-    last_request: null,
-    errors: [],
-    user_agents: [],
-    kinds: [],
-    tokens: { given: 0, used: 0, refused: 0 },
-    userdata: null,
-    dhcp: [],
-    phone_home: null,
-    ...seen,
-  };
+  const record = { ...blankBoot, started: start, ...seen };
   return { ...record, outcome: outcomeOf(record) };
 }
 

@@ -1,3 +1,5 @@
+import type { BootRecord } from '../src/control/api.js';
+
 /** A domain as libvirt has it; the number is in its MAC and uuid. */
 export function domainXml(
   number: number,
@@ -9,6 +11,24 @@ export function domainXml(
 <devices><interface type='network'><mac address='${mac}'/><source network='${network}'/></interface></devices>
 </domain>`;
 }
+
+/** The boot that a hook's `prepare` begins, before anything was seen of its guest. */
+export const blankBoot: BootRecord = {
+  started: 0,
+  by: 'prepare',
+  ended: null,
+  outcome: 'started',
+  requests: 0,
+  first_request: null,
+  last_request: null,
+  errors: [],
+  user_agents: [],
+  kinds: [],
+  tokens: { given: 0, used: 0, refused: 0 },
+  userdata: null,
+  dhcp: [],
+  phone_home: null,
+};
 
 interface Settings {
   /** More lines of `[mdserver]`. */
