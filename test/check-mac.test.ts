@@ -6,7 +6,7 @@ import type { AddressReport, InstanceDetails } from '../src/control/api.js';
 import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import type { Daemon } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, missing, type Namespace } from './netns.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 // ---- what the kernel says ----
@@ -93,14 +93,9 @@ async function startSite(
     sandbox = [],
   }: { records?: readonly object[]; sandbox?: readonly string[] } = {},
 ): Promise<Site> {
-  const namespaces: Namespace[] = [];
-  t.after(() => {
-    for (const namespace of namespaces) namespace.remove();
-  });
+  const host = addHost();
+  t.after(host.remove);
   const folder = testFolder(t);
-  const host = addNamespace('host');
-  namespaces.push(host);
-  addBridge(host, 'br-mds', [`${metadata}/32`, '10.122.0.1/16']);
   for (const address of [`${metadata6}/128`, 'fd00:122::ffff/64']) {
     host.ip(`address add ${address} dev br-mds nodad`);
   }
@@ -126,8 +121,7 @@ async function startSite(
     daemon,
     socket: join(folder, 'run', 'control.sock'),
     addGuest: (of, mac = of.mds_mac) => {
-      const guest = addGuest(host, 'br-mds', mac);
-      namespaces.push(guest);
+      const guest = host.addGuest(mac);
       setAddresses(guest, of);
       return guest;
     },

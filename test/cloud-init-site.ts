@@ -3,10 +3,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
-import { addBridge, addGuest, addNamespace, type Namespace } from './netns.js';
+import { addHost, type Namespace } from './netns.js';
 import { hostConfiguration } from './samples.js';
 
-const bridge = 'br-mds';
 const metadataService = '169.254.169.254';
 
 /** The instance that asks. */
@@ -44,16 +43,12 @@ export interface Site {
 /** A host with mdserver, and a guest with its address set and the way to the metadata. */
 export async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
   const { folder, remove } = temporaryFolder();
-  const namespaces: Namespace[] = [];
+  const host = addHost();
   t.after(() => {
-    for (const namespace of namespaces) namespace.remove();
+    host.remove();
     remove();
   });
-  const host = addNamespace('host');
-  namespaces.push(host);
-  addBridge(host, bridge, [`${metadataService}/32`, '10.122.0.1/16']);
-  const guest = addGuest(host, bridge, web1.mds_mac);
-  namespaces.push(guest);
+  const guest = host.addGuest(web1.mds_mac);
   const address = setup.address ?? web1.mds_ipv4;
   guest.ip(`address add ${address}/16 dev eth0`);
   guest.ip(`route add ${metadataService}/32 via 10.122.0.1`);

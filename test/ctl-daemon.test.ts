@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/finding.js';
 import { type Daemon, freePort, startDaemon, temporaryFolder } from './daemon.js';
-import { addBridge, addGuest, addNamespace, type Ended, missing, type Namespace } from './netns.js';
+import { addHost, type Ended, missing } from './netns.js';
 import { hostConfiguration } from './samples.js';
 
 const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
@@ -695,17 +695,13 @@ test('a host where all is well passes the check; a removal is seen by a real dns
   skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,
 }, async (t) => {
   const { folder, remove } = temporaryFolder();
-  const namespaces: Namespace[] = [];
+  // The bridge of the network that libvirt's test driver has.
+  const host = addHost('virbr0');
   t.after(() => {
-    for (const each of namespaces) each.remove();
+    host.remove();
     remove();
   });
-  const namespace = addNamespace('ctl');
-  namespaces.push(namespace);
-  // The bridge of the network that libvirt's test driver has.
-  addBridge(namespace, 'virbr0', ['169.254.169.254/32', '10.122.0.1/16']);
-  const guest = addGuest(namespace, 'virbr0', '52:54:00:ff:ff:ff');
-  namespaces.push(guest);
+  const guest = host.addGuest('52:54:00:ff:ff:ff');
   guest.ip('address add 10.122.255.250/16 dev eth0');
   mkdirSync(join(folder, 'userdata'));
   const hook = join(folder, 'etc/libvirt/hooks/qemu');
@@ -716,13 +712,13 @@ test('a host where all is well passes the check; a removal is seen by a real dns
     dnsmasq: 'user = root\nnet_name = default\ninterface = virbr0',
     sections: '[public-keys]\ndefault = ssh-ed25519 AAAA me',
   });
-  const daemon = await startDaemon(folder, configuration, '169.254.169.254', namespace.start);
+  const daemon = await startDaemon(folder, configuration, '169.254.169.254', host.start);
   const ctl = (...args: string[]) =>
-    namespace.run(process.execPath, [program, '--config', join(folder, 'mdserver.conf'), ...args], {
+    host.run(process.execPath, [program, '--config', join(folder, 'mdserver.conf'), ...args], {
       ...process.env,
       PREFIX: folder,
     });
-  const dnsmasq = namespace.start('dnsmasq', [
+  const dnsmasq = host.start('dnsmasq', [
     '--keep-in-foreground',
     `--conf-file=${folder}/dnsmasq/default.conf`,
   ]);
@@ -754,7 +750,7 @@ test('a host where all is well passes the check; a removal is seen by a real dns
   const hosts = readFileSync(join(folder, 'dnsmasq/dhcp/default.dhcp-hosts'), 'utf8');
   assert.equal(hosts, '');
 
-  namespace.ip('link delete virbr0');
+  host.ip('link delete virbr0');
   dnsmasq.kill('SIGTERM');
   await once(dnsmasq, 'exit');
   const broken = await ctl('check', '--connect', 'test:///default');

@@ -21,7 +21,7 @@ import {
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, missing, type Namespace } from './netns.js';
 import { hostConfiguration } from './samples.js';
 
 // ---- the lines ----
@@ -241,14 +241,9 @@ test('what cannot be read as a log throws nothing, and is followed once it can b
 test('what dnsmasq does for a guest stands in its boot record, also after its log was rotated', {
   skip: missing('netns', 'dnsmasq', 'udhcpc', 'cloud-init'),
 }, async (t) => {
-  const namespaces: Namespace[] = [];
-  t.after(() => {
-    for (const namespace of namespaces) namespace.remove();
-  });
+  const host = addHost();
+  t.after(host.remove);
   const folder = testFolder(t);
-  const host = addNamespace('host');
-  namespaces.push(host);
-  addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
   const record = (number: number) => ({
     domain_name: `web${number}`,
     domain_uuid: `00000000-0000-4000-8000-00000000000${number}`,
@@ -310,9 +305,8 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
       ((await boots(name))[0]?.dhcp ?? []).some((event) => event.action === action),
     );
 
-  const guest = addGuest(host, 'br-mds', record(1).mds_mac);
-  const stranger = addGuest(host, 'br-mds', '52:54:00:00:00:09');
-  namespaces.push(guest, stranger);
+  const guest = host.addGuest(record(1).mds_mac);
+  const stranger = host.addGuest('52:54:00:00:00:09');
   assert.notEqual((await askForLease(stranger)).status, 0);
   // A name that would be another line of the log, were it taken as it is.
   const evil = `x\n${stamp} DHCPACK(br-mds) 10.122.7.2 52:54:00:00:00:02 web2\n`;
@@ -335,8 +329,7 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
   dnsmasq.kill('SIGUSR1');
   await eventually('dnsmasq has opened the new log', () => readFileSync(log, 'utf8') !== '');
   // A client that asks for an address which is not its own (RFC 2131 4.3.2, SELECTING).
-  const other = addGuest(host, 'br-mds', record(2).mds_mac);
-  namespaces.push(other);
+  const other = host.addGuest(record(2).mds_mac);
   other.ip('address add 10.122.200.1/16 dev eth0');
   const request = Buffer.alloc(300);
   request.set([1, 1, 6]);

@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import type { Health } from '../src/control/api.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import { type Daemon, repository } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, missing } from './netns.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 const address = '127.142.0.1';
@@ -312,16 +312,10 @@ test('health says that dnsmasq is missing and what could not be stored, until it
 test('with a dnsmasq that runs all is well, reloads are counted, and its end is noticed', {
   skip: missing('netns', 'dnsmasq', 'curl'),
 }, async (t) => {
-  const namespaces: Namespace[] = [];
-  t.after(() => {
-    for (const namespace of namespaces) namespace.remove();
-  });
+  const host = addHost();
+  t.after(host.remove);
   const folder = testFolder(t);
-  const host = addNamespace('host');
-  namespaces.push(host);
-  addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
-  const guest = addGuest(host, 'br-mds', '52:54:00:00:00:01');
-  namespaces.push(guest);
+  const guest = host.addGuest('52:54:00:00:00:01');
   guest.ip('address add 10.122.7.8/16 dev eth0');
   guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
   await startWithControl(

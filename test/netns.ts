@@ -82,8 +82,8 @@ process.on('exit', () => {
 });
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(signal, () => process.exit(1));
 
-/** A network namespace of a name that no other process has. The test has to remove it. */
-export function addNamespace(label: string): Namespace {
+/** A network namespace of a name that no other process has. */
+function addNamespace(label: string): Namespace {
   const name = `mds-${process.pid}-${++made}-${label}`;
   const children = new Set<ChildProcess>();
   ip('netns', 'add', name);
@@ -121,20 +121,38 @@ export function addNamespace(label: string): Namespace {
   return namespace;
 }
 
-/** A bridge with these addresses, as libvirt makes one for a network. */
-export function addBridge(host: Namespace, bridge: string, addresses: readonly string[]): void {
-  // Without an address of its own it takes another with each port that comes, and guests lose it.
-  host.ip(`link add ${bridge} address 52:54:00:fe:00:01 type bridge`);
-  for (const address of addresses) host.ip(`address add ${address} dev ${bridge}`);
-  host.ip(`link set ${bridge} up`);
+/** A host of virtual machines: a namespace with a bridge. Its guests are removed with it. */
+export interface Host extends Namespace {
+  /** A guest on the bridge: a namespace whose `eth0` has that MAC address, and no IP address yet. */
+  readonly addGuest: (mac: string) => Namespace;
 }
 
-/** A guest on the bridge: a namespace whose `eth0` has that MAC address, and no IP address yet. */
-export function addGuest(host: Namespace, bridge: string, mac: string): Namespace {
-  const guest = addNamespace('guest');
-  const port = `tap${made}`;
-  host.ip(`link add ${port} type veth peer name eth0 netns ${guest.name}`);
-  guest.ip(`link set eth0 address ${mac} up`);
-  host.ip(`link set ${port} master ${bridge} up`);
-  return guest;
+/**
+ * A host whose bridge has the addresses of etc/libvirt/mds-network.xml, as libvirt makes it. The
+ * test has to remove it.
+ */
+export function addHost(bridge = 'br-mds'): Host {
+  const host = addNamespace('host');
+  // Without an address of its own it takes another with each port that comes, and guests lose it.
+  host.ip(`link add ${bridge} address 52:54:00:fe:00:01 type bridge`);
+  for (const address of ['169.254.169.254/32', '10.122.0.1/16']) {
+    host.ip(`address add ${address} dev ${bridge}`);
+  }
+  host.ip(`link set ${bridge} up`);
+  const guests: Namespace[] = [];
+  return {
+    ...host,
+    addGuest: (mac) => {
+      const guest = addNamespace('guest');
+      guests.push(guest);
+      const port = `tap${made}`;
+      host.ip(`link add ${port} type veth peer name eth0 netns ${guest.name}`);
+      guest.ip(`link set eth0 address ${mac} up`);
+      host.ip(`link set ${port} master ${bridge} up`);
+      return guest;
+    },
+    remove: () => {
+      for (const namespace of [host, ...guests]) namespace.remove();
+    },
+  };
 }

@@ -8,7 +8,7 @@ import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
 import type { HostKeys, InstanceDetails } from '../src/control/api.js';
 import { askControl, startWithControl, testFolder } from './control-socket.js';
 import { type Daemon, repository } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, missing } from './netns.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
@@ -476,19 +476,13 @@ test(
   "cloud-init's phone_home brings the host keys of its guest, and brings others after a new installation",
   cloudInit,
   async (t) => {
-    const namespaces: Namespace[] = [];
-    t.after(() => {
-      for (const namespace of namespaces) namespace.remove();
-    });
+    const host = addHost();
+    t.after(host.remove);
     const folder = testFolder(t);
-    const host = addNamespace('host');
-    namespaces.push(host);
-    addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
     const web1 = record(1, { mds_ipv4: '10.122.7.8' });
     const web2 = record(2, { mds_ipv4: '10.122.7.9' });
     writeFileSync(join(folder, 'db.json'), JSON.stringify([web1, web2]));
-    const guest = addGuest(host, 'br-mds', web1.mds_mac);
-    namespaces.push(guest);
+    const guest = host.addGuest(web1.mds_mac);
     guest.ip('address add 10.122.7.8/16 dev eth0');
     guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
     const start = () =>

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, type Host, missing } from './netns.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 // Programs that others wrote for EC2, in a guest of their own: a namespace that reaches
@@ -61,15 +61,12 @@ interface Guest {
 
 describe('clients of EC2', { skip: missing('netns', 'curl') }, () => {
   const { folder, remove } = temporaryFolder();
-  const namespaces: Namespace[] = [];
-  let host: Namespace;
+  let host: Host;
   let daemon: Daemon;
 
   before(async () => {
     mkdirSync(join(folder, 'userdata'));
-    host = addNamespace('host');
-    namespaces.push(host);
-    addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
+    host = addHost();
     const configuration = hostConfiguration(folder, {
       dnsmasq: 'user = root\ndomain = example.net',
       sections: `[public-keys]
@@ -84,7 +81,7 @@ availability-zone = rack1a`,
 
   after(async () => {
     await daemon.stop();
-    for (const each of namespaces) each.remove();
+    host.remove();
     remove();
   });
 
@@ -124,8 +121,7 @@ availability-zone = rack1a`,
     ]);
     assert.equal(stderr, '');
     const ipv4: string = JSON.parse(stdout).mds_ipv4;
-    const namespace = addGuest(host, 'br-mds', mac);
-    namespaces.push(namespace);
+    const namespace = host.addGuest(mac);
     namespace.ip(`address add ${ipv4}/16 dev eth0`);
     namespace.ip('route add default via 10.122.0.1');
 

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCloudInit } from './cloud-init-site.js';
 import { startDaemon, temporaryFolder } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, missing, type Namespace } from './netns.js';
 import { hostConfiguration } from './samples.js';
 
 // IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from
@@ -19,7 +19,6 @@ import { hostConfiguration } from './samples.js';
 
 const skip = missing('netns', 'dnsmasq', 'dhclient', 'dig', 'curl');
 
-const bridge = 'br-mds';
 const router = 'fd00:122::1';
 const metadata = 'http://[fd00:ec2::254]';
 
@@ -53,18 +52,15 @@ const uuid = (number: number) => `ec200000-0000-4000-8000-${String(number).padSt
 /** A host with mdserver and these options of `[dnsmasq]`, that has its addresses of both kinds. */
 async function startHost(t: TestContext, options: string): Promise<Host> {
   const { folder, remove } = temporaryFolder();
-  const namespaces: Namespace[] = [];
+  const host = addHost();
   t.after(() => {
-    for (const each of namespaces) each.remove();
+    host.remove();
     remove();
   });
-  const host = addNamespace('host');
-  namespaces.push(host);
-  addBridge(host, bridge, ['169.254.169.254/32', '10.122.0.1/16']);
   // A bridge without a guest has no carrier: an address that the kernel first has to look for
   // among neighbours (RFC 4862 5.4) could not be listened on before there is one.
   for (const address of ['fd00:ec2::254/128', `${router}/64`]) {
-    host.ip(`address add ${address} dev ${bridge} nodad`);
+    host.ip(`address add ${address} dev br-mds nodad`);
   }
 
   mkdirSync(join(folder, 'userdata'));
@@ -78,8 +74,7 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
   return {
     folder,
     addGuest: async (number) => {
-      const guest = addGuest(host, bridge, mac(number));
-      namespaces.push(guest);
+      const guest = host.addGuest(mac(number));
       const list = ['-6', 'address', 'show', 'dev', 'eth0', 'scope', 'link', '-tentative'];
       await eventually('the guest has its link-local address', async () =>
         (await guest.run('ip', list)).stdout.includes('fe80:'),
@@ -298,12 +293,11 @@ test('an IPv6 address that the bridge has not yet is served on as soon as it is 
   skip,
 }, async (t) => {
   const { folder, remove } = temporaryFolder();
-  const host = addNamespace('host');
+  const host = addHost();
   t.after(() => {
     host.remove();
     remove();
   });
-  addBridge(host, bridge, ['10.122.0.1/16']);
   const configuration = `
 [mdserver]
 listen_address = 10.122.0.1, fd00:ec2::254
@@ -316,7 +310,7 @@ run_dir = ${folder}/run
 `;
   const daemon = await startDaemon(folder, configuration, '10.122.0.1', host.start);
   await daemon.printed('cannot serve on http://[fd00:ec2::254]:8080');
-  host.ip(`address add fd00:ec2::254/128 dev ${bridge} nodad`);
+  host.ip('address add fd00:ec2::254/128 dev br-mds nodad');
   await daemon.printed('serving on http://[fd00:ec2::254]:8080');
   const url = 'http://[fd00:ec2::254]:8080/service/name';
   assert.equal((await host.run('curl', ['-sg', '--max-time', '20', url])).stdout, 'mdserver');

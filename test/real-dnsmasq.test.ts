@@ -5,7 +5,7 @@ import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync 
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing, type Namespace } from './netns.js';
+import { addHost, missing, type Namespace } from './netns.js';
 import { hostConfiguration } from './samples.js';
 
 const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');
@@ -14,7 +14,6 @@ const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');
 
 const metadata = 'http://169.254.169.254';
 const gateway = '10.122.0.1';
-const bridge = 'br-mds';
 
 interface DatabaseRecord {
   readonly domain_name: string;
@@ -101,22 +100,13 @@ async function eventually(what: string, isTrue: () => boolean | Promise<boolean>
 
 async function startHost(t: TestContext, settings: HostSettings = {}): Promise<Host> {
   const { folder, remove } = temporaryFolder();
-  const namespaces: Namespace[] = [];
+  const namespace = addHost();
   t.after(() => {
-    for (const each of namespaces) each.remove();
+    namespace.remove();
     remove();
   });
 
-  const namespace = addNamespace('host');
-  namespaces.push(namespace);
-  // As etc/libvirt/mds-network.xml has them.
-  addBridge(namespace, bridge, ['169.254.169.254/32', `${gateway}/16`]);
-  const newGuest = (address: string) => {
-    const guest = addGuest(namespace, bridge, address);
-    namespaces.push(guest);
-    return guest;
-  };
-  const resolver = newGuest('52:54:00:ff:ff:ff');
+  const resolver = namespace.addGuest('52:54:00:ff:ff:ff');
   resolver.ip('address add 10.122.255.250/16 dev eth0');
 
   const database = join(folder, 'db.json');
@@ -190,7 +180,7 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
     daemon,
     startDnsmasq,
     upload,
-    addGuest: newGuest,
+    addGuest: namespace.addGuest,
     resolve: (name, type = 'A') => dig('-t', type, '-q', name),
     resolveAll: (questions) => {
       const file = join(folder, 'questions');

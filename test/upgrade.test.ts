@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { repository, temporaryFolder } from './daemon.js';
-import { addBridge, addGuest, addNamespace, missing } from './netns.js';
+import { addHost, missing } from './netns.js';
 
 const skip = missing('netns', 'setpriv', 'curl');
 
@@ -121,9 +121,8 @@ test('over an installed Python md_server, every guest keeps address, names, inst
   }
   mkdirSync(join(folder, 'layers'));
 
-  const host = addNamespace('host');
+  const host = addHost();
   t.after(host.remove);
-  addBridge(host, 'br-mds', ['169.254.169.254/32', '10.122.0.1/16']);
   const script = join(repository, 'test/fixtures/upgrade/upgrade.sh');
   const daemon = host.start('unshare', ['-m', script, folder, repository]);
   let output = '';
@@ -146,7 +145,7 @@ test('over an installed Python md_server, every guest keeps address, names, inst
   assert.doesNotMatch(output, / (ERROR|FATAL) /);
 
   async function answer(from: number, path: string): Promise<string> {
-    const guest = addGuest(host, 'br-mds', records[from]?.mds_mac ?? '');
+    const guest = host.addGuest(records[from]?.mds_mac ?? '');
     try {
       guest.ip(`address add ${records[from]?.mds_ipv4}/16 dev eth0`);
       guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
