@@ -137,6 +137,17 @@ function essence({ metadata }: Found) {
   );
 }
 
+/** The part of what was found that Ec2 has whether it is known as AWS or not. */
+const ec2Common = {
+  ...common,
+  instance_id: `i-${web1.mds_ipv4}`,
+  vendordata: null,
+  network_config: ethernet('eth0', false),
+  netplan: { network: ethernet('eth0', false) },
+  // Ec2 has no way to know: each boot asks again.
+  kept_for_next_boot: false,
+};
+
 const ec2Essence = {
   'instance-id': `i-${web1.mds_ipv4}`,
   'local-hostname': 'web1.example.net',
@@ -161,10 +172,9 @@ for (const tokens of ['optional', 'required']) {
     const { found, requests } = await boot(site, 'aws');
     assert.ok(found);
     assert.deepEqual(withoutMetadata(found), {
-      ...common,
+      ...ec2Common,
       stage: 'local',
       class: 'DataSourceEc2Local',
-      instance_id: `i-${web1.mds_ipv4}`,
       identity: {
         accountId: '000000000000',
         architecture: null,
@@ -183,11 +193,6 @@ for (const tokens of ['optional', 'required']) {
         version: '2017-09-30',
       },
       region: 'rack1',
-      vendordata: null,
-      network_config: ethernet('eth0', false),
-      netplan: { network: ethernet('eth0', false) },
-      // Ec2 has no way to know: each boot asks again.
-      kept_for_next_boot: false,
     });
     assert.deepEqual(essence(found), ec2Essence);
     assert.deepEqual(requests, [
@@ -209,17 +214,12 @@ test('Ec2 not known as AWS: found without a token, and the guest has its name', 
   const { found, requests } = await boot(site, 'unknown');
   assert.ok(found);
   assert.deepEqual(withoutMetadata(found), {
-    ...common,
+    ...ec2Common,
     stage: 'network',
     class: 'DataSourceEc2',
-    instance_id: `i-${web1.mds_ipv4}`,
     identity: {},
     // Here cloud-init makes it of the zone, whatever placement/region says.
     region: 'rack1',
-    vendordata: null,
-    network_config: ethernet('eth0', false),
-    netplan: { network: ethernet('eth0', false) },
-    kept_for_next_boot: false,
   });
   assert.deepEqual(essence(found), ec2Essence);
   assert.deepEqual(requests, [
