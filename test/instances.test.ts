@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { freeIpv4 } from '../src/instances/addresses.js';
-import type { Domain } from '../src/instances/domain-xml.js';
 import {
   DatabaseError,
   formatDatabase,
@@ -19,6 +18,7 @@ import {
 } from '../src/instances/instances.js';
 import { parseUuid, type Uuid } from '../src/instances/uuid.js';
 import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
+import { domain } from './samples.js';
 
 const network = ipv4Network('10.122.0.0' as Ipv4, 16);
 const plan: AddressPlan = {
@@ -27,20 +27,6 @@ const plan: AddressPlan = {
   reserved: new Set(['10.122.0.1' as Ipv4]),
 };
 const about = { location: 'lab', now: 1000 };
-
-function domain(number: number, changes: Partial<Domain> = {}): Domain {
-  const digits = String(number).padStart(2, '0');
-  return {
-    name: `vm${number}`,
-    uuid: `00000000-0000-0000-0000-0000000000${digits}` as Uuid,
-    mac: `52:54:00:00:00:${digits}` as Mac,
-    metadata: {},
-    vcpus: undefined,
-    memoryKib: undefined,
-    architecture: undefined,
-    ...changes,
-  };
-}
 
 function names(draft: Draft): string[] {
   return [...draft.byName.keys()];

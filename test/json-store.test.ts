@@ -13,28 +13,13 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pino } from 'pino';
-import type { Domain } from '../src/instances/domain-xml.js';
 import { DatabaseError, parseDatabase } from '../src/instances/instance.js';
 import { type Instances, NoAddressError } from '../src/instances/instances.js';
 import { openJsonStore } from '../src/instances/json-store.js';
 import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
-import type { Uuid } from '../src/instances/uuid.js';
-import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
+import { type Ipv4, ipv4Network } from '../src/network.js';
 import { temporaryFolder } from './daemon.js';
-
-function domain(number: number, changes: Partial<Domain> = {}): Domain {
-  const digits = String(number).padStart(2, '0');
-  return {
-    name: `vm${number}`,
-    uuid: `00000000-0000-0000-0000-0000000000${digits}` as Uuid,
-    mac: `52:54:00:00:00:${digits}` as Mac,
-    metadata: {},
-    vcpus: undefined,
-    memoryKib: undefined,
-    architecture: undefined,
-    ...changes,
-  };
-}
+import { domain } from './samples.js';
 
 function open(file: string, prefix = 24): Store {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);

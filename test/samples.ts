@@ -1,4 +1,7 @@
 import type { BootRecord } from '../src/control/api.js';
+import type { Domain } from '../src/instances/domain-xml.js';
+import type { Uuid } from '../src/instances/uuid.js';
+import type { Mac } from '../src/network.js';
 
 /** A domain as libvirt has it; the number is in its MAC and uuid. */
 export function domainXml(
@@ -10,6 +13,21 @@ export function domainXml(
   return `<domain><name>${name}</name><uuid>8f1b3b52-6a0e-4c57-9d0c-3f3c2b${digits}</uuid>
 <devices><interface type='network'><mac address='${mac}'/><source network='${network}'/></interface></devices>
 </domain>`;
+}
+
+/** What is read of a domain's XML; the number is in its name, uuid and MAC. */
+export function domain(number: number, changes: Partial<Domain> = {}): Domain {
+  const digits = String(number).padStart(2, '0');
+  return {
+    name: `vm${number}`,
+    uuid: `00000000-0000-0000-0000-0000000000${digits}` as Uuid,
+    mac: `52:54:00:00:00:${digits}` as Mac,
+    metadata: {},
+    vcpus: undefined,
+    memoryKib: undefined,
+    architecture: undefined,
+    ...changes,
+  };
 }
 
 /** The boot that a hook's `prepare` begins, before anything was seen of its guest. */
