@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import type { TestContext } from 'node:test';
@@ -81,4 +82,22 @@ export function testFolder(t: TestContext): string {
     remove();
   });
   return folder;
+}
+
+/** Listens on a unix socket that takes no connection: its queue of one is full, and never emptied. */
+export async function listenWhileFull(t: TestContext, path: string): Promise<void> {
+  const program = `import socket, sys, time
+server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
+full = []
+try:
+    while True:
+        client = socket.socket(socket.AF_UNIX); client.setblocking(False); client.connect(sys.argv[1]); full.append(client)
+except BlockingIOError:
+    print('full', flush=True)
+time.sleep(60)`;
+  const busy = spawn('/usr/bin/python3', ['-c', program, path], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => busy.kill('SIGKILL'));
+  await once(busy.stdout, 'data');
 }

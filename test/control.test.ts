@@ -24,6 +24,7 @@ import {
   askControl,
   type ControlAnswer,
   type ControlAsking,
+  listenWhileFull,
   startWithControl,
   testFolder,
 } from './control-socket.js';
@@ -218,21 +219,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   }, async (t) => {
     const folder = testFolder(t);
     const path = join(folder, 'control.sock');
-    // A queue of one, never emptied.
-    const program = `import socket, sys, time
-server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
-full = []
-try:
-    while True:
-        client = socket.socket(socket.AF_UNIX); client.setblocking(False); client.connect(sys.argv[1]); full.append(client)
-except BlockingIOError:
-    print('full', flush=True)
-time.sleep(60)`;
-    const busy = spawn('/usr/bin/python3', ['-c', program, path], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    t.after(() => busy.kill('SIGKILL'));
-    await once(busy.stdout, 'data');
+    await listenWhileFull(t, path);
     const before = statSync(path).ino;
     const server = createServer();
     t.after(() => server.close());

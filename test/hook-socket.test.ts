@@ -7,7 +7,7 @@ import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
-import { askControl, killDaemons, startWithControl } from './control-socket.js';
+import { askControl, killDaemons, listenWhileFull, startWithControl } from './control-socket.js';
 import {
   begin,
   complaint,
@@ -300,20 +300,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     skip: !existsSync('/usr/bin/python3') && 'needs python3',
   }, async (t) => {
     const path = join(place(), 'control.sock');
-    const program = `import socket, sys, time
-server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
-full = []
-try:
-    while True:
-        client = socket.socket(socket.AF_UNIX); client.setblocking(False); client.connect(sys.argv[1]); full.append(client)
-except BlockingIOError:
-    print('full', flush=True)
-time.sleep(60)`;
-    const busy = spawn('/usr/bin/python3', ['-c', program, path], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    t.after(() => busy.kill('SIGKILL'));
-    await once(busy.stdout, 'data');
+    await listenWhileFull(t, path);
     const { received, port } = await receiver(t, undefined);
     const hook = hookFor(path, port);
     assert.deepEqual(await call([hook, ...begin], domain), silent);
