@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/finding.js';
+import { eventually } from './control-socket.js';
 import { type Daemon, freePort, startDaemon, temporaryFolder } from './daemon.js';
 import { addHost, type Ended, missing } from './netns.js';
 import { hostConfiguration } from './samples.js';
@@ -682,14 +683,6 @@ test('check has dnsmasq look at all of the files that were written for it', {
 });
 
 // ---- a real host in a network namespace ----
-
-async function eventually(what: string, isTrue: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!(await isTrue())) {
-    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 test('a host where all is well passes the check; a removal is seen by a real dnsmasq', {
   skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,

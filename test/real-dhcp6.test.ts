@@ -10,6 +10,7 @@ import {
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runCloudInit } from './cloud-init-site.js';
+import { eventually } from './control-socket.js';
 import { startDaemon, temporaryFolder } from './daemon.js';
 import { addHost, missing, type Namespace } from './netns.js';
 import { hostConfiguration } from './samples.js';
@@ -36,14 +37,6 @@ interface Host {
   /** The requests up to now that did not come from the host. */
   readonly requests: () => string[];
   readonly restart: () => Promise<void>;
-}
-
-async function eventually(what: string, isTrue: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!(await isTrue())) {
-    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
 
 const mac = (number: number) => `52:54:00:00:00:${number.toString(16).padStart(2, '0')}`;

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { eventually } from './control-socket.js';
 import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
 import { addHost, missing, type Namespace } from './netns.js';
 import { hostConfiguration } from './samples.js';
@@ -88,14 +89,6 @@ interface HostSettings {
   /** A command and its arguments that mdserver, and one that dnsmasq, is started with. */
   readonly startWith?: { readonly daemon: readonly string[]; readonly dnsmasq: readonly string[] };
   readonly prepare?: (folder: string) => void;
-}
-
-async function eventually(what: string, isTrue: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!(await isTrue())) {
-    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 async function startHost(t: TestContext, settings: HostSettings = {}): Promise<Host> {
