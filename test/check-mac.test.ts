@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { AddressReport, InstanceDetails } from '../src/control/api.js';
 import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import type { Daemon } from './daemon.js';
-import { addHost, missing, type Namespace } from './netns.js';
+import { addHost, type Namespace } from './netns.js';
+import { missing } from './parts.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 // ---- what the kernel says ----
@@ -54,8 +55,7 @@ test('the MAC of an IPv6 address is read from what ip says', () => {
 
 // ---- guests against each other ----
 
-const skip =
-  missing('netns', 'curl') || (!existsSync('/usr/bin/busybox') && 'needs busybox (for its arping)');
+const skip = missing('netns', 'curl', 'busybox');
 
 const metadata = '169.254.169.254';
 const metadata6 = 'fd00:ec2::254';

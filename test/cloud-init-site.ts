@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
 import { addHost, type Namespace } from './netns.js';
+import { python } from './parts.js';
 import { hostConfiguration } from './samples.js';
 
 const metadataService = '169.254.169.254';
@@ -92,8 +93,8 @@ export async function runCloudInit(
   ...args: string[]
 ): Promise<{ readonly answer: unknown; readonly log: string }> {
   const file = join(repository, 'test/fixtures/cloud-init', script);
-  // Debian's Python, which has the package, and none of the caller's own settings (proxies).
-  const { status, stdout, stderr } = await guest.run('/usr/bin/python3', [file, ...args], {
+  // None of the caller's own settings (proxies).
+  const { status, stdout, stderr } = await guest.run(python, [file, ...args], {
     PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
     LC_ALL: 'C.UTF-8',
   });

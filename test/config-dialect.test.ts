@@ -3,13 +3,12 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ConfigError, parseConfigFile } from '../src/config/dialect.js';
+import { missing, python } from './parts.js';
 
 /** Sections with their keys and values in order, or that the text was refused. */
 type Outcome = readonly (readonly [string, readonly (readonly [string, string])[]])[] | 'refused';
 
-const python = '/usr/bin/python3';
-const hasPython = spawnSync(python, ['-c', 'import configparser']).status === 0;
-const skip = hasPython || process.env['CI'] ? false : `${python} is not installed`;
+const skip = missing('python');
 
 // Files are opened as ConfigParser.read opens them: all line ends become "\n".
 const oracle = `

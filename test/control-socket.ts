@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import type { TestContext } from 'node:test';
 import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
+import { python } from './parts.js';
 
 /** An answer of the control socket. */
 export interface ControlAnswer {
@@ -95,7 +96,7 @@ try:
 except BlockingIOError:
     print('full', flush=True)
 time.sleep(60)`;
-  const busy = spawn('/usr/bin/python3', ['-c', program, path], {
+  const busy = spawn(python, ['-c', program, path], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   t.after(() => busy.kill('SIGKILL'));

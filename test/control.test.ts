@@ -29,7 +29,7 @@ import {
   testFolder,
 } from './control-socket.js';
 import { closing, type Daemon, type Start } from './daemon.js';
-import { missing } from './netns.js';
+import { missing } from './parts.js';
 import { blankBoot, loopbackConfiguration } from './samples.js';
 
 const address = '127.140.0.1';
@@ -215,7 +215,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('a socket whose owner is too busy to take a connection is not taken from it', {
-    skip: !existsSync('/usr/bin/python3') && 'needs python3',
+    skip: missing('python'),
   }, async (t) => {
     const folder = testFolder(t);
     const path = join(folder, 'control.sock');

@@ -9,19 +9,14 @@ import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/finding.js';
 import { eventually } from './control-socket.js';
 import { type Daemon, freePort, startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, type Ended, missing } from './netns.js';
+import { addHost, type Ended } from './netns.js';
+import { missing } from './parts.js';
 import { hostConfiguration } from './samples.js';
 
 const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
 
 /** What a test needs beside the parts that netns.ts knows. */
-function without(command: string, debianPackage: string): string | false {
-  if (spawnSync('sh', ['-c', `command -v ${command}`]).status === 0) return false;
-  const text = `needs ${command} (${debianPackage})`;
-  if (process.env['CI']) throw new Error(text);
-  return text;
-}
-const withoutVirsh = without('virsh', 'libvirt-clients');
+const withoutVirsh = missing('virsh');
 
 /** Runs a command to its end; `keepOpen`: its input does not end before it does. */
 async function ended(
@@ -391,7 +386,7 @@ test('a configuration that cannot be used does not keep --socket from working', 
 });
 
 test('root and the group of the socket may use it, nobody else', {
-  skip: process.getuid?.() !== 0 ? 'needs root' : missing('setpriv'),
+  skip: missing('root', 'setpriv'),
 }, async (t) => {
   const host = hostOf(t);
   await host.start();
@@ -417,7 +412,7 @@ test('root and the group of the socket may use it, nobody else', {
 });
 
 test('on a terminal: columns, colours but not with NO_COLOR, and a question before a removal', {
-  skip: without('script', 'bsdutils'),
+  skip: missing('script'),
 }, async (t) => {
   const host = hostOf(t);
   await host.start();
@@ -659,7 +654,7 @@ test('check finds a hook that is missing, not executable, or posts elsewhere', a
 });
 
 test('check has dnsmasq look at all of the files that were written for it', {
-  skip: without('dnsmasq', 'dnsmasq-base'),
+  skip: missing('dnsmasq'),
 }, async (t) => {
   const host = hostOf(t);
   await host.start();

@@ -21,7 +21,8 @@ import {
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
-import { addHost, missing, type Namespace } from './netns.js';
+import { addHost, type Namespace } from './netns.js';
+import { missing, python } from './parts.js';
 import { hostConfiguration } from './samples.js';
 
 // ---- the lines ----
@@ -343,11 +344,7 @@ s.bind(('', 68))
 s.sendto(bytes.fromhex(sys.argv[1]), ('255.255.255.255', 67))`;
   // Broadcasts may be lost while the bridge's port comes up.
   await eventually('dnsmasq refuses the address', async () => {
-    const { status, stderr } = await other.run('/usr/bin/python3', [
-      '-c',
-      program,
-      request.toString('hex'),
-    ]);
+    const { status, stderr } = await other.run(python, ['-c', program, request.toString('hex')]);
     assert.equal(status, 0, stderr);
     return readFileSync(log, 'utf8').includes('DHCPNAK');
   });

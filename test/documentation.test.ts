@@ -8,20 +8,13 @@ import { commandTable } from '../src/ctl/commands.js';
 import { generatedFiles } from '../src/ctl/documentation.js';
 import { escaped } from '../src/ctl/roff.js';
 import { repository, temporaryFolder } from './daemon.js';
+import { missing } from './parts.js';
 
 function committed(path: string): string {
   return readFileSync(join(repository, path), 'utf8');
 }
 
 const pages = [...generatedFiles.keys()].filter((path) => path.includes('/man/'));
-
-/** What a program is missing for, or false; in continuous integration nothing may be missing. */
-function without(program: string, debianPackage: string): string | false {
-  if (spawnSync('sh', ['-c', `command -v ${program}`]).status === 0) return false;
-  const text = `needs ${program} (${debianPackage})`;
-  if (process.env['CI']) throw new Error(text);
-  return text;
-}
 
 for (const [path, text] of generatedFiles) {
   test(`${path} is what the tables of the code give`, () => {
@@ -34,7 +27,7 @@ for (const [path, text] of generatedFiles) {
 }
 
 for (const path of pages) {
-  test(`${path} is formatted without a warning`, { skip: without('groff', 'groff-base') }, () => {
+  test(`${path} is formatted without a warning`, { skip: missing('groff') }, () => {
     const file = join(repository, path);
     const formatted = spawnSync('groff', ['-ww', '-b', '-man', '-Tutf8', file], {
       encoding: 'utf8',
@@ -50,7 +43,7 @@ function read(path: string): string {
 }
 
 test('a reader finds every command and every option in the pages', {
-  skip: without('groff', 'groff-base'),
+  skip: missing('groff'),
 }, () => {
   const control = read('etc/man/mdserverctl.1');
   for (const [name, { summary }] of commandTable) {
@@ -76,7 +69,7 @@ test('text in a page stays as it is, whatever roff would take for a command', ()
 const completion = join(repository, 'etc/bash-completion/mdserverctl');
 
 test('the completion has no warning of shellcheck', {
-  skip: without('shellcheck', 'shellcheck'),
+  skip: missing('shellcheck'),
 }, () => {
   const checked = spawnSync('shellcheck', [completion], { encoding: 'utf8' });
   assert.deepEqual([checked.status, checked.stdout], [0, '']);

@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from './daemon.js';
+import { dsIdentify, missing } from './parts.js';
 
 // What decides in every cloud image, before the network is up, which datasource is the one: by
 // SMBIOS alone. Debian's is asked with a root folder made up for it.
-const program = '/usr/lib/cloud-init/ds-identify';
-const skip = !existsSync(program) && `needs ${program} (cloud-init)`;
-if (skip && process.env['CI']) throw new Error(skip);
+const skip = missing('ds-identify');
 
 /** Files of `/sys/class/dmi/id`, as the kernel fills them from SMBIOS. */
 type Smbios = Partial<
@@ -55,7 +54,7 @@ function identify(smbios: Smbios, cloudConfig = ''): Identified {
   put('bin/systemd-detect-virt', '#!/bin/sh\necho kvm\n', 0o755);
   put('bin/blkid', '#!/bin/sh\necho DEVNAME=/dev/vda1\necho LABEL=root\necho TYPE=ext4\n', 0o755);
   put('bin/uname', '#!/bin/sh\necho Linux guest 6.1.0 v1 x86_64 GNU/Linux\n', 0o755);
-  const { status, stderr } = spawnSync(program, ['--force'], {
+  const { status, stderr } = spawnSync(dsIdentify, ['--force'], {
     env: { PATH: `${root}/bin:/usr/bin:/bin`, PATH_ROOT: root, DEBUG_LEVEL: '2' },
     encoding: 'utf8',
   });

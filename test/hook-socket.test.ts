@@ -20,7 +20,7 @@ import {
   uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
-import { missing } from './netns.js';
+import { missing } from './parts.js';
 import { loopbackConfiguration } from './samples.js';
 
 const folder = temporaryFolder();
@@ -297,7 +297,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
   }
 
   it('posts over TCP when the socket takes no more connections', {
-    skip: !existsSync('/usr/bin/python3') && 'needs python3',
+    skip: missing('python'),
   }, async (t) => {
     const path = join(place(), 'control.sock');
     await listenWhileFull(t, path);

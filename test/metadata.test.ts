@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { fastify } from 'fastify';
@@ -10,12 +10,10 @@ import { type Instance, instanceFromRecord } from '../src/instances/instance.js'
 import { instancesFrom } from '../src/instances/instances.js';
 import { metadataRoutes } from '../src/metadata/routes.js';
 import { newTokenKey } from '../src/metadata/tokens.js';
+import { missing, python } from './parts.js';
 
 // Debian's own Python has the yaml module that cloud-init reads NoCloud with.
-const python = '/usr/bin/python3';
-const noYaml =
-  spawnSync(python, ['-c', 'import yaml']).status !== 0 && `needs ${python} with python3-yaml`;
-if (noYaml && process.env['CI']) throw new Error(noYaml);
+const noYaml = missing('yaml');
 
 interface Served {
   /** The status and body of a request from the instance, or from another address. */

@@ -6,7 +6,8 @@ import { type TestContext, test } from 'node:test';
 import type { Health } from '../src/control/api.js';
 import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
 import { type Daemon, repository } from './daemon.js';
-import { addHost, missing } from './netns.js';
+import { addHost } from './netns.js';
+import { missing } from './parts.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 const address = '127.142.0.1';

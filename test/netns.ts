@@ -1,44 +1,5 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-
-/** What a test of this machine's network may need, with the Debian package that has it. */
-const parts = {
-  netns: 'root, and ip of iproute2',
-  ip: 'iproute2',
-  dnsmasq: 'dnsmasq-base',
-  udhcpc: 'udhcpc',
-  dhclient: 'isc-dhcp-client',
-  dig: 'bind9-dnsutils',
-  curl: 'curl',
-  setpriv: 'util-linux',
-  'cloud-init': 'cloud-init',
-} as const;
-
-export type Part = keyof typeof parts;
-
-function succeeds(command: string, ...args: string[]): boolean {
-  return spawnSync(command, args).status === 0;
-}
-
-function isThere(part: Part): boolean {
-  if (part === 'cloud-init') return existsSync('/usr/lib/python3/dist-packages/cloudinit');
-  if (part !== 'netns') return succeeds('sh', '-c', `command -v ${part}`);
-  const probe = `mds-${process.pid}-probe`;
-  return succeeds('ip', 'netns', 'add', probe) && succeeds('ip', 'netns', 'delete', probe);
-}
-
-/**
- * For the `skip` of a test: what this machine lacks, or false. Throws in continuous integration
- * (`CI` is set), where nothing may be missing.
- */
-export function missing(...needed: Part[]): string | false {
-  const lacking = needed.filter((part) => !isThere(part));
-  if (lacking.length === 0) return false;
-  const text = `needs ${lacking.map((part) => `${part} (${parts[part]})`).join(', ')}`;
-  if (process.env['CI']) throw new Error(text);
-  return text;
-}
 
 /** How a command ended. */
 export interface Ended {

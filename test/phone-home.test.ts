@@ -8,7 +8,8 @@ import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
 import type { HostKeys, InstanceDetails } from '../src/control/api.js';
 import { askControl, startWithControl, testFolder } from './control-socket.js';
 import { type Daemon, repository } from './daemon.js';
-import { addHost, missing } from './netns.js';
+import { addHost } from './netns.js';
+import { missing } from './parts.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
@@ -467,9 +468,7 @@ describe('phoning home', { concurrency: 4 }, () => {
 // ---- cloud-init's own module ----
 
 const cloudInit = {
-  skip:
-    missing('netns', 'cloud-init') ||
-    (!existsSync('/usr/bin/ssh-keygen') && 'needs ssh-keygen (openssh-client)'),
+  skip: missing('netns', 'cloud-init', 'ssh-keygen'),
 };
 
 test(

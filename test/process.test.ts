@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Daemon, freePort, mainFile, startDaemon, temporaryFolder } from './daemon.js';
+import { missing, python } from './parts.js';
 import { domainXml, loopbackConfiguration } from './samples.js';
 
 const address = '127.134.0.1';
@@ -245,12 +246,15 @@ s.bind(sys.argv[1])
 print("bound", flush=True)
 while True: print(s.recv(4096).decode(), flush=True)
 `;
-  const child = spawn('python3', ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(python, ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
   context.after(() => child.kill('SIGKILL'));
   let received = '';
   child.stdout.on('data', (chunk) => (received += chunk));
   const told = async (text: string) => {
-    while (!received.includes(text)) await pause(5);
+    for (let waited = 0; !received.includes(text); waited += 5) {
+      if (waited > 60_000) throw new Error(`systemd was not told ${text}: ${received}`);
+      await pause(5);
+    }
     return received;
   };
   await told('bound');
@@ -263,7 +267,9 @@ const startTold = (path: string) => (command: string, args: readonly string[]) =
     env: { ...process.env, NOTIFY_SOCKET: path },
   });
 
-test("systemd is told READY=1 once, when requests are served and dnsmasq's files are written", async (t) => {
+test("systemd is told READY=1 once, when requests are served and dnsmasq's files are written", {
+  skip: missing('python', 'systemd-notify'),
+}, async (t) => {
   const folder = folderFor(t);
   const { path, told } = await notifyReceiver(t, folder);
   const text = configuration(folder);
@@ -288,7 +294,9 @@ test("systemd is told READY=1 once, when requests are served and dnsmasq's files
   assert.equal((await told('READY=1')).split('READY=1').length - 1, 1);
 });
 
-test('a port that is in use is refused, and systemd is not told that it is ready', async (t) => {
+test('a port that is in use is refused, and systemd is not told that it is ready', {
+  skip: missing('python', 'systemd-notify'),
+}, async (t) => {
   const folder = folderFor(t);
   const { path, told } = await notifyReceiver(t, folder);
   const other = createServer().listen(0, address);

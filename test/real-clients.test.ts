@@ -1,42 +1,16 @@
 import assert from 'node:assert/strict';
-import { type SpawnSyncOptions, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, type Host, missing } from './netns.js';
+import { addHost, type Host } from './netns.js';
+import { ignition, missing, python } from './parts.js';
 import { hostConfiguration, loopbackConfiguration } from './samples.js';
 
 // Programs that others wrote for EC2, in a guest of their own: a namespace that reaches
 // 169.254.169.254 over a bridge, as a virtual machine does.
-
-const programs = {
-  ignition: '/usr/lib/dracut/modules.d/30ignition/ignition',
-  aws: '/usr/bin/aws',
-  ec2metadata: '/usr/bin/ec2metadata',
-  busybox: '/usr/bin/busybox',
-  curl: '/usr/bin/curl',
-  // Debian's: another Python has no botocore.
-  python: '/usr/bin/python3',
-} as const;
-
-/** For `skip`: what this machine lacks, or false. Throws in continuous integration. */
-function lacks(program: keyof typeof programs, debianPackage: string): string | false {
-  return existsSync(programs[program]) ? false : lacking(`${programs[program]} (${debianPackage})`);
-}
-
-function lacking(what: string): string {
-  if (process.env['CI']) throw new Error(`needs ${what}`);
-  return `needs ${what}`;
-}
-
-function lacksBotocore(): string | false {
-  const options: SpawnSyncOptions = { stdio: 'ignore' };
-  const there = spawnSync(programs.python, ['-c', 'import botocore'], options).status === 0;
-  return there ? false : lacking('botocore (python3-botocore)');
-}
 
 const fixtures = join(repository, 'test/fixtures/clients');
 const metadata = 'http://169.254.169.254';
@@ -114,7 +88,7 @@ availability-zone = rack1a`,
 `;
     writeFileSync(join(home, 'domain.xml'), xml);
     const upload = ['-sS', '--fail', '-H', 'Accept: application/json', '--data-binary'];
-    const { stdout, stderr } = await host.run(programs.curl, [
+    const { stdout, stderr } = await host.run('curl', [
       ...upload,
       `@${home}/domain.xml`,
       `${metadata}/instance-upload`,
@@ -137,7 +111,7 @@ availability-zone = rack1a`,
     const requests = async () => {
       // Lines come in the order of the requests: behind this one's, none is outstanding.
       const mark = `/service/type?mark=${name}-${++marks}`;
-      await run(programs.curl, '-s', metadata + mark);
+      await run('curl', '-s', metadata + mark);
       await daemon.printed(mark);
       const line = / (\d+\.\d+\.\d+\.\d+) (\S+) ([A-Z]+) (\S+) (\d{3}) /;
       const all = daemon
@@ -160,7 +134,7 @@ availability-zone = rack1a`,
 
   function ignite({ run, folder: home }: Guest): Promise<string> {
     return run(
-      programs.ignition,
+      ignition,
       ...['--platform', 'aws', '--stage', 'fetch', '--log-to-stdout', '--root', home],
       ...['--config-cache', `${home}/config.json`, '--state-file', `${home}/state.json`],
       ...['--neednet', `${home}/neednet`, '--fetch-timeout', '20s'],
@@ -180,7 +154,7 @@ availability-zone = rack1a`,
   const configured = (guest: Guest) =>
     JSON.parse(readFileSync(`${guest.folder}/config.json`, 'utf8'));
 
-  test('ignition fetches its configuration', { skip: lacks('ignition', 'ignition') }, async () => {
+  test('ignition fetches its configuration', { skip: missing('ignition') }, async () => {
     const user = { name: 'core', sshAuthorizedKeys: [key] };
     const userdata = JSON.stringify({ ignition: { version: '3.3.0' }, passwd: { users: [user] } });
     const guest = await boot('ignition', { userdata });
@@ -191,7 +165,7 @@ availability-zone = rack1a`,
   });
 
   test('ignition goes on where there is no user-data', {
-    skip: lacks('ignition', 'ignition'),
+    skip: missing('ignition'),
   }, async () => {
     const guest = await boot('bare', { metadata: { userdata_prefix: 'no-such-file' } });
     const log = await ignite(guest);
@@ -202,7 +176,7 @@ availability-zone = rack1a`,
   });
 
   test('ignition has tokens where they are required', {
-    skip: lacks('ignition', 'ignition'),
+    skip: missing('ignition'),
   }, async () => {
     const userdata = '{"ignition":{"version":"3.3.0"}}';
     const guest = await boot('strict', { userdata, metadata: { imds_tokens: 'required' } });
@@ -213,12 +187,10 @@ availability-zone = rack1a`,
   // ---- AWS SDKs and the AWS command line ----
 
   test('botocore: no credentials without an error, the region, any path', {
-    skip: lacksBotocore(),
+    skip: missing('botocore'),
   }, async () => {
     const guest = await boot('botocore', { metadata: { imds_tokens: 'required' } });
-    const said = JSON.parse(
-      await guest.run(programs.python, join(fixtures, 'botocore-metadata.py')),
-    );
+    const said = JSON.parse(await guest.run(python, join(fixtures, 'botocore-metadata.py')));
     assert.deepEqual(said, {
       credentials: {},
       // The zone without its last letter: why availability-zone has to have one more.
@@ -236,9 +208,9 @@ availability-zone = rack1a`,
     ]);
   });
 
-  test('aws: finds the region and no credentials', { skip: lacks('aws', 'awscli') }, async () => {
+  test('aws: finds the region and no credentials', { skip: missing('aws') }, async () => {
     const guest = await boot('awscli');
-    const lines = (await guest.run(programs.aws, 'configure', 'list')).split('\n');
+    const lines = (await guest.run('aws', 'configure', 'list')).split('\n');
     const setting = (name: string) => lines.find((line) => line.trim().startsWith(name))?.trim();
     assert.match(setting('region') ?? '', /^region +rack1 +imds/);
     assert.match(setting('access_key') ?? '', /^access_key +<not set>/);
@@ -298,13 +270,13 @@ availability-zone = rack1a`,
   // ---- small clients ----
 
   test('ec2metadata (cloud-guest-utils) shows all that there is', {
-    skip: lacks('ec2metadata', 'cloud-guest-utils'),
+    skip: missing('ec2metadata'),
   }, async () => {
     const guest = await boot('utils', {
       userdata: '#!/bin/sh\ntrue\n',
       metadata: { imds_tokens: 'required' },
     });
-    const output = await guest.run(programs.ec2metadata);
+    const output = await guest.run('ec2metadata');
     assert.match(output, /^reservation-id: r-[0-9a-f]{17}$/m);
     assert.equal(
       output.replace(/^(reservation-id: ).*$/m, '$1ID'),
@@ -353,9 +325,9 @@ partition-number: unavailable
     assert.equal(new Set(requests).size, requests.length, 'nothing is asked for twice');
   });
 
-  const wget = `${programs.busybox} wget -q -O -`;
+  const wget = `busybox wget -q -O -`;
 
-  test('busybox wget, as cirros asks with it', { skip: lacks('busybox', 'busybox') }, async () => {
+  test('busybox wget, as cirros asks with it', { skip: missing('busybox') }, async () => {
     const guest = await boot('cirros', { userdata: '#!/bin/sh\necho hello\n' });
     const get = (path: string) => guest.shell(`${wget} ${metadata}/2009-04-04/${path}`);
     assert.equal(await get('meta-data/instance-id'), `i-${guest.ipv4}`);
@@ -396,10 +368,10 @@ partition-number: unavailable
   // lib/tiny-cloud/cloud/aws/imds: the token by nc, since busybox wget knows no PUT.
   const tinyToken =
     "printf 'PUT /latest/api/token HTTP/1.0\\r\\nX-aws-ec2-metadata-token-ttl-seconds: 5\\r\\n\\r\\n'" +
-    ` | ${programs.busybox} nc -w 1 169.254.169.254 80 | tail -n 1`;
+    ` | busybox nc -w 1 169.254.169.254 80 | tail -n 1`;
 
   test('tiny-cloud on AWS: a token by nc and tail, wget with its header', {
-    skip: lacks('busybox', 'busybox'),
+    skip: missing('busybox'),
   }, async () => {
     const guest = await boot('tiny-aws', {
       userdata: '#!/bin/sh\necho tiny\n',
@@ -425,7 +397,7 @@ partition-number: unavailable
   });
 
   test('tiny-cloud with an empty token header, and NoCloud with doubled slashes', {
-    skip: lacks('busybox', 'busybox'),
+    skip: missing('busybox'),
   }, async () => {
     const userdata = '#!/bin/sh\necho tiny\n';
     const guest = await boot('tiny-nocloud', { userdata });
@@ -478,7 +450,7 @@ partition-number: unavailable
   // baseopenstackservice.py of httpservice), made by hand.
   test('the requests of cloudbase-init', async () => {
     const guest = await boot('windows', { userdata: '#ps1_sysnative\r\nhostname\r\n' });
-    const get = (path: string) => guest.run(programs.curl, '-sSf', `${metadata}/${path}`);
+    const get = (path: string) => guest.run('curl', '-sSf', `${metadata}/${path}`);
     assert.equal(await get('2009-04-04/meta-data/local-hostname'), 'windows.example.net');
     assert.equal(await get('2009-04-04/meta-data/instance-id'), `i-${guest.ipv4}`);
     const lines = (await get('2009-04-04/meta-data/public-keys')).split('\n');

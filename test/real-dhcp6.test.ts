@@ -12,7 +12,8 @@ import { type TestContext, test } from 'node:test';
 import { runCloudInit } from './cloud-init-site.js';
 import { eventually } from './control-socket.js';
 import { startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, missing, type Namespace } from './netns.js';
+import { addHost, type Namespace } from './netns.js';
+import { missing } from './parts.js';
 import { hostConfiguration } from './samples.js';
 
 // IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from

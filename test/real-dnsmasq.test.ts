@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { eventually } from './control-socket.js';
 import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, missing, type Namespace } from './netns.js';
+import { addHost, type Namespace } from './netns.js';
+import { missing } from './parts.js';
 import { hostConfiguration } from './samples.js';
 
 const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');

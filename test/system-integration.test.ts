@@ -18,6 +18,7 @@ import { userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+import { missing } from './parts.js';
 
 const folder = temporaryFolder();
 after(() => removeFolder(folder));
@@ -194,8 +195,9 @@ describe('the environment', () => {
     assert.equal(existsSync(join(prefix, 'var/lib')), false);
   });
 
-  it('gives data and log to the user, and the configuration to its group alone', (t) => {
-    if (process.getuid?.() !== 0) return t.skip('needs root');
+  it('gives data and log to the user, and the configuration to its group alone', {
+    skip: missing('root'),
+  }, () => {
     const { uid, gid } = userInfo();
     assert.deepEqual([uid, gid], [0, 0]);
     const id = (flag: string) =>
@@ -403,8 +405,9 @@ net_name = lab
     }
   });
 
-  it('leaves a folder that belongs to somebody else alone, and says so', (t) => {
-    if (process.getuid?.() !== 0) return t.skip('needs root');
+  it('leaves a folder that belongs to somebody else alone, and says so', {
+    skip: missing('root'),
+  }, () => {
     const prefix = prefixWith({
       [configuration]: '[mdserver]\ndb_file = /root/db.json\n[dnsmasq]\nuser = nobody\n',
       'root/db.json': '[]',
@@ -416,8 +419,7 @@ net_name = lab
     assert.ok(said.includes(`${prefix}/root belongs to another user`), said);
   });
 
-  it('is told of files that the user cannot read', (t) => {
-    if (process.getuid?.() !== 0) return t.skip('needs root');
+  it('is told of files that the user cannot read', { skip: missing('root') }, () => {
     const prefix = prefixWith({
       [configuration]: '[dnsmasq]\nuser = nobody\n',
       'etc/mdserver/userdata/web': 'secret',
@@ -499,8 +501,9 @@ exit 0
     assert.equal(existsSync(join(prefix, 'etc/libvirt/hooks/qemu.d')), false);
   });
 
-  it('gives what root wrote to the user that mdserver now runs as', (t) => {
-    if (process.getuid?.() !== 0) return t.skip('needs root');
+  it('gives what root wrote to the user that mdserver now runs as', {
+    skip: missing('root'),
+  }, () => {
     const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
     for (const path of [
       'var/lib/mdserver',
@@ -677,12 +680,11 @@ describe('the program', () => {
   });
 });
 
-it('system-integration.sh has no fault that shellcheck knows', (t) => {
+it('system-integration.sh has no fault that shellcheck knows', {
+  skip: missing('shellcheck'),
+}, () => {
   const checked = spawnSync('shellcheck', [join(packageRoot, 'system-integration.sh')], {
     encoding: 'utf8',
   });
-  if (checked.error !== undefined && process.env['CI'] === undefined) {
-    return t.skip('there is no shellcheck');
-  }
   assert.deepEqual([checked.status, checked.stdout], [0, '']);
 });

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, describe, it, type TestContext } from 'node:test';
+import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+import { missing } from './parts.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const units = ['mdserver.service', 'mdserver-dnsmasq.service'];
@@ -12,13 +13,9 @@ const units = ['mdserver.service', 'mdserver-dnsmasq.service'];
 const folder = temporaryFolder();
 after(() => removeFolder(folder));
 
-/** Runs a tool; without it the test is skipped, on CI it fails. */
-function tool(context: TestContext, command: string, args: readonly string[]) {
+/** Runs a tool to its end. */
+function tool(command: string, args: readonly string[]) {
   const done = spawnSync(command, args, { encoding: 'utf8' });
-  if (done.error !== undefined && process.env['CI'] === undefined) {
-    context.skip(`there is no ${command}`);
-    return undefined;
-  }
   assert.equal(done.error, undefined);
   return { status: done.status, said: `${done.stdout}${done.stderr}` };
 }
@@ -45,21 +42,23 @@ function verifiable(from: string, to: string): string[] {
 }
 
 describe('the units', () => {
-  it('hold nothing that systemd does not know', (t) => {
-    const done = tool(t, 'systemd-analyze', [
+  it('hold nothing that systemd does not know', { skip: missing('systemd-analyze') }, () => {
+    const done = tool('systemd-analyze', [
       'verify',
       '--man=no',
       ...verifiable(join(repository, 'systemd'), 'shipped'),
     ]);
-    if (done !== undefined) assert.deepEqual(done, { status: 0, said: '' });
+    assert.deepEqual(done, { status: 0, said: '' });
   });
 
-  it('hold nothing that systemd does not know, once filled from a configuration', (t) => {
+  it('hold nothing that systemd does not know, once filled from a configuration', {
+    skip: missing('systemd-analyze'),
+  }, () => {
     const from = installedUnits(
       '[mdserver]\ndb_file=/srv/mds/db.json\nlogfile=/home/ops/x.log\n[dnsmasq]\nuser=daemon\nrun_dir=/srv/run\n',
     );
-    const done = tool(t, 'systemd-analyze', ['verify', '--man=no', ...verifiable(from, 'filled')]);
-    if (done !== undefined) assert.deepEqual(done, { status: 0, said: '' });
+    const done = tool('systemd-analyze', ['verify', '--man=no', ...verifiable(from, 'filled')]);
+    assert.deepEqual(done, { status: 0, said: '' });
   });
 
   // mdserver: not hidden are other processes (it looks whether a pid is dnsmasq's), not refused is
@@ -68,15 +67,14 @@ describe('the units', () => {
     ['mdserver.service', 1.8],
     ['mdserver-dnsmasq.service', 1.6],
   ] as const) {
-    it(`leave ${unit} no more in reach than it needs`, (t) => {
-      const done = tool(t, 'systemd-analyze', [
+    it(`leave ${unit} no more in reach than it needs`, { skip: missing('systemd-analyze') }, () => {
+      const done = tool('systemd-analyze', [
         'security',
         '--offline=yes',
         '--no-pager',
         `--threshold=${exposure * 10}`,
         join(repository, 'systemd', unit),
       ]);
-      if (done === undefined) return;
       const found = /Overall exposure level for \S+: ([0-9.]+)/.exec(done.said)?.[1];
       assert.ok(found !== undefined, done.said);
       assert.ok(Number(found) <= exposure, done.said);
@@ -87,12 +85,10 @@ describe('the units', () => {
 describe('the libvirt network', () => {
   const path = join(repository, 'etc', 'libvirt', 'mds-network.xml');
 
-  it('is one that libvirt takes', (t) => {
-    const done = tool(t, 'virsh', ['-c', 'test:///default', 'net-define', '--validate', path]);
-    if (done !== undefined) {
-      assert.equal(done.status, 0, done.said);
-      assert.match(done.said, /Network mds defined/);
-    }
+  it('is one that libvirt takes', { skip: missing('virsh') }, () => {
+    const done = tool('virsh', ['-c', 'test:///default', 'net-define', '--validate', path]);
+    assert.equal(done.status, 0, done.said);
+    assert.match(done.said, /Network mds defined/);
   });
 
   it('has the addresses of the defaults and leaves DHCP and DNS to mdserver', () => {
@@ -110,20 +106,18 @@ describe('the libvirt network', () => {
 });
 
 describe('the log rotation', () => {
-  it('is one that logrotate takes', (t) => {
+  it('is one that logrotate takes', { skip: missing('logrotate') }, () => {
     const path = join(folder, 'logrotate');
     const text = readFileSync(join(repository, 'etc', 'logrotate', 'mdserver'), 'utf8');
     // Where the tests run there is no such user.
     writeFileSync(path, text.replaceAll('create 0640 mdserver mdserver', 'create 0640 root root'));
     const state = join(folder, 'logrotate.state');
-    const done = tool(t, 'logrotate', ['--debug', '--state', state, path]);
-    if (done !== undefined) {
-      assert.equal(done.status, 0, done.said);
-      assert.match(
-        done.said,
-        /rotating pattern: \/var\/log\/mdserver\.log {2}weekly \(8 rotations\)/,
-      );
-      assert.doesNotMatch(done.said, /^error|^warning:(?! logrotate in debug mode)/m);
-    }
+    const done = tool('logrotate', ['--debug', '--state', state, path]);
+    assert.equal(done.status, 0, done.said);
+    assert.match(
+      done.said,
+      /rotating pattern: \/var\/log\/mdserver\.log {2}weekly \(8 rotations\)/,
+    );
+    assert.doesNotMatch(done.said, /^error|^warning:(?! logrotate in debug mode)/m);
   });
 });

@@ -5,7 +5,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { repository, temporaryFolder } from './daemon.js';
-import { addHost, missing } from './netns.js';
+import { addHost } from './netns.js';
+import { missing } from './parts.js';
 
 const skip = missing('netns', 'setpriv', 'curl');
 

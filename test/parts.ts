@@ -1,0 +1,70 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+
+function succeeds(command: string, ...args: string[]): boolean {
+  return spawnSync(command, args, { stdio: 'ignore' }).status === 0;
+}
+
+function isCommand(name: string): () => boolean {
+  return () => succeeds('sh', '-c', `command -v ${name}`);
+}
+
+/** Debian's Python: another one has none of Debian's modules. */
+export const python = '/usr/bin/python3';
+
+function isModule(name: string): () => boolean {
+  return () => succeeds(python, '-c', `import ${name}`);
+}
+
+function canAddNamespace(): boolean {
+  const probe = `mds-${process.pid}-probe`;
+  return succeeds('ip', 'netns', 'add', probe) && succeeds('ip', 'netns', 'delete', probe);
+}
+
+/** Ignition is no command: it is run in an initrd. */
+export const ignition = '/usr/lib/dracut/modules.d/30ignition/ignition';
+export const dsIdentify = '/usr/lib/cloud-init/ds-identify';
+
+/** What tests talk to beside Node: whether it is there, and the Debian package that has it. */
+const parts = {
+  aws: [isCommand('aws'), 'awscli'],
+  botocore: [isModule('botocore'), 'python3-botocore'],
+  busybox: [isCommand('busybox'), 'busybox'],
+  'cloud-init': [isModule('cloudinit'), 'cloud-init'],
+  curl: [isCommand('curl'), 'curl'],
+  dhclient: [isCommand('dhclient'), 'isc-dhcp-client'],
+  dig: [isCommand('dig'), 'bind9-dnsutils'],
+  dnsmasq: [isCommand('dnsmasq'), 'dnsmasq-base'],
+  'ds-identify': [() => existsSync(dsIdentify), 'cloud-init'],
+  ec2metadata: [isCommand('ec2metadata'), 'cloud-guest-utils'],
+  groff: [isCommand('groff'), 'groff-base'],
+  ignition: [() => existsSync(ignition), 'ignition'],
+  ip: [isCommand('ip'), 'iproute2'],
+  logrotate: [isCommand('logrotate'), 'logrotate'],
+  netns: [canAddNamespace, 'root, and ip of iproute2'],
+  python: [isModule('configparser'), 'python3'],
+  root: [() => process.getuid?.() === 0, 'run the tests as root'],
+  script: [isCommand('script'), 'bsdutils'],
+  setpriv: [isCommand('setpriv'), 'util-linux'],
+  shellcheck: [isCommand('shellcheck'), 'shellcheck'],
+  'ssh-keygen': [isCommand('ssh-keygen'), 'openssh-client'],
+  'systemd-analyze': [isCommand('systemd-analyze'), 'systemd'],
+  'systemd-notify': [isCommand('systemd-notify'), 'systemd'],
+  udhcpc: [isCommand('udhcpc'), 'udhcpc'],
+  virsh: [isCommand('virsh'), 'libvirt-clients'],
+  yaml: [isModule('yaml'), 'python3-yaml'],
+} as const satisfies Record<string, readonly [isThere: () => boolean, debianPackage: string]>;
+
+export type Part = keyof typeof parts;
+
+/**
+ * For the `skip` of a test: what this machine lacks, or false. Throws in continuous integration
+ * (`CI` is set), where nothing may be missing.
+ */
+export function missing(...needed: Part[]): string | false {
+  const lacking = needed.filter((part) => !parts[part][0]());
+  if (lacking.length === 0) return false;
+  const text = `needs ${lacking.map((part) => `${part} (${parts[part][1]})`).join(', ')}`;
+  if (process.env['CI']) throw new Error(text);
+  return text;
+}
