@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { findUserdata, UserdataError } from '../src/userdata/find.js';
+import { candidatesOf, findUserdata, UserdataError } from '../src/userdata/find.js';
 import { builtInTemplate, TemplateError } from '../src/userdata/template.js';
 import { createUserdata, type UserdataConfig } from '../src/userdata/userdata.js';
 
@@ -52,9 +52,10 @@ function lookFor(query: Query): string[] {
   const { folder, directory = 'userdata', name = 'web1', prefix, suffixes = ['', '.yaml'] } = query;
   const defaultTemplate = query.defaultTemplate && join(folder, query.defaultTemplate);
   const places = { directory: join(folder, directory), suffixes, defaultTemplate };
-  const found = findUserdata(places, { name, mac, prefix });
-  const place = found.kind === 'file' ? found.path : found.kind;
-  return [place, ...found.refused].map((text) => text.replaceAll(`${folder}/`, ''));
+  const { what, refused } = findUserdata(candidatesOf(places, { name, mac, prefix }));
+  return [typeof what === 'string' ? what : what.path, ...refused].map((text) =>
+    text.replaceAll(`${folder}/`, ''),
+  );
 }
 
 /** Runs as a user that may not do everything, which root may. */
@@ -442,6 +443,22 @@ test('a new configuration is in force at once', (t) => {
   parts.config = { ...parts.config };
   assert.throws(() => parts.serve('web1'), TemplateError);
   assert.equal(parts.logged.length, 2, 'a reload says again what is wrong');
+});
+
+test('what a template does to its data is gone with the request, and none reaches what guests share', (t) => {
+  const site = setUp(t, {
+    'userdata/web1':
+      "{{hostname}}{{% hostname = 'changed'; it.extra = 'x'; }} {{hostname}} {{foo}}",
+    'userdata/web2': "{{% instance.name = 'other'; }}",
+    'userdata/web3': "{{% public_keys.default = 'other'; }}",
+    'userdata/web4': "{{% instance.metadata.role = 'other'; }}",
+    'userdata/web5': '{{extra}}',
+  });
+  for (const _ of [1, 2]) assert.equal(site.serve('web1'), 'web1 changed bar');
+  for (const name of ['web2', 'web3', 'web4']) {
+    assert.throws(() => site.serve(name), /userdata\/web\d:1: .*(read only|not extensible)/);
+  }
+  assert.throws(() => site.serve('web5'), /unknown name "extra"/);
 });
 
 test('thousands of files can be served in turn, each with its own content', (t) => {

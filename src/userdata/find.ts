@@ -6,8 +6,6 @@ export interface Places {
   readonly directory: string;
   readonly suffixes: readonly string[];
   readonly defaultTemplate: string | undefined;
-  /** What is in the directory, where that is known: each name is looked at otherwise. */
-  readonly entries?: ReadonlySet<string> | undefined;
 }
 
 /** What an instance's user-data is looked for by. */
@@ -18,12 +16,21 @@ export interface Wanted {
   readonly prefix: string | undefined;
 }
 
+/** The files that can be an instance's user-data. */
+export interface Candidates extends Places {
+  /** In the directory, in the order in which they are looked for. */
+  readonly files: readonly { readonly name: string; readonly path: string }[];
+  /** An instance with a prefix has the file of its prefix or none. */
+  readonly prefixed: boolean;
+  /** A line for the log for each name that was passed over. */
+  readonly refused: readonly string[];
+}
+
 /** Is another one whenever a file was written, replaced, or made (un)readable. */
 export type FileVersion = Pick<Stats, 'dev' | 'ino' | 'size' | 'mtimeMs' | 'ctimeMs'>;
 
 /** A regular file as it was when it was looked at. */
 export interface FoundFile {
-  readonly kind: 'file';
   /** The path as it was looked for. */
   readonly path: string;
   /** The same file with no symbolic link as its last part, to open. */
@@ -31,10 +38,14 @@ export interface FoundFile {
   readonly version: FileVersion;
 }
 
-/** `none`: the prefix names no file. `refused`: a line for the log for each thing passed over. */
-export type Found = (FoundFile | { readonly kind: 'built-in' } | { readonly kind: 'none' }) & {
+/** A file, the built-in template, or none where a prefix names no file. */
+export interface Found {
+  readonly what: FoundFile | 'built-in' | 'none';
+  /** A line for the log for each thing that was passed over. */
   readonly refused: readonly string[];
-};
+}
+
+const nothingRefused: readonly string[] = [];
 
 /** User-data that cannot be served for a reason that its file has; the message is for the log. */
 export class UserdataError extends Error {
@@ -108,7 +119,7 @@ export function directoryEntries(): (directory: string) => ReadonlySet<string> |
 }
 
 function foundFile(path: string, target: string, stats: Stats): FoundFile {
-  return { kind: 'file', path, target, version: stats };
+  return { path, target, version: stats };
 }
 
 /** Why a name cannot stand for a file of the directory, or undefined. */
@@ -133,8 +144,11 @@ function throughLinks(directory: string, path: string, refused: string[]): Found
   return stats.isFile() ? foundFile(path, target, stats) : undefined;
 }
 
-function fileInside(directory: string, name: string, refused: string[]): FoundFile | undefined {
-  const path = `${directory}/${name}`;
+function fileInside(
+  directory: string,
+  { name, path }: Candidates['files'][number],
+  refused: string[],
+): FoundFile | undefined {
   try {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     if (stats === undefined) return undefined;
@@ -158,10 +172,11 @@ export function configuredFile(path: string, option: string): Found {
   let stats: Stats | undefined;
   try {
     stats = lstatSync(path, { throwIfNoEntry: false });
-    if (stats?.isFile()) return { ...foundFile(path, path, stats), refused: [] };
+    if (stats?.isFile()) return { what: foundFile(path, path, stats), refused: nothingRefused };
     stats = statSync(path, { throwIfNoEntry: false });
     if (stats?.isFile()) {
-      return { ...foundFile(path, realpathSync.native(path), stats), refused: [] };
+      const what = foundFile(path, realpathSync.native(path), stats);
+      return { what, refused: nothingRefused };
     }
   } catch (error) {
     throw fileError(path, error);
@@ -171,32 +186,47 @@ export function configuredFile(path: string, option: string): Found {
 }
 
 /**
- * Where an instance's user-data comes from: the file of its prefix alone where it has one, else of
- * its name, else of its MAC, each with each suffix, else the default template, else the built-in
- * one. Only regular files inside the directory count; a prefix may name one in a folder of it.
- * Throws UserdataError for what is there and cannot be looked at.
+ * Where an instance's user-data may be: in the file of its prefix alone where it has one, else of
+ * its name, else of its MAC, each with each suffix. A prefix may name one in a folder.
  */
-export function findUserdata(places: Places, wanted: Wanted): Found {
-  const { directory, suffixes, defaultTemplate, entries } = places;
-  const { prefix } = wanted;
+export function candidatesOf(places: Places, { name, mac, prefix }: Wanted): Candidates {
+  const prefixed = prefix !== undefined;
   const refused: string[] = [];
-  const names = prefix === undefined ? [wanted.name, wanted.mac] : [prefix];
-  for (const name of names) {
-    if (name === undefined) continue;
-    const bad = badName(name, prefix !== undefined);
+  const files: { name: string; path: string }[] = [];
+  for (const stem of prefixed ? [prefix] : [name, mac]) {
+    if (stem === undefined) continue;
+    const bad = badName(stem, prefixed);
     if (bad !== undefined) {
-      refused.push(`user-data of ${JSON.stringify(name)}: passed over, the name ${bad}`);
+      refused.push(`user-data of ${JSON.stringify(stem)}: passed over, the name ${bad}`);
       continue;
     }
-    for (const suffix of suffixes) {
-      // "." and ".." are made of a name and a suffix at most: both are folders, hence no files.
-      const wantedName = name + suffix;
-      if (entries?.has(wantedName) === false && !wantedName.includes('/')) continue;
-      const file = fileInside(directory, wantedName, refused);
-      if (file !== undefined) return { ...file, refused };
+    // "." and ".." are made of a name and a suffix at most: both are folders, hence no files.
+    for (const suffix of places.suffixes) {
+      files.push({ name: stem + suffix, path: `${places.directory}/${stem}${suffix}` });
     }
   }
-  if (prefix !== undefined) return { kind: 'none', refused };
-  if (defaultTemplate === undefined) return { kind: 'built-in', refused };
-  return { ...configuredFile(defaultTemplate, 'mdserver.default_template'), refused };
+  return { ...places, files, prefixed, refused };
+}
+
+/**
+ * Where an instance's user-data comes from: the first of its candidates that is a regular file
+ * inside the directory, else, without a prefix, the default template, else the built-in one.
+ * `entries` is what is in the directory, where that is known: each file is looked at otherwise.
+ * Throws UserdataError for what is there and cannot be looked at.
+ */
+export function findUserdata(candidates: Candidates, entries?: ReadonlySet<string>): Found {
+  const { directory, defaultTemplate, files, prefixed } = candidates;
+  const passedOver: string[] = [];
+  let what: Found['what'] | undefined;
+  for (const file of files) {
+    if (entries?.has(file.name) === false && !file.name.includes('/')) continue;
+    what = fileInside(directory, file, passedOver);
+    if (what !== undefined) break;
+  }
+  what ??= prefixed ? 'none' : 'built-in';
+  if (what === 'built-in' && defaultTemplate !== undefined) {
+    ({ what } = configuredFile(defaultTemplate, 'mdserver.default_template'));
+  }
+  const { refused } = candidates;
+  return { what, refused: passedOver.length === 0 ? refused : [...refused, ...passedOver] };
 }

@@ -66,7 +66,10 @@ function withoutPrototype(entries: object): Record<string, unknown> {
 /** Names of the generated code: data of that name are found by `{{name}}`, see interpolation(). */
 const hiddenNames = Object.freeze({ __proto__: null, __eta: true, it: true });
 
-/** The data for an instance's template. */
+/**
+ * The data for an instance's template. What is in an object of it cannot be changed; a name of it
+ * can, so that each rendering needs an object of its own that inherits from this one.
+ */
 export function templateData(
   { publicKeys, templateData, password }: TemplateSettings,
   { name, uuid, mac, ipv4, ipv6, location, metadata }: TemplateInstance,
@@ -79,11 +82,12 @@ export function templateData(
     keys[name] = key;
     data[`public_key_${name}`] = key;
   }
-  data['public_keys'] = keys;
+  data['public_keys'] = Object.freeze(keys);
   data['hostname'] = name;
   if (password !== undefined) data['mdserver_password'] = password;
   const facts = { __proto__: null, name, uuid, mac, ipv4, ipv6, location };
-  data['instance'] = Object.assign(facts, { metadata: withoutPrototype(metadata) });
+  const own = { metadata: Object.freeze(withoutPrototype(metadata)) };
+  data['instance'] = Object.freeze(Object.assign(facts, own));
   return data;
 }
 

@@ -3,6 +3,8 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs
 import type { Config } from '../config/options.js';
 import type { Body } from '../metadata/tree.js';
 import {
+  type Candidates,
+  candidatesOf,
   configuredFile,
   directoryEntries,
   type FileVersion,
@@ -169,6 +171,12 @@ function onceEach(): (
   };
 }
 
+/** What an instance's user-data is made with, whatever its template holds. */
+interface Prepared {
+  readonly candidates: Candidates;
+  readonly data: TemplateData;
+}
+
 const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
 
 /** The user-data of all instances. What is wrong with a file is logged once until it changes. */
@@ -177,16 +185,32 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
   let fileRenderer = fileRenderers();
   let once = onceEach();
   let entries = directoryEntries();
+  // An instance is never changed in place: another state of it is another key.
+  let prepared = new WeakMap<TemplateInstance, Prepared>();
 
-  function find(instance: TemplateInstance, { mdserver }: UserdataConfig): Found {
+  /** What follows from the instance and the configuration alone. */
+  function prepare(instance: TemplateInstance, settings: UserdataConfig): Prepared {
+    const before = prepared.get(instance);
+    if (before !== undefined) return before;
+    const { publicKeys, templateData: values, mdserver } = settings;
     const places = {
       directory: mdserver.userdata_dir,
       suffixes: mdserver.userdata_suffixes,
       defaultTemplate: mdserver.default_template,
-      entries: entries(mdserver.userdata_dir),
     };
     const { name, mac, metadata } = instance;
-    const found = findUserdata(places, { name, mac, prefix: userdataPrefix(metadata) });
+    const parts = { publicKeys, templateData: values, password: mdserver.password };
+    const made = {
+      candidates: candidatesOf(places, { name, mac, prefix: userdataPrefix(metadata) }),
+      data: templateData(parts, instance),
+    };
+    prepared.set(instance, made);
+    return made;
+  }
+
+  function find(instance: TemplateInstance, settings: UserdataConfig): Found {
+    const present = entries(settings.mdserver.userdata_dir);
+    const found = findUserdata(prepare(instance, settings).candidates, present);
     for (const line of found.refused) once(undefined, line, (text) => log.warn(text));
     return found;
   }
@@ -194,7 +218,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
   /** Whether there is a file for the prefix. */
   function exists(instance: TemplateInstance, settings: UserdataConfig): boolean {
     try {
-      return find(instance, settings).kind !== 'none';
+      return find(instance, settings).what !== 'none';
     } catch (error) {
       // Something is there: render() meets the same error, and says so.
       if (error instanceof UserdataError) return true;
@@ -211,13 +235,11 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
   ): Rendered {
     let version: FileVersion | undefined;
     try {
-      const { publicKeys, templateData: values, mdserver } = settings;
-      const parts = { publicKeys, templateData: values, password: mdserver.password };
-      const data = templateData(parts, instance);
+      const data: TemplateData = Object.create(prepare(instance, settings).data);
       for (let attempt = 1; attempt <= 2; attempt += 1) {
-        const found = look();
-        if (found.kind === 'none') break;
-        if (found.kind === 'built-in') return { body: builtIn(data), file: null };
+        const { what: found } = look();
+        if (found === 'none') break;
+        if (found === 'built-in') return { body: builtIn(data), file: null };
         version = found.version;
         const body = fileRenderer(found)?.(data);
         if (body !== undefined) return { body, file: found.path };
@@ -239,6 +261,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       fileRenderer = fileRenderers();
       once = onceEach();
       entries = directoryEntries();
+      prepared = new WeakMap();
     }
     return settings;
   }
