@@ -23,7 +23,7 @@ if [ -z "${MDSERVER_IMAGE_INSIDE:-}" ]; then
 fi
 
 # The mirror that this machine uses for its own release has the others, too.
-# shellcheck disable=SC2016
+# shellcheck disable=SC1091,SC2016
 mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SITE)' |
   awk -v own="$(. /etc/os-release && echo "$VERSION_CODENAME")" \
     '$1 == own && $2 == "main" { print $3; exit }')
@@ -36,10 +36,9 @@ rm -rf --one-file-system -- "$folder" "${cache:?}/$suite"
 mkdir -p -- "$root" "$cache/packages"
 
 # python3-cffi-backend is only recommended, and without it cloud-init ends in an error.
-packages=linux-image-cloud-amd64,initramfs-tools,systemd-sysv,udev,dbus,netplan.io,systemd-resolved
+packages=linux-image-cloud-amd64,systemd-sysv,udev,dbus,netplan.io,systemd-resolved
 packages+=,cloud-init,cloud-guest-utils,python3-cffi-backend,openssh-server,sudo,locales
 packages+=,iproute2,iputils-ping,curl
-# The cloud image's initrd has drivers for every machine; reading them takes a while under TCG.
 debootstrap --variant=minbase --cache-dir="$cache/packages" --include="$packages" \
   "$suite" "$root" "$mirror"
 
@@ -47,9 +46,17 @@ echo 'en_US.UTF-8 UTF-8' >"$root/etc/locale.gen"
 chroot "$root" locale-gen
 # What cloud-init wants by default: else it makes it at the first boot, for half a minute.
 echo 'LANG=en_US.UTF-8' >"$root/etc/default/locale"
-sed -i 's/^MODULES=.*/MODULES=list/' "$root/etc/initramfs-tools/initramfs.conf"
-printf '%s\n' virtio_pci virtio_blk virtio_net ext4 >>"$root/etc/initramfs-tools/modules"
-chroot "$root" update-initramfs -u -k all
+# The initrd as it comes has drivers for every machine; reading them takes a while under TCG.
+drivers=(virtio_pci virtio_blk virtio_net ext4)
+if [ -d "$root/etc/initramfs-tools" ]; then
+  sed -i 's/^MODULES=.*/MODULES=list/' "$root/etc/initramfs-tools/initramfs.conf"
+  printf '%s\n' "${drivers[@]}" >>"$root/etc/initramfs-tools/modules"
+  chroot "$root" update-initramfs -u -k all
+else
+  # From Debian 14 on.
+  printf 'hostonly=no\ndrivers="%s"\n' "${drivers[*]}" >"$root/etc/dracut.conf.d/guest.conf"
+  chroot "$root" dracut --force --regenerate-all
+fi
 
 echo '/dev/vda / ext4 defaults 0 1' >"$root/etc/fstab"
 echo guest-image >"$root/etc/hostname"
