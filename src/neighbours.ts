@@ -11,8 +11,9 @@ const run = promisify(execFile);
  * (proc(5)); undefined where there is no complete entry.
  */
 export function macInArpTable(table: string, address: string): Mac | undefined {
-  const line = table.split('\n').find((candidate) => candidate.startsWith(`${address} `));
-  const [, , flags, hardware] = line?.split(/ +/) ?? [];
+  // Found without making lines of the others: there are as many as guests.
+  const [, entry] = table.split(`\n${address} `, 2);
+  const [, flags, hardware] = entry?.trimStart().split(/ +/, 3) ?? [];
   return flags === '0x0' ? undefined : parseMac(hardware ?? '');
 }
 
