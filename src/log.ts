@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { pino } from 'pino';
 import type { Config, LogLevel } from './config/options.js';
+import { unicodeEscape } from './text.js';
 
 export type Logger = pino.Logger;
 
@@ -55,10 +56,9 @@ const unprintable = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
 
 /** The text with control characters in JavaScript's notation, so that it stays one line. */
 export function oneLine(text: string): string {
-  return text.replace(unprintable, (character) => {
-    const code = character.charCodeAt(0).toString(16);
-    return character === '\n' ? '\\n' : `\\u${code.padStart(4, '0')}`;
-  });
+  return text.replace(unprintable, (character) =>
+    character === '\n' ? '\\n' : unicodeEscape(character),
+  );
 }
 
 /** What pino tells a stream of the line that it writes (pino's "metadata" of streams). */

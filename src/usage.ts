@@ -1,3 +1,5 @@
+import { wrapped } from './text.js';
+
 /** The configuration that mdserver and mdserverctl read where none is named. */
 export const defaultConfigFile = '/etc/mdserver/mdserver.conf';
 
@@ -13,21 +15,6 @@ export const daemonSummary =
 
 /** What SIGHUP does. */
 export const reloadWords = 'reads the configuration again and reopens the log file.';
-
-/** Lines of at most `width` characters where words allow it, each after `indent`. */
-export function wrapped(text: string, width: number, indent = ''): string[] {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(' ')) {
-    if (line !== '' && indent.length + line.length + 1 + word.length > width) {
-      lines.push(indent + line);
-      line = word;
-    } else {
-      line = line === '' ? word : `${line} ${word}`;
-    }
-  }
-  return [...lines, indent + line];
-}
 
 /** The text of `mdserver --help`. */
 export const usage = `Usage: mdserver [CONFIG]

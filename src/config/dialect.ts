@@ -1,4 +1,5 @@
 import { parse as parseIni } from 'ini';
+import { unicodeEscape } from '../text.js';
 
 /** A configuration that cannot be used; the message is one line that says what is wrong and where. */
 export class ConfigError extends Error {
@@ -6,13 +7,7 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 
   constructor(message: string, options?: ErrorOptions) {
-    super(
-      message.replace(
-        /[\0-\x1f\x7f-\x9f\u2028\u2029]/g,
-        (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-      ),
-      options,
-    );
+    super(message.replace(/[\0-\x1f\x7f-\x9f\u2028\u2029]/g, unicodeEscape), options);
   }
 }
 

@@ -1,3 +1,4 @@
+import { wrapped } from '../text.js';
 import { type Option, options } from './options.js';
 
 const width = 80;
@@ -39,20 +40,8 @@ const head = `# Configuration of mdserver. Options that are commented out show t
 # above. A "%" is written as "%%".
 `;
 
-/** Comment lines of at most `width` characters where words allow it; `indent` is for all but the first. */
-function commentLines(text: string, indent = ''): string[] {
-  const [first = '', ...words] = text.split(' ');
-  const lines: string[] = [];
-  let line = `# ${first}`;
-  for (const word of words) {
-    if (line.length + 1 + word.length <= width) {
-      line += ` ${word}`;
-    } else {
-      lines.push(line);
-      line = `# ${indent}${word}`;
-    }
-  }
-  return [...lines, line];
+function commentLines(text: string): string[] {
+  return wrapped(text, width, '# ');
 }
 
 function optionLines(key: string, option: Option): string[] {
@@ -64,7 +53,7 @@ function optionLines(key: string, option: Option): string[] {
     ),
     '#',
     // The indent makes a long list one value when the "# " is taken away.
-    ...commentLines(`${key} = ${shown}`.trimEnd(), '    '),
+    ...wrapped(`${key} = ${shown}`.trimEnd(), width, '# ', '#     '),
   ];
 }
 

@@ -1,4 +1,4 @@
-import { wrapped } from '../usage.js';
+import { wrapped } from '../text.js';
 import {
   type CommandName,
   commandNamed,

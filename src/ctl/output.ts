@@ -1,3 +1,5 @@
+import { unicodeEscape } from '../text.js';
+
 /** Where output goes: columns and words for a person, lines with tabs between for a script. */
 export interface Style {
   readonly terminal: boolean;
@@ -17,10 +19,7 @@ export function coloured(style: Style, colour: Colour, text: string): string {
  * from guests and from other people's files.
  */
 export function printable(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, unicodeEscape);
 }
 
 const missing = '-';

@@ -1,4 +1,5 @@
 import { type Ipv4, type Ipv6, type Mac, parseIpv4, parseIpv6, parseMac } from '../network.js';
+import { unicodeEscape } from '../text.js';
 import { type Details, noDetails } from './details.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
@@ -151,8 +152,5 @@ export function parseDatabase(text: string): Instance[] {
 /** The text of a database file, as Python's json.dump writes it: indented by 4, in ASCII. */
 export function formatDatabase(instances: Iterable<Instance>): string {
   const text = JSON.stringify(Array.from(instances, recordFromInstance), null, 4);
-  return text.replace(
-    /[\u007f-\uffff]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return text.replace(/[\u007f-\uffff]/g, unicodeEscape);
 }

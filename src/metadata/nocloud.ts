@@ -1,3 +1,4 @@
+import { unicodeEscape } from '../text.js';
 import type { MetadataContext } from './context.js';
 import { folder } from './tree.js';
 import { instanceId, localHostname, userDataBody } from './values.js';
@@ -7,9 +8,7 @@ const unprintable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g;
 
 /** A YAML scalar: JSON's strings are YAML's double-quoted ones (YAML 1.2, 1.3). */
 function quoted(text: string): string {
-  return JSON.stringify(text).replace(unprintable, (character) => {
-    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
-  });
+  return JSON.stringify(text).replace(unprintable, unicodeEscape);
 }
 
 function metaData(context: MetadataContext): string {
