@@ -45,8 +45,6 @@ export interface Found {
   readonly refused: readonly string[];
 }
 
-const nothingRefused: readonly string[] = [];
-
 /** User-data that cannot be served for a reason that its file has; the message is for the log. */
 export class UserdataError extends Error {
   readonly code = 'USERDATA';
@@ -168,16 +166,13 @@ function fileInside(
  * A file that an option names: it may be anywhere, and it has to be there.
  * Throws UserdataError where it is not, or cannot be looked at.
  */
-export function configuredFile(path: string, option: string): Found {
+export function configuredFile(path: string, option: string): FoundFile {
   let stats: Stats | undefined;
   try {
     stats = lstatSync(path, { throwIfNoEntry: false });
-    if (stats?.isFile()) return { what: foundFile(path, path, stats), refused: nothingRefused };
+    if (stats?.isFile()) return foundFile(path, path, stats);
     stats = statSync(path, { throwIfNoEntry: false });
-    if (stats?.isFile()) {
-      const what = foundFile(path, realpathSync.native(path), stats);
-      return { what, refused: nothingRefused };
-    }
+    if (stats?.isFile()) return foundFile(path, realpathSync.native(path), stats);
   } catch (error) {
     throw fileError(path, error);
   }
@@ -225,7 +220,7 @@ export function findUserdata(candidates: Candidates, entries?: ReadonlySet<strin
   }
   what ??= prefixed ? 'none' : 'built-in';
   if (what === 'built-in' && defaultTemplate !== undefined) {
-    ({ what } = configuredFile(defaultTemplate, 'mdserver.default_template'));
+    what = configuredFile(defaultTemplate, 'mdserver.default_template');
   }
   const { refused } = candidates;
   return { what, refused: passedOver.length === 0 ? refused : [...refused, ...passedOver] };

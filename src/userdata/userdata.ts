@@ -208,17 +208,17 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
     return made;
   }
 
-  function find(instance: TemplateInstance, settings: UserdataConfig): Found {
+  function find(instance: TemplateInstance, settings: UserdataConfig): Found['what'] {
     const present = entries(settings.mdserver.userdata_dir);
-    const found = findUserdata(prepare(instance, settings).candidates, present);
-    for (const line of found.refused) once(undefined, line, (text) => log.warn(text));
-    return found;
+    const { what, refused } = findUserdata(prepare(instance, settings).candidates, present);
+    for (const line of refused) once(undefined, line, (text) => log.warn(text));
+    return what;
   }
 
   /** Whether there is a file for the prefix. */
   function exists(instance: TemplateInstance, settings: UserdataConfig): boolean {
     try {
-      return find(instance, settings).what !== 'none';
+      return find(instance, settings) !== 'none';
     } catch (error) {
       // Something is there: render() meets the same error, and says so.
       if (error instanceof UserdataError) return true;
@@ -231,13 +231,13 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
     what: string,
     instance: TemplateInstance,
     settings: UserdataConfig,
-    look: () => Found,
+    look: () => Found['what'],
   ): Rendered {
     let version: FileVersion | undefined;
     try {
       const data: TemplateData = Object.create(prepare(instance, settings).data);
       for (let attempt = 1; attempt <= 2; attempt += 1) {
-        const { what: found } = look();
+        const found = look();
         if (found === 'none') break;
         if (found === 'built-in') return { body: builtIn(data), file: null };
         version = found.version;
