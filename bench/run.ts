@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Answer, ask, freePort, mainFile, temporaryFolder } from '../test/daemon.js';
+import { type Answer, ask, freePort, mainFile, temporaryFolder } from '../test/support/daemon.js';
 import type { BareOptions, FixedAnswer } from './bare.js';
 import { type LoadName, type Outcome, runRound } from './load.js';
 

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { createBoots, type SeenRequest } from '../src/boots/boots.js';
 import type { BootOutcome, BootRecord } from '../src/control/api.js';
 import { type Instance, instanceFromRecord, machineKey } from '../src/instances/instance.js';
-import { blankBoot } from './samples.js';
+import { blankBoot } from './support/samples.js';
 
 function instance(name: string, uuid?: string): Instance {
   return instanceFromRecord({ domain_name: name, domain_uuid: uuid ?? null });

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { AddressReport, InstanceDetails } from '../src/control/api.js';
 import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
-import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
-import type { Daemon } from './daemon.js';
-import { addHost, type Namespace } from './netns.js';
-import { missing } from './parts.js';
-import { hostConfiguration, loopbackConfiguration } from './samples.js';
+import { askControl, eventually, startWithControl, testFolder } from './support/control-socket.js';
+import type { Daemon } from './support/daemon.js';
+import { addHost, type Namespace } from './support/netns.js';
+import { missing } from './support/parts.js';
+import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
 
 // ---- what the kernel says ----
 

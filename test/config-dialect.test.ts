@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ConfigError, parseConfigFile } from '../src/config/dialect.js';
-import { missing, python } from './parts.js';
+import { missing, python } from './support/parts.js';
 
 /** Sections with their keys and values in order, or that the text was refused. */
 type Outcome = readonly (readonly [string, readonly (readonly [string, string])[]])[] | 'refused';

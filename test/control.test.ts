@@ -27,10 +27,10 @@ import {
   listenWhileFull,
   startWithControl,
   testFolder,
-} from './control-socket.js';
-import { closing, type Daemon, type Start } from './daemon.js';
-import { missing } from './parts.js';
-import { blankBoot, loopbackConfiguration } from './samples.js';
+} from './support/control-socket.js';
+import { closing, type Daemon, type Start } from './support/daemon.js';
+import { missing } from './support/parts.js';
+import { blankBoot, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.140.0.1';
 

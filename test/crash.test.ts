@@ -4,8 +4,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
-import { domainXml, loopbackConfiguration } from './samples.js';
+import { type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.131.0.1';
 

@@ -7,11 +7,11 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/finding.js';
-import { eventually } from './control-socket.js';
-import { type Daemon, freePort, startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, type Ended } from './netns.js';
-import { missing } from './parts.js';
-import { hostConfiguration } from './samples.js';
+import { eventually } from './support/control-socket.js';
+import { type Daemon, freePort, startDaemon, temporaryFolder } from './support/daemon.js';
+import { addHost, type Ended } from './support/netns.js';
+import { missing } from './support/parts.js';
+import { hostConfiguration } from './support/samples.js';
 
 const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
 

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { outcomeOf } from '../src/boots/boots.js';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
 import { explainAddress, explainInstance } from '../src/ctl/explain.js';
-import { blankBoot } from './samples.js';
+import { blankBoot } from './support/samples.js';
 
 const start = 1_700_000_000;
 const explaining = {

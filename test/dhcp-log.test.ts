@@ -20,10 +20,10 @@ import {
 } from '../src/boots/dhcp-log.js';
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
-import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
-import { addHost, type Namespace } from './netns.js';
-import { missing, python } from './parts.js';
-import { hostConfiguration } from './samples.js';
+import { askControl, eventually, startWithControl, testFolder } from './support/control-socket.js';
+import { addHost, type Namespace } from './support/netns.js';
+import { missing, python } from './support/parts.js';
+import { hostConfiguration } from './support/samples.js';
 
 // ---- the lines ----
 

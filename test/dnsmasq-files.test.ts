@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { configFrom } from '../src/config/load.js';
 import { dhcpHosts, dnsHosts, dnsmasqConfiguration, dnsmasqOptions } from '../src/dnsmasq/files.js';
-import { hostNames, toHostName } from '../src/dnsmasq/host-names.js';
+import { hostNames, toHostName } from '../src/instances/host-names.js';
 import { instanceFromRecord } from '../src/instances/instance.js';
 import { type Instances, instancesFrom } from '../src/instances/instances.js';
 

@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { options } from '../src/config/options.js';
 import { commandTable } from '../src/ctl/commands.js';
-import { generatedFiles } from '../src/ctl/documentation.js';
-import { escaped } from '../src/ctl/roff.js';
-import { repository, temporaryFolder } from './daemon.js';
-import { missing } from './parts.js';
+import { generatedFiles } from '../tools/generated-files.js';
+import { escaped } from '../tools/roff.js';
+import { repository, temporaryFolder } from './support/daemon.js';
+import { missing } from './support/parts.js';
 
 function committed(path: string): string {
   return readFileSync(join(repository, path), 'utf8');
@@ -18,11 +18,7 @@ const pages = [...generatedFiles.keys()].filter((path) => path.includes('/man/')
 
 for (const [path, text] of generatedFiles) {
   test(`${path} is what the tables of the code give`, () => {
-    assert.equal(
-      committed(path),
-      text(),
-      'write it anew: npm run build && node dist/src/ctl/generate.js',
-    );
+    assert.equal(committed(path), text(), 'write it anew: npm run generate');
   });
 }
 

@@ -3,8 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { temporaryFolder } from './daemon.js';
-import { dsIdentify, missing } from './parts.js';
+import { temporaryFolder } from './support/daemon.js';
+import { dsIdentify, missing } from './support/parts.js';
 
 // What decides in every cloud image, before the network is up, which datasource is the one: by
 // SMBIOS alone. Debian's is asked with a root folder made up for it.

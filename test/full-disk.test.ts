@@ -16,8 +16,8 @@ import {
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { mainFile, startDaemon, temporaryFolder } from './daemon.js';
-import { domainXml, loopbackConfiguration } from './samples.js';
+import { mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
+import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.132.0.1';
 

@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { freePort, repository, startDaemon, temporaryFolder } from './daemon.js';
+import { freePort, repository, startDaemon, temporaryFolder } from './support/daemon.js';
 
 interface Step {
   readonly from: string;

@@ -7,7 +7,6 @@ import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
-import { askControl, killDaemons, listenWhileFull, startWithControl } from './control-socket.js';
 import {
   begin,
   complaint,
@@ -20,8 +19,14 @@ import {
   uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
-import { missing } from './parts.js';
-import { loopbackConfiguration } from './samples.js';
+import {
+  askControl,
+  killDaemons,
+  listenWhileFull,
+  startWithControl,
+} from './support/control-socket.js';
+import { missing } from './support/parts.js';
+import { loopbackConfiguration } from './support/samples.js';
 
 const folder = temporaryFolder();
 let packageRoot = '';

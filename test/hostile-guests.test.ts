@@ -4,8 +4,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { type Answer, type Daemon, startDaemon, temporaryFolder } from './daemon.js';
-import { loopbackConfiguration } from './samples.js';
+import { type Answer, type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { loopbackConfiguration } from './support/samples.js';
 
 // Two guests on one server. Whatever one of them sends, it gets nothing of the other's, no file of
 // the host's, and no 5xx; and the server is there at the end.

@@ -18,7 +18,7 @@ import {
 } from '../src/instances/instances.js';
 import { parseUuid, type Uuid } from '../src/instances/uuid.js';
 import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
-import { domain } from './samples.js';
+import { domain } from './support/samples.js';
 
 const network = ipv4Network('10.122.0.0' as Ipv4, 16);
 const plan: AddressPlan = {

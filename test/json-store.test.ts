@@ -18,8 +18,8 @@ import { type Instances, NoAddressError } from '../src/instances/instances.js';
 import { openJsonStore } from '../src/instances/json-store.js';
 import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
 import { type Ipv4, ipv4Network } from '../src/network.js';
-import { temporaryFolder } from './daemon.js';
-import { domain } from './samples.js';
+import { temporaryFolder } from './support/daemon.js';
+import { domain } from './support/samples.js';
 
 function open(file: string, prefix = 24): Store {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);

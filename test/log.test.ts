@@ -14,8 +14,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { oneLine } from '../src/log.js';
-import { mainFile, startDaemon, temporaryFolder } from './daemon.js';
-import { domainXml, loopbackConfiguration } from './samples.js';
+import { mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
+import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.133.0.1';
 const logModule = new URL('../src/log.js', import.meta.url).href;

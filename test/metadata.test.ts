@@ -5,12 +5,12 @@ import fc from 'fast-check';
 import { fastify } from 'fastify';
 import { configFrom } from '../src/config/load.js';
 import { publishedVersions } from '../src/config/options.js';
+import { metadataRoutes } from '../src/http/metadata-routes.js';
 import type { Hardware } from '../src/instances/details.js';
 import { type Instance, instanceFromRecord } from '../src/instances/instance.js';
 import { instancesFrom } from '../src/instances/instances.js';
-import { metadataRoutes } from '../src/metadata/routes.js';
 import { newTokenKey } from '../src/metadata/tokens.js';
-import { missing, python } from './parts.js';
+import { missing, python } from './support/parts.js';
 
 // Debian's own Python has the yaml module that cloud-init reads NoCloud with.
 const noYaml = missing('yaml');

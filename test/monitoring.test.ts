@@ -4,11 +4,11 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Health } from '../src/control/api.js';
-import { askControl, eventually, startWithControl, testFolder } from './control-socket.js';
-import { type Daemon, repository } from './daemon.js';
-import { addHost } from './netns.js';
-import { missing } from './parts.js';
-import { hostConfiguration, loopbackConfiguration } from './samples.js';
+import { askControl, eventually, startWithControl, testFolder } from './support/control-socket.js';
+import { type Daemon, repository } from './support/daemon.js';
+import { addHost } from './support/netns.js';
+import { missing } from './support/parts.js';
+import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.142.0.1';
 /** In the network, and no instance's. */

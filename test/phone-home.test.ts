@@ -4,13 +4,13 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
 import type { HostKeys, InstanceDetails } from '../src/control/api.js';
-import { askControl, startWithControl, testFolder } from './control-socket.js';
-import { type Daemon, repository } from './daemon.js';
-import { addHost } from './netns.js';
-import { missing } from './parts.js';
-import { hostConfiguration, loopbackConfiguration } from './samples.js';
+import { PhoneHomeError, parsePhoneHome } from '../src/http/phone-home-routes.js';
+import { askControl, startWithControl, testFolder } from './support/control-socket.js';
+import { type Daemon, repository } from './support/daemon.js';
+import { addHost } from './support/netns.js';
+import { missing } from './support/parts.js';
+import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
 
 const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
 const rsa = `ssh-rsa AAAAB3NzaC1yc2E${'A'.repeat(300)}==`;

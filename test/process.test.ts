@@ -15,9 +15,9 @@ import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Daemon, freePort, mainFile, startDaemon, temporaryFolder } from './daemon.js';
-import { missing, python } from './parts.js';
-import { domainXml, loopbackConfiguration } from './samples.js';
+import { type Daemon, freePort, mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
+import { missing, python } from './support/parts.js';
+import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.134.0.1';
 

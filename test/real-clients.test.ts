@@ -4,10 +4,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, type Host } from './netns.js';
-import { ignition, missing, python } from './parts.js';
-import { hostConfiguration, loopbackConfiguration } from './samples.js';
+import { type Daemon, repository, startDaemon, temporaryFolder } from './support/daemon.js';
+import { addHost, type Host } from './support/netns.js';
+import { ignition, missing, python } from './support/parts.js';
+import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
 
 // Programs that others wrote for EC2, in a guest of their own: a namespace that reaches
 // 169.254.169.254 over a bridge, as a virtual machine does.

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { runCloudInit, startSite, web1 } from './cloud-init-site.js';
-import type { Namespace } from './netns.js';
-import { missing } from './parts.js';
+import { runCloudInit, startSite, web1 } from './support/cloud-init-site.js';
+import type { Namespace } from './support/netns.js';
+import { missing } from './support/parts.js';
 
 // Debian's cloud-init as it runs in a guest: its own code, in a network namespace that has the
 // guest's address, against the daemon on 169.254.169.254.

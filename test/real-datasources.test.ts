@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { runCloudInit, type Setup, type Site, startSite, web1 } from './cloud-init-site.js';
-import { missing } from './parts.js';
+import { runCloudInit, type Setup, type Site, startSite, web1 } from './support/cloud-init-site.js';
+import { missing } from './support/parts.js';
 
 // Debian's cloud-init looks for its datasource, in a namespace that is the guest: what it finds,
 // and every request that it makes. Its retries take seconds each and would show in the list.

@@ -9,12 +9,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { runCloudInit } from './cloud-init-site.js';
-import { eventually } from './control-socket.js';
-import { startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, type Namespace } from './netns.js';
-import { missing } from './parts.js';
-import { hostConfiguration } from './samples.js';
+import { runCloudInit } from './support/cloud-init-site.js';
+import { eventually } from './support/control-socket.js';
+import { startDaemon, temporaryFolder } from './support/daemon.js';
+import { addHost, type Namespace } from './support/netns.js';
+import { missing } from './support/parts.js';
+import { hostConfiguration } from './support/samples.js';
 
 // IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from
 // DHCPv6 by a real client, DNS and the metadata over IPv6 alone.

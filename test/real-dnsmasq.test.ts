@@ -4,11 +4,11 @@ import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { eventually } from './control-socket.js';
-import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
-import { addHost, type Namespace } from './netns.js';
-import { missing } from './parts.js';
-import { hostConfiguration } from './samples.js';
+import { eventually } from './support/control-socket.js';
+import { type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { addHost, type Namespace } from './support/netns.js';
+import { missing } from './support/parts.js';
+import { hostConfiguration } from './support/samples.js';
 
 const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');
 

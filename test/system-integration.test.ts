@@ -18,7 +18,7 @@ import { userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
-import { missing } from './parts.js';
+import { missing } from './support/parts.js';
 
 const folder = temporaryFolder();
 after(() => removeFolder(folder));

@@ -5,8 +5,14 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
-import { type Answer, type Daemon, mainFile, startDaemon, temporaryFolder } from './daemon.js';
-import { loopbackConfiguration } from './samples.js';
+import {
+  type Answer,
+  type Daemon,
+  mainFile,
+  startDaemon,
+  temporaryFolder,
+} from './support/daemon.js';
+import { loopbackConfiguration } from './support/samples.js';
 
 // ---- the rules ----
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
-import { missing } from './parts.js';
+import { missing } from './support/parts.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const units = ['mdserver.service', 'mdserver-dnsmasq.service'];

@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { repository, temporaryFolder } from './daemon.js';
-import { addHost } from './netns.js';
-import { missing } from './parts.js';
+import { repository, temporaryFolder } from './support/daemon.js';
+import { addHost } from './support/netns.js';
+import { missing } from './support/parts.js';
 
 const skip = missing('netns', 'setpriv', 'curl');
 

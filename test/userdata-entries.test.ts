@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { mock, test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createUserdata } from '../src/userdata/userdata.js';
-import { temporaryFolder } from './daemon.js';
+import { temporaryFolder } from './support/daemon.js';
 
 const guest = {
   name: 'guest',

@@ -7,18 +7,18 @@ import {
   fastify,
   LogController,
 } from 'fastify';
-import { type AppParts, headersTimeout, requestTimeout } from '../app.js';
 import { dnsNames } from '../dnsmasq/files.js';
+import { type AppParts, headersTimeout, requestTimeout } from '../http/app.js';
+import { monitoringRoutes } from '../http/monitoring-routes.js';
+import { domainErrorStatus, longestDomainXml, uploadRoutes } from '../http/upload-routes.js';
 import { parseDomain } from '../instances/domain-xml.js';
 import type { Instance } from '../instances/instance.js';
 import { type AddressPlan, draftOf, NoAddressError, register } from '../instances/instances.js';
-import { domainErrorStatus, longestDomainXml, uploadRoutes } from '../instances/upload.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
 import { ec2Tree } from '../metadata/ec2.js';
 import { nocloudTree } from '../metadata/nocloud.js';
 import { leaves, lookUp } from '../metadata/tree.js';
 import { instanceId, localHostname } from '../metadata/values.js';
-import { monitoringRoutes } from '../monitoring.js';
 import { neighbourMac } from '../neighbours.js';
 import { parseIp } from '../network.js';
 import { UserdataError } from '../userdata/find.js';

@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path';
 import type { Config } from '../config/options.js';
 import { findDnsmasq } from '../dnsmasq/dnsmasq.js';
 import { dnsmasqConfiguration, dnsmasqOptions, dnsmasqPaths } from '../dnsmasq/files.js';
-import { serverUrl } from '../listen.js';
+import { serverUrl } from '../http/listen.js';
 import type { IpAddress } from '../network.js';
 import { CommandError } from './failure.js';
 import { type Finding, finder } from './finding.js';

@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import type { Config, NameForm } from '../config/options.js';
 import type { FileContent } from '../files.js';
+import { hostNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
 import { ipv4Network, parseIpv4 } from '../network.js';
-import { hostNames } from './host-names.js';
 
 type Settings = Pick<Config, 'mdserver' | 'dnsmasq'>;
 

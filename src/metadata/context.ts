@@ -1,5 +1,5 @@
 import type { Config } from '../config/options.js';
-import { hostNames, toHostName } from '../dnsmasq/host-names.js';
+import { hostNames, toHostName } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { Rendered, Userdata } from '../userdata/userdata.js';

@@ -1,14 +1,14 @@
-import { exampleConfig } from '../config/document.js';
-import { type Option, options, ownVersion, releaseDate } from '../config/options.js';
-import { daemonArguments, daemonSummary, defaultConfigFile, reloadWords } from '../usage.js';
+import { type Option, options, ownVersion, releaseDate } from '../src/config/options.js';
 import {
   commandTable,
   exitCodeMeanings,
   globalOptions,
   type OptionName,
   optionNamed,
-} from './commands.js';
-import { optionForm } from './help.js';
+} from '../src/ctl/commands.js';
+import { optionForm } from '../src/ctl/help.js';
+import { daemonArguments, daemonSummary, defaultConfigFile, reloadWords } from '../src/usage.js';
+import { exampleConfig } from './example-config.js';
 import {
   bold,
   definition,

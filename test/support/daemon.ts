@@ -8,9 +8,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The daemon as it is installed. */
-export const mainFile = fileURLToPath(new URL('../src/main.js', import.meta.url));
+export const mainFile = fileURLToPath(new URL('../../src/main.js', import.meta.url));
 /** The folder of the repository. */
-export const repository = fileURLToPath(new URL('../../', import.meta.url));
+export const repository = fileURLToPath(new URL('../../../', import.meta.url));
 
 /** A folder of the test's own, gone when the callback given to it is called. */
 export function temporaryFolder(): { folder: string; remove: () => void } {

@@ -5,22 +5,22 @@ import {
   type FastifyRequest,
   fastify,
 } from 'fastify';
-import type { Boots } from './boots/boots.js';
-import { phoneHomeRoutes } from './boots/phone-home.js';
-import type { Config } from './config/options.js';
-import type { Health } from './control/api.js';
-import type { Instance } from './instances/instance.js';
-import type { Store } from './instances/store.js';
-import { uploadRoutes } from './instances/upload.js';
-import type { Logger } from './log.js';
-import { lookUpPeers, type Seen } from './metadata/caller.js';
-import { metadataRoutes } from './metadata/routes.js';
-import type { Metrics } from './metrics.js';
-import { monitoringRoutes } from './monitoring.js';
-import { peerAddress } from './network.js';
-import { UserdataError } from './userdata/find.js';
-import { TemplateError } from './userdata/template.js';
-import type { Userdata } from './userdata/userdata.js';
+import type { Boots } from '../boots/boots.js';
+import type { Config } from '../config/options.js';
+import type { Health } from '../control/api.js';
+import type { Instance } from '../instances/instance.js';
+import type { Store } from '../instances/store.js';
+import type { Logger } from '../log.js';
+import type { Metrics } from '../metrics.js';
+import { peerAddress } from '../network.js';
+import { UserdataError } from '../userdata/find.js';
+import { TemplateError } from '../userdata/template.js';
+import type { Userdata } from '../userdata/userdata.js';
+import { lookUpPeers, type Seen } from './caller.js';
+import { metadataRoutes } from './metadata-routes.js';
+import { monitoringRoutes } from './monitoring-routes.js';
+import { phoneHomeRoutes } from './phone-home-routes.js';
+import { uploadRoutes } from './upload-routes.js';
 
 /** What the app is built from. */
 export interface AppParts {

@@ -1,5 +1,5 @@
-import { wrapped } from '../text.js';
-import { type Option, options } from './options.js';
+import { type Option, options } from '../src/config/options.js';
+import { wrapped } from '../src/text.js';
 
 const width = 80;
 

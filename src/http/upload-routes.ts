@@ -1,11 +1,11 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Boots } from '../boots/boots.js';
+import { DomainXmlError, parseDomain } from '../instances/domain-xml.js';
+import { recordFromInstance } from '../instances/instance.js';
+import { NoAddressError } from '../instances/instances.js';
+import { type Store, StoreError } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
-import { DomainXmlError, parseDomain } from './domain-xml.js';
-import { recordFromInstance } from './instance.js';
-import { NoAddressError } from './instances.js';
-import { type Store, StoreError } from './store.js';
 
 /** A domain XML over this is refused; libvirt's own are some 10 KB. */
 export const longestDomainXml = 1024 * 1024;

@@ -1,6 +1,6 @@
 import { readableConfig } from '../config/load.js';
 import { type Config, ownVersion, releaseDate } from '../config/options.js';
-import { folder, type Node } from '../metadata/tree.js';
+import { folder, type Node } from './tree.js';
 
 /** What an answer below `/service/` is made from. */
 export interface ServiceContext {

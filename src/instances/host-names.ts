@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
-import type { Instance } from '../instances/instance.js';
-import type { Instances } from '../instances/instances.js';
+import type { Instance } from './instance.js';
+import type { Instances } from './instances.js';
 
 const longestLabel = 63;
 const longestName = 190;

@@ -1,7 +1,7 @@
-import type { BootRecord } from '../src/control/api.js';
-import type { Domain } from '../src/instances/domain-xml.js';
-import type { Uuid } from '../src/instances/uuid.js';
-import type { Mac } from '../src/network.js';
+import type { BootRecord } from '../../src/control/api.js';
+import type { Domain } from '../../src/instances/domain-xml.js';
+import type { Uuid } from '../../src/instances/uuid.js';
+import type { Mac } from '../../src/network.js';
 
 /** A domain as libvirt has it; the number is in its MAC and uuid. */
 export function domainXml(

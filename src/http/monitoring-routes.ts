@@ -1,14 +1,14 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { Boots } from './boots/boots.js';
-import { dnsmasqLogPath, isReadable } from './boots/dhcp-log.js';
-import { type Config, ownVersion } from './config/options.js';
-import type { Health } from './control/api.js';
-import { findDnsmasq } from './dnsmasq/dnsmasq.js';
-import { isHostAddress } from './instances/addresses.js';
-import type { AddressPlan } from './instances/instances.js';
-import type { Store } from './instances/store.js';
-import type { Counts, Metrics } from './metrics.js';
-import { parseIpv4 } from './network.js';
+import type { Boots } from '../boots/boots.js';
+import { dnsmasqLogPath, isReadable } from '../boots/dhcp-log.js';
+import { type Config, ownVersion } from '../config/options.js';
+import type { Health } from '../control/api.js';
+import { findDnsmasq } from '../dnsmasq/dnsmasq.js';
+import { isHostAddress } from '../instances/addresses.js';
+import type { AddressPlan } from '../instances/instances.js';
+import type { Store } from '../instances/store.js';
+import type { Counts, Metrics } from '../metrics.js';
+import { parseIpv4 } from '../network.js';
 
 /** `/metrics` for Prometheus and `/health`, for those who may ask; to others they are not there. */
 export function monitoringRoutes(

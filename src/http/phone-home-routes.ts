@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { type HostKeys, knowsHostKeys } from '../instances/details.js';
 import type { Store } from '../instances/store.js';
-import { type Callers, seeCaller } from '../metadata/caller.js';
+import { type Callers, seeCaller } from './caller.js';
 
 /** cloud-init sends at most a handful of keys: this is plenty, in bytes. */
 const longestMessage = 32 * 1024;

@@ -1,15 +1,15 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
-import { serviceTree } from '../service/tree.js';
+import { type MetadataContext, type MetadataSource, metadataContext } from '../metadata/context.js';
+import { ec2Tree } from '../metadata/ec2.js';
+import { nocloudTree } from '../metadata/nocloud.js';
+import { openstackTree } from '../metadata/openstack.js';
+import { serviceTree } from '../metadata/service.js';
+import { isGoodToken, longestTokenLife, makeToken, tokenLife } from '../metadata/tokens.js';
+import { type Body, type Folder, lookUp, pathSegments } from '../metadata/tree.js';
+import { fromMetadata } from '../metadata/values.js';
 import { type Callers, type Seen, seeCaller } from './caller.js';
-import { type MetadataContext, type MetadataSource, metadataContext } from './context.js';
-import { ec2Tree } from './ec2.js';
-import { nocloudTree } from './nocloud.js';
-import { openstackTree } from './openstack.js';
-import { isGoodToken, longestTokenLife, makeToken, tokenLife } from './tokens.js';
-import { type Body, type Folder, lookUp, pathSegments } from './tree.js';
-import { fromMetadata } from './values.js';
 
 export interface MetadataOptions extends MetadataSource, Callers {
   /** What session tokens are made with. */

@@ -1,4 +1,4 @@
-import { documentNames } from '../control/api.js';
+import { documentNames } from '../src/control/api.js';
 import {
   type Command,
   type Completion,
@@ -7,7 +7,7 @@ import {
   globalOptions,
   type OptionName,
   optionNamed,
-} from './commands.js';
+} from '../src/ctl/commands.js';
 
 const names = Object.keys(commandOptions) as OptionName[];
 

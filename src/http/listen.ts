@@ -1,9 +1,9 @@
 import { createServer, type Server } from 'node:http';
 import { isIPv6 } from 'node:net';
 import type { FastifyInstance } from 'fastify';
+import type { Logger } from '../log.js';
+import type { IpAddress } from '../network.js';
 import { headersTimeout, requestTimeout } from './app.js';
-import type { Logger } from './log.js';
-import type { IpAddress } from './network.js';
 
 /** An address that cannot be served on; the message says why and what to do. */
 export class ListenError extends Error {
