@@ -1,4 +1,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Boots } from './boots/boots.js';
+import { isHostAddress } from './instances/addresses.js';
+import type { AddressPlan } from './instances/instances.js';
+import type { Store } from './instances/store.js';
+import { parseIpv4 } from './network.js';
 
 /** What the metrics are told, and where Prometheus reads them. */
 export interface Metrics {
@@ -18,6 +23,30 @@ export interface Counts {
   readonly freeAddresses: () => number;
   /** How many instances' newest boot has each outcome. */
   readonly boots: () => ReadonlyMap<string, number>;
+}
+
+/** What the metrics count when they are asked for. */
+export function countsOf(store: Store, plan: AddressPlan, boots: Boots): Counts {
+  const { network, reserved } = plan;
+  const inNetwork = (address: string) => {
+    const ipv4 = parseIpv4(address);
+    return ipv4 !== undefined && isHostAddress(network, ipv4);
+  };
+  const instances = () => [...store.instances.byName.values()];
+  return {
+    instances: () => store.instances.byName.size,
+    freeAddresses: () => {
+      const taken = new Set([...store.instances.byAddress.keys(), ...reserved].filter(inNetwork));
+      return network.last - network.first - 1 - taken.size;
+    },
+    boots: () => {
+      const counts = new Map<string, number>();
+      for (const [boot] of instances().map(boots.of)) {
+        if (boot !== undefined) counts.set(boot.outcome, (counts.get(boot.outcome) ?? 0) + 1);
+      }
+      return counts;
+    },
+  };
 }
 
 /** The metrics of a daemon, in a registry of its own. */

@@ -1,4 +1,4 @@
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import ipaddr from 'ipaddr.js';
 
 declare const checked: unique symbol;
@@ -110,4 +110,10 @@ export function ipv6Network(address: Ipv6, prefix: number): Ipv6Network {
 export function inIpv6Network(network: Ipv6Network, address: Ipv6): boolean {
   const value = ipv6ToNumber(address);
   return value >= network.first && value <= network.last;
+}
+
+/** `http://ADDRESS:PORT`, as a URL has it. */
+export function serverUrl(address: string, port: number): string {
+  const host = isIPv6(address) ? `[${address}]` : address;
+  return port === 80 ? `http://${host}` : `http://${host}:${port}`;
 }

@@ -4,8 +4,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import fc from 'fast-check';
+import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
 import type { HostKeys, InstanceDetails } from '../src/control/api.js';
-import { PhoneHomeError, parsePhoneHome } from '../src/http/phone-home-routes.js';
 import { askControl, startWithControl, testFolder } from './support/control-socket.js';
 import { type Daemon, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';

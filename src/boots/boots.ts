@@ -1,5 +1,54 @@
-import type { BootOutcome, BootRecord, DhcpEvent } from '../control/api.js';
 import { type Instance, machineKey } from '../instances/instance.js';
+
+/**
+ * How far a boot came: `started` (nothing seen of it yet), `address` (DHCP only), `asking`
+ * (it asked for metadata), `configured` (it has its user-data, or there is none for it), `failed`
+ * (its user-data could not be made, or its token was refused), `home` (it phoned home), `ended`
+ * (released before it asked for anything).
+ */
+export type BootOutcome =
+  | 'started'
+  | 'address'
+  | 'asking'
+  | 'configured'
+  | 'failed'
+  | 'home'
+  | 'ended';
+
+/** What was seen of one boot; in memory only, the newest few of each instance. */
+export interface BootRecord {
+  readonly started: number;
+  /** What it was known by: the hook's operation, or the first sign of the guest itself. */
+  readonly by: 'prepare' | 'restore' | 'reconnect' | 'migrate' | 'attach' | 'dhcp' | 'request';
+  readonly ended: number | null;
+  readonly outcome: BootOutcome;
+  readonly requests: number;
+  readonly first_request: number | null;
+  readonly last_request: number | null;
+  /** The last paths that were answered with an error: `404 /latest/meta-data/iam/`. */
+  readonly errors: readonly string[];
+  readonly user_agents: readonly string[];
+  /** `ec2`, `nocloud`, `openstack`: where it looked. */
+  readonly kinds: readonly string[];
+  readonly tokens: { readonly given: number; readonly used: number; readonly refused: number };
+  readonly userdata: {
+    readonly at: number;
+    /** 404 where there is none for it, though NoCloud guests are told so with an empty 200. */
+    readonly status: number;
+    /** The template's path; null for the built-in one. */
+    readonly file: string | null;
+    readonly bytes: number;
+  } | null;
+  readonly dhcp: readonly DhcpEvent[];
+  readonly phone_home: number | null;
+}
+
+/** A line of dnsmasq's log: `DHCPDISCOVER`, `DHCPACK`, `DHCPNAK`; the address is '' where it names none. */
+export interface DhcpEvent {
+  readonly at: number;
+  readonly action: string;
+  readonly address: string;
+}
 
 /** What an instance asked for and got. */
 export interface SeenRequest {

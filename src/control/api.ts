@@ -17,9 +17,11 @@
  * template cannot be rendered, a domain has no interface on the network), 500 or 503.
  */
 
+import type { BootOutcome, BootRecord, DhcpEvent } from '../boots/boots.js';
+import type { Health } from '../health.js';
 import type { HostKeys } from '../instances/details.js';
 
-export type { HostKeys };
+export type { BootOutcome, BootRecord, DhcpEvent, Health, HostKeys };
 
 /** What an instance can be asked to be shown as. */
 export const documentNames = [
@@ -50,56 +52,6 @@ export interface BootSummary {
   readonly started: number;
   /** See outcomeOf. */
   readonly outcome: BootOutcome;
-}
-
-/**
- * How far a boot came: `started` (nothing seen of it yet), `address` (DHCP only), `asking`
- * (it asked for metadata), `configured` (it has its user-data, or there is none for it), `failed`
- * (its user-data could not be made, or its token was refused), `home` (it phoned home), `ended`
- * (released before it asked for anything).
- */
-export type BootOutcome =
-  | 'started'
-  | 'address'
-  | 'asking'
-  | 'configured'
-  | 'failed'
-  | 'home'
-  | 'ended';
-
-/** What was seen of one boot; in memory only, the newest few of each instance. */
-export interface BootRecord {
-  readonly started: number;
-  /** What it was known by: the hook's operation, or the first sign of the guest itself. */
-  readonly by: 'prepare' | 'restore' | 'reconnect' | 'migrate' | 'attach' | 'dhcp' | 'request';
-  readonly ended: number | null;
-  readonly outcome: BootOutcome;
-  readonly requests: number;
-  readonly first_request: number | null;
-  readonly last_request: number | null;
-  /** The last paths that were answered with an error: `404 /latest/meta-data/iam/`. */
-  readonly errors: readonly string[];
-  readonly user_agents: readonly string[];
-  /** `ec2`, `nocloud`, `openstack`: where it looked. */
-  readonly kinds: readonly string[];
-  readonly tokens: { readonly given: number; readonly used: number; readonly refused: number };
-  readonly userdata: {
-    readonly at: number;
-    /** 404 where there is none for it, though NoCloud guests are told so with an empty 200. */
-    readonly status: number;
-    /** The template's path; null for the built-in one. */
-    readonly file: string | null;
-    readonly bytes: number;
-  } | null;
-  readonly dhcp: readonly DhcpEvent[];
-  readonly phone_home: number | null;
-}
-
-/** A line of dnsmasq's log: `DHCPDISCOVER`, `DHCPACK`, `DHCPNAK`; the address is '' where it names none. */
-export interface DhcpEvent {
-  readonly at: number;
-  readonly action: string;
-  readonly address: string;
 }
 
 export interface InstanceDetails extends InstanceSummary {
@@ -144,15 +96,4 @@ export interface AddressReport {
 export interface GuestEvent {
   readonly kind: 'released';
   readonly name: string;
-}
-
-export interface Health {
-  readonly status: 'ok' | 'degraded';
-  readonly version: string;
-  readonly uptime_seconds: number;
-  readonly instances: number;
-  /** Whether dnsmasq's log is there to be read, which DHCP events come from. */
-  readonly dhcp_log: boolean;
-  /** What is wrong, a line each; empty when all is well. */
-  readonly problems: readonly string[];
 }

@@ -7,11 +7,11 @@ import {
   fastify,
   LogController,
 } from 'fastify';
-import { dnsNames } from '../dnsmasq/files.js';
 import { type AppParts, headersTimeout, requestTimeout } from '../http/app.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
 import { domainErrorStatus, longestDomainXml, uploadRoutes } from '../http/upload-routes.js';
 import { parseDomain } from '../instances/domain-xml.js';
+import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import { type AddressPlan, draftOf, NoAddressError, register } from '../instances/instances.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';

@@ -1,10 +1,10 @@
 import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { FastifyBaseLogger } from 'fastify';
 import type { Config } from '../config/options.js';
 import { replaceFiles } from '../files.js';
 import type { Instances } from '../instances/instances.js';
 import type { Subscriber } from '../instances/store.js';
+import type { Logger } from '../log.js';
 import {
   dhcpHosts,
   dnsHosts,
@@ -15,7 +15,6 @@ import {
 import { type Lease, releaseLeases } from './release.js';
 
 type Settings = Pick<Config, 'mdserver' | 'dnsmasq'>;
-type Logger = Pick<FastifyBaseLogger, 'debug' | 'info' | 'warn' | 'error'>;
 
 /** Makes dnsmasq's folders and writes its configuration and options, which it reads when it starts. */
 export async function writeConfiguration(config: Settings, log: Logger): Promise<void> {

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import type { Config, NameForm } from '../config/options.js';
+import type { Config } from '../config/options.js';
 import type { FileContent } from '../files.js';
-import { hostNames } from '../instances/host-names.js';
+import { dnsNames, hostNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
 import { ipv4Network, parseIpv4 } from '../network.js';
 
@@ -93,21 +93,6 @@ export function dhcpHosts({ dnsmasq }: Settings, instances: Instances): FileCont
     lines.push(`${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`);
   }
   return { path: dnsmasqPaths(dnsmasq).dhcpHosts, content: lines.join('') };
-}
-
-/** The names of an instance in DNS, in order and each once; the first is what its address gives. */
-export function dnsNames(
-  { prefix, domain, entry_order }: Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>,
-  hostName: string,
-): string[] {
-  const prefixed = prefix === false ? hostName : prefix + hostName;
-  const forms: Record<NameForm, string | undefined> = {
-    base: hostName,
-    prefix: prefix === false ? undefined : prefixed,
-    domain: domain === false ? undefined : `${prefixed}.${domain}`,
-  };
-  const names = entry_order.map((form) => forms[form]).filter((name) => name !== undefined);
-  return [...new Set(names)];
 }
 
 /** The hosts file for DNS: one line an address. */

@@ -7,7 +7,7 @@ import {
 } from 'fastify';
 import type { Boots } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
-import type { Health } from '../control/api.js';
+import type { Health } from '../health.js';
 import type { Instance } from '../instances/instance.js';
 import type { Store } from '../instances/store.js';
 import type { Logger } from '../log.js';

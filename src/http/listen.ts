@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http';
 import { isIPv6 } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from '../log.js';
-import type { IpAddress } from '../network.js';
+import { type IpAddress, serverUrl } from '../network.js';
 import { headersTimeout, requestTimeout } from './app.js';
 
 /** An address that cannot be served on; the message says why and what to do. */
@@ -32,12 +32,6 @@ const mends = new Map([
   ],
   ['EACCES', 'a port below 1024 needs CAP_NET_BIND_SERVICE (mdserver.service gives it)'],
 ]);
-
-/** `http://ADDRESS:PORT`, as a URL has it. */
-export function serverUrl(address: string, port: number): string {
-  const host = isIPv6(address) ? `[${address}]` : address;
-  return port === 80 ? `http://${host}` : `http://${host}:${port}`;
-}
 
 function listenOn(server: Server, host: IpAddress, port: number): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import type { Config, NameForm } from '../config/options.js';
 import type { Instance } from './instance.js';
 import type { Instances } from './instances.js';
 
@@ -59,4 +60,19 @@ export function hostNames(instances: Instances): ReadonlyMap<string, string> {
   for (const [instance, wanted] of changed) give(instance, wanted);
   known.set(instances, names);
   return names;
+}
+
+/** The names of an instance in DNS, in order and each once; the first is what its address gives. */
+export function dnsNames(
+  { prefix, domain, entry_order }: Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>,
+  hostName: string,
+): string[] {
+  const prefixed = prefix === false ? hostName : prefix + hostName;
+  const forms: Record<NameForm, string | undefined> = {
+    base: hostName,
+    prefix: prefix === false ? undefined : prefixed,
+    domain: domain === false ? undefined : `${prefixed}.${domain}`,
+  };
+  const names = entry_order.map((form) => forms[form]).filter((name) => name !== undefined);
+  return [...new Set(names)];
 }

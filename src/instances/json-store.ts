@@ -1,6 +1,6 @@
 import { readFileSync, realpathSync, type Stats, statSync } from 'node:fs';
-import type { FastifyBaseLogger } from 'fastify';
 import { type FileContent, replaceFiles } from '../files.js';
+import type { Logger } from '../log.js';
 import {
   type DetailsByUuid,
   formatDetails,
@@ -20,8 +20,6 @@ import {
   register,
 } from './instances.js';
 import { type Store, StoreError, type Subscriber } from './store.js';
-
-type Logger = Pick<FastifyBaseLogger, 'debug' | 'info' | 'warn' | 'error'>;
 
 export interface JsonStoreOptions {
   /** The database file. It need not exist, its folder must. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type Config, options } from '../config/options.js';
-import { dnsNames } from '../dnsmasq/files.js';
+import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import type { MetadataContext } from './context.js';
 import type { Body } from './tree.js';

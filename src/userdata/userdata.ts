@@ -1,7 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import type { Config } from '../config/options.js';
-import type { Body } from '../metadata/tree.js';
 import {
   type Candidates,
   candidatesOf,
@@ -39,12 +38,12 @@ export interface UserdataOptions {
   readonly config: () => UserdataConfig;
   readonly log: Record<'error' | 'warn', (message: string) => void>;
   /** Is given each user-data that was made (mdserver.debug_userdata). */
-  readonly keepCopy?: (instanceName: string, body: Body) => void;
+  readonly keepCopy?: (instanceName: string, body: string | Buffer) => void;
 }
 
 /** What was made for an instance, and the file that it was made from: null for the built-in one. */
 export interface Rendered {
-  readonly body: Body;
+  readonly body: string | Buffer;
   readonly file: string | null;
 }
 
@@ -74,7 +73,7 @@ interface Content {
 
 /** A file's content, ready to be served. */
 interface Kept extends Content {
-  readonly render: (data: TemplateData) => Body;
+  readonly render: (data: TemplateData) => string | Buffer;
 }
 
 /** The file's content, or undefined where it is gone or no regular file any more. */
