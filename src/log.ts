@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { pino } from 'pino';
 import type { Config, LogLevel } from './config/options.js';
-import { unicodeEscape } from './text.js';
+import { escapeControls } from './text.js';
 
 export type Logger = pino.Logger;
 
@@ -51,16 +51,6 @@ const levelNames = new Map(
   Object.entries(pino.levels.values).map(([name, value]) => [value, name.toUpperCase().padEnd(5)]),
 );
 
-// C0, DEL and C1: what could forge a line or talk to a terminal. U+2028/9 end lines for some.
-const unprintable = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
-
-/** The text with control characters in JavaScript's notation, so that it stays one line. */
-export function oneLine(text: string): string {
-  return text.replace(unprintable, (character) =>
-    character === '\n' ? '\\n' : unicodeEscape(character),
-  );
-}
-
 /** What pino tells a stream of the line that it writes (pino's "metadata" of streams). */
 interface LineStream {
   lastLevel: number;
@@ -83,7 +73,7 @@ function lineFormatter(): (line: LineStream) => string {
     if (lastTime !== formatted) time = new Date(Number(lastTime)).toISOString();
     formatted = lastTime;
     const error = lastObj?.err === undefined ? '' : ` ${errorText(lastObj.err)}`;
-    return `${time} ${levelNames.get(lastLevel) ?? lastLevel} ${oneLine(`${lastMsg ?? ''}${error}`)}\n`;
+    return `${time} ${levelNames.get(lastLevel) ?? lastLevel} ${escapeControls(`${lastMsg ?? ''}${error}`)}\n`;
   };
 }
 

@@ -316,7 +316,7 @@ test('a database that cannot be used is not opened and stays as it is', () => {
   }
   rmSync(file);
   mkdirSync(file);
-  assert.throws(() => open(file), { name: 'Error', code: 'DATABASE', message: /db\.json.*EISDIR/ });
+  assert.throws(() => open(file), { constructor: DatabaseError, message: /db\.json.*EISDIR/ });
   remove();
 });
 

@@ -13,7 +13,7 @@ import {
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { oneLine } from '../src/log.js';
+import { escapeControls } from '../src/text.js';
 import { mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
@@ -157,9 +157,9 @@ test('no text can forge a line or speak to a terminal, and errors stay one line'
   assert.equal(entries[3], 'ERROR failed: a\\ntext');
 });
 
-test('oneLine leaves text alone that is harmless', () => {
+test('escapeControls leaves printable text alone', () => {
   const text = 'web1 "é" 日本 \\n %0a 😀';
-  assert.equal(oneLine(text), text);
+  assert.equal(escapeControls(text), text);
 });
 
 test('a file that cannot be opened stops the start', () => {

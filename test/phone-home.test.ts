@@ -161,7 +161,7 @@ const hostile: readonly [what: string, body: string | Buffer, error: string][] =
 for (const [what, body, message] of hostile) {
   test(`nothing is taken of ${what}`, () => {
     assert.throws(() => parsePhoneHome(body.toString('latin1' as never), 1), {
-      code: 'PHONE_HOME',
+      constructor: PhoneHomeError,
       message,
     });
   });

@@ -204,7 +204,7 @@ test('a default template may be anywhere, and has to be a file', (t) => {
   assert.deepEqual(lookFor({ folder, defaultTemplate: 'link.yaml' }), ['link.yaml']);
   const failure = (defaultTemplate: string, problem: string) =>
     assert.throws(() => lookFor({ folder, defaultTemplate }), {
-      code: 'USERDATA',
+      constructor: UserdataError,
       message: `${join(folder, defaultTemplate)}: ${problem}; mdserver.default_template names it`,
     });
   failure('no-such', 'there is no such file');

@@ -5,9 +5,7 @@ const mostKeys = 10;
 const mostFields = 50;
 
 /** What a message is made of is not as it should be; the message says what. */
-export class PhoneHomeError extends Error {
-  readonly code = 'PHONE_HOME';
-}
+export class PhoneHomeError extends Error {}
 
 const keyTypes = 'ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp(?:256|384|521)';
 const publicKey = new RegExp(`^(${keyTypes}) +([A-Za-z0-9+/]{16,8000}={0,3})(?: [^\\n]*)?\\n?$`);

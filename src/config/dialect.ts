@@ -1,13 +1,12 @@
 import { parse as parseIni } from 'ini';
-import { unicodeEscape } from '../text.js';
+import { escapeControls } from '../text.js';
 
 /** A configuration that cannot be used; the message is one line that says what is wrong and where. */
 export class ConfigError extends Error {
-  readonly code = 'CONFIG';
   override readonly name = 'ConfigError';
 
   constructor(message: string, options?: ErrorOptions) {
-    super(message.replace(/[\0-\x1f\x7f-\x9f\u2028\u2029]/g, unicodeEscape), options);
+    super(escapeControls(message), options);
   }
 }
 
@@ -132,8 +131,8 @@ function iniText(sections: ReadonlyMap<string, RawSection>): string {
     for (const option of section.options.values()) {
       const value = JSON.stringify(stripEnd(option.lines.join('\n')));
       // JSON leaves these two as they are, and for `ini` the value would end there.
-      const oneLine = value.replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
-      lines.push(`${option.line}=${oneLine}`);
+      const escaped = value.replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+      lines.push(`${option.line}=${escaped}`);
     }
   }
   return lines.join('\n');

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { closestMatch } from 'leven';
 import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network } from '../network.js';
+import { quoted } from '../text.js';
 import { type ConfigEntry, ConfigError, parseConfigFile } from './dialect.js';
 import { type Config, type Option, type OptionValues, options, type PublicKey } from './options.js';
 
@@ -39,11 +40,6 @@ function* tableOptions(): Iterable<{ section: string; key: string; name: string;
       yield { section, key, name: `${section}.${key}`, option };
     }
   }
-}
-
-/** A name or a value in a message. */
-function quoted(text: string): string {
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
 }
 
 function whereOf(entry: ConfigEntry): string {

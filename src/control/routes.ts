@@ -38,9 +38,7 @@ export interface ControlParts extends AppParts {
 }
 
 /** No instance has the name. */
-class UnknownInstanceError extends Error {
-  readonly code = 'UNKNOWN_INSTANCE';
-}
+class UnknownInstanceError extends Error {}
 
 function statusOf(error: FastifyError): number {
   if (error instanceof UnknownInstanceError) return 404;

@@ -7,8 +7,6 @@ import { headersTimeout, requestTimeout } from './app.js';
 
 /** An address that cannot be served on; the message says why and what to do. */
 export class ListenError extends Error {
-  readonly code = 'LISTEN';
-
   constructor(
     message: string,
     /** The address may appear by itself: it is IPv6's, and not there yet. */

@@ -1,6 +1,7 @@
 import { XMLParser } from 'fast-xml-parser';
 import { SyntaxValidator, type validationOptions } from 'fast-xml-validator';
 import { type Mac, parseMac } from '../network.js';
+import { escapeControls, quoted, truncate } from '../text.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
 /** What mdserver reads from a libvirt domain (libvirt.org/formatdomain.html), all of it checked. */
@@ -29,23 +30,13 @@ export class DomainXmlError extends Error {
   readonly code: 'DOMAIN_XML' | 'NO_INTERFACE';
 
   constructor(code: DomainXmlError['code'], message: string) {
-    const line = message.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ');
-    super(line.length > 300 ? `${line.slice(0, 300)}…` : line);
+    super(truncate(escapeControls(message), 300));
     this.code = code;
   }
 }
 
 function bad(message: string): DomainXmlError {
   return new DomainXmlError('DOMAIN_XML', message);
-}
-
-/** As much of a text as a message can hold. */
-function cut(text: string): string {
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
-}
-
-function shown(text: string): string {
-  return `"${cut(text)}"`;
 }
 
 /** Metadata of this namespace is ours, whatever its prefix. */
@@ -62,14 +53,14 @@ export function parseDomain(body: Buffer | string, network: string): Domain {
   if (domain.localName !== 'domain' || domain.namespace !== '') {
     throw bad(
       domain.namespace === ''
-        ? `the root element is <${cut(domain.name)}>, not <domain>`
-        : `the root element is <${cut(domain.name)}> of the namespace ${shown(domain.namespace)}: libvirt's <domain> is in none`,
+        ? `the root element is <${truncate(domain.name)}>, not <domain>`
+        : `the root element is <${truncate(domain.name)}> of the namespace ${quoted(domain.namespace)}: libvirt's <domain> is in none`,
     );
   }
   const name = domainName(domain);
   const uuidText = onlyText(domain, 'uuid');
   const uuid = parseUuid(uuidText);
-  if (uuid === undefined) throw bad(`<uuid> of the domain is ${shown(uuidText)}: that is no UUID`);
+  if (uuid === undefined) throw bad(`<uuid> of the domain is ${quoted(uuidText)}: that is no UUID`);
   const metadata = readMetadata(domain);
   const vcpus = readVcpus(domain);
   const memoryKib = readMemory(domain);
@@ -126,7 +117,8 @@ const parser = new XMLParser({
   onDangerousProperty: (name) => name,
   transformTagName: (name) => {
     const localName = name.slice(name.indexOf(':') + 1).replace(/\/$/, '');
-    if (refusedNames.includes(localName)) throw bad(`an element may not be called <${cut(name)}>`);
+    if (refusedNames.includes(localName))
+      throw bad(`an element may not be called <${truncate(name)}>`);
     return name;
   },
   entityDecoder: {
@@ -160,7 +152,7 @@ function replaceReferences(text: string): string {
         throw bad(
           all === '&'
             ? 'a "&" that begins no reference: write &amp; for it'
-            : `${shown(all)} is neither a character nor one of ${[...predefined.keys()].join(' ')}`,
+            : `${quoted(all)} is neither a character nor one of ${[...predefined.keys()].join(' ')}`,
         );
       }
       return character;
@@ -195,13 +187,13 @@ function readText(body: Buffer | string): string {
   if (start === '') throw bad('empty body: curl needs -d @FILE or --data-binary @FILE');
   if (!start.startsWith('<')) {
     throw bad(
-      `the body is not XML, it starts with "${start}": curl needs -d @FILE or --data-binary @FILE`,
+      `the body is not XML, it starts with ${quoted(start)}: curl needs -d @FILE or --data-binary @FILE`,
     );
   }
   return text.replace(/^<\?xml\s[^?]*\?>/, (declaration) => {
     const encoding = /\sencoding\s*=\s*["']([^"']*)["']/.exec(declaration)?.[1] ?? 'utf-8';
     if (!/^(utf-?8|us-ascii|ascii)$/i.test(encoding)) {
-      throw bad(`line 1: the encoding is declared as ${shown(encoding)}: only UTF-8 is read`);
+      throw bad(`line 1: the encoding is declared as ${quoted(encoding)}: only UTF-8 is read`);
     }
     // Blanks keep the columns of what follows right: the validator counts from behind it.
     return declaration.replace(/[^\r\n]/g, ' ');
@@ -303,7 +295,9 @@ function toElement(
   const prefix = name.slice(0, Math.max(colon, 0));
   const namespace = scope(prefix);
   if (namespace === undefined) {
-    throw bad(`the prefix of <${cut(name)}> is not declared: xmlns:${cut(prefix)}=… is missing`);
+    throw bad(
+      `the prefix of <${truncate(name)}> is not declared: xmlns:${truncate(prefix)}=… is missing`,
+    );
   }
   const localName = name.slice(colon + 1);
   return { name, localName, namespace, attributes: new Map(entries), ...toContent(nodes, scope) };
@@ -331,7 +325,7 @@ function domainName(domain: Element): string {
   if (name === '') throw bad('<name> of the domain is empty');
   if (name === '.' || name === '..' || /[/\p{Cc}]/u.test(name)) {
     throw bad(
-      `<name> of the domain is ${shown(name)}: "/", control characters, "." and ".." are refused`,
+      `<name> of the domain is ${quoted(name)}: "/", control characters, "." and ".." are refused`,
     );
   }
   if (Buffer.byteLength(name) > 255) throw bad('<name> of the domain is longer than 255 bytes');
@@ -348,18 +342,18 @@ function findMac(domain: Element, name: string, network: string): Mac {
   if (found === undefined) {
     throw new DomainXmlError(
       'NO_INTERFACE',
-      `the domain ${shown(name)} has no interface on the network ${shown(network)}`,
+      `the domain ${quoted(name)} has no interface on the network ${quoted(network)}`,
     );
   }
-  const where = `the interface of ${shown(name)} on the network ${shown(network)}`;
+  const where = `the interface of ${quoted(name)} on the network ${quoted(network)}`;
   const address = childrenOf(found, 'mac')[0]?.attributes.get('address');
   if (address === undefined) {
     throw bad(`${where} has no <mac address=…>: virsh dumpxml writes one`);
   }
   const mac = parseMac(address);
-  if (mac === undefined) throw bad(`${where} has the MAC address ${shown(address)}: that is none`);
+  if (mac === undefined) throw bad(`${where} has the MAC address ${quoted(address)}: that is none`);
   if ((Number.parseInt(mac.slice(0, 2), 16) & 1) === 1) {
-    throw bad(`${where} has the MAC address ${shown(address)}: that is a multicast one`);
+    throw bad(`${where} has the MAC address ${quoted(address)}: that is a multicast one`);
   }
   return mac;
 }
@@ -388,7 +382,7 @@ function readVcpus(domain: Element): number | undefined {
   const text = childrenOf(domain, 'vcpu')[0]?.text;
   if (text === undefined) return undefined;
   if (!/^[1-9]\d{0,8}$/.test(text))
-    throw bad(`<vcpu> of the domain is ${shown(text)}: that is no count`);
+    throw bad(`<vcpu> of the domain is ${quoted(text)}: that is no count`);
   return Number(text);
 }
 
@@ -410,7 +404,7 @@ function readMemory(domain: Element): number | undefined {
     : Number.NaN;
   if (!Number.isSafeInteger(bytes)) {
     throw bad(
-      `<memory> of the domain is ${shown(memory.text)}, unit ${shown(unit)}: that is no size`,
+      `<memory> of the domain is ${quoted(memory.text)}, unit ${quoted(unit)}: that is no size`,
     );
   }
   return Math.ceil(bytes / 1024);
@@ -421,7 +415,7 @@ function readArchitecture(domain: Element): string | undefined {
     .flatMap((os) => childrenOf(os, 'type'))[0]
     ?.attributes.get('arch');
   if (architecture !== undefined && !/^\w{1,32}$/.test(architecture)) {
-    throw bad(`<type arch=…> of the domain is ${shown(architecture)}: that is no architecture`);
+    throw bad(`<type arch=…> of the domain is ${quoted(architecture)}: that is no architecture`);
   }
   return architecture;
 }

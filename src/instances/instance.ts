@@ -30,9 +30,7 @@ export function machineKey({ uuid, name }: Pick<Instance, 'uuid' | 'name'>): str
 }
 
 /** A database that cannot be used as it is; the message says where and what to do. */
-export class DatabaseError extends Error {
-  readonly code = 'DATABASE';
-}
+export class DatabaseError extends Error {}
 
 type Fields = Readonly<Record<string, unknown>>;
 

@@ -39,9 +39,7 @@ export interface AddressPlan {
 }
 
 /** The network has no address left. */
-export class NoAddressError extends Error {
-  readonly code = 'NO_ADDRESS';
-}
+export class NoAddressError extends Error {}
 
 /** A copy that can be changed. */
 export function draftOf(instances: Instances): Draft {

@@ -36,6 +36,4 @@ export interface Store {
 }
 
 /** A change could not be made durable; the message says why, in one line. */
-export class StoreError extends Error {
-  readonly code = 'STORE';
-}
+export class StoreError extends Error {}

@@ -3,9 +3,7 @@ import { replaceFiles } from '../files.js';
 import { newTokenKey, tokenKeyLength } from './tokens.js';
 
 /** A key file that cannot be used; the message says what to do. */
-export class TokenKeyError extends Error {
-  readonly code = 'TOKEN_KEY';
-}
+export class TokenKeyError extends Error {}
 
 /**
  * The key that session tokens are made with, from its file: one line of hexadecimal digits. Made,

@@ -47,8 +47,6 @@ export interface Found {
 
 /** User-data that cannot be served for a reason that its file has; the message is for the log. */
 export class UserdataError extends Error {
-  readonly code = 'USERDATA';
-
   constructor(
     readonly file: string,
     problem: string,

@@ -2,6 +2,7 @@ import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
 import type { PublicKey } from '../config/options.js';
+import { truncate } from '../text.js';
 
 /** The names a template knows and their values; without a prototype, so that it knows no others. */
 export type TemplateData = Readonly<Record<string, unknown>>;
@@ -11,8 +12,6 @@ export type Template = (data: TemplateData) => string;
 
 /** A template that cannot be used, or not with these data: one line for the log. */
 export class TemplateError extends Error {
-  readonly code = 'TEMPLATE';
-
   constructor(
     readonly file: string,
     /** The line in the template, from 1. */
@@ -287,8 +286,8 @@ function interpolation(code: string): string {
   return `(${name} in it ? it[${name}] : ${otherwise})`;
 }
 
-/** A text as the inside of a JavaScript string in single quotes. */
-function quoted(text: string): string {
+/** The text for a JavaScript string in single quotes, without the quotes. */
+function singleQuotedContent(text: string): string {
   return JSON.stringify(text).slice(1, -1).replaceAll("'", "\\'");
 }
 
@@ -319,14 +318,17 @@ function printed(value: unknown): string {
   }
 }
 
-function oneLine(text: string): string {
-  const line = text.replace(/\s+/g, ' ').trim();
-  return line.length > 200 ? `${line.slice(0, 199)}…` : line;
+function collapseSpaces(text: string): string {
+  return text.replace(/\s+/g, ' ').trim();
 }
 
-function shown(tag: Tag): string {
-  const code = oneLine(tag.code);
-  return `{{${tag.prints ? '' : '% '}${code.length > 60 ? `${code.slice(0, 59)}…` : code}}}`;
+function problemText(text: string): string {
+  return truncate(collapseSpaces(text), 200);
+}
+
+/** The tag as a message shows it. */
+function tagText({ code, prints }: Tag): string {
+  return `{{${prints ? '' : '% '}${truncate(collapseSpaces(code), 60)}}}`;
 }
 
 /** What to say of an error that a tag's code threw. */
@@ -337,9 +339,9 @@ function runtimeProblem(tag: Tag, error: unknown): string {
   const leaked =
     tag.code in Object.prototype || /^\w+: is a function/.test(`${tag.code}: ${message}`);
   const name = unknown || (leaked && tag.prints ? tag.code : undefined);
-  if (name === undefined) return oneLine(`${shown(tag)} ${message}`);
-  return oneLine(
-    `unknown name "${name}" in ${shown(tag)}: set it in [template-data], or correct the name`,
+  if (name === undefined) return problemText(`${tagText(tag)} ${message}`);
+  return problemText(
+    `unknown name "${name}" in ${tagText(tag)}: set it in [template-data], or correct the name`,
   );
 }
 
@@ -408,7 +410,7 @@ export function compileTemplate(source: string, file: string): Template {
   eta.parse = () => {
     let number = 0;
     const body = parts.map((part) => {
-      if (typeof part === 'string') return quoted(part);
+      if (typeof part === 'string') return singleQuotedContent(part);
       const val = part.prints ? interpolation(part.code) : part.code;
       return { t: part.prints ? 'i' : 'e', val, lineNo: number++ };
     });
@@ -428,7 +430,7 @@ export function compileTemplate(source: string, file: string): Template {
     // Eta's message holds all of the generated code.
     if (!(error instanceof Error)) throw error;
     const { tag, problem } = syntaxProblem(tags, eta.compileToString(''));
-    throw new TemplateError(file, tag.line, oneLine(`${shown(tag)} ${problem}`));
+    throw new TemplateError(file, tag.line, problemText(`${tagText(tag)} ${problem}`));
   }
   return (data) => render.call(eta, data, {});
 }
