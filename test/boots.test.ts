@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createBoots, type SeenRequest } from '../src/boots/boots.js';
+import { createBoots, type MetadataRequest } from '../src/boots/boots.js';
 import type { BootOutcome, BootRecord } from '../src/control/api.js';
 import { type Instance, instanceFromRecord, machineKey } from '../src/instances/instance.js';
 import { blankBoot } from './support/samples.js';
@@ -20,20 +20,28 @@ function ticking() {
   return createBoots(() => ++time);
 }
 
-const plain: SeenRequest = {
+const plain: MetadataRequest = {
   path: '/latest/meta-data/',
   status: 200,
   userAgent: undefined,
-  kind: 'ec2',
+  datasource: 'ec2',
   token: undefined,
-  userdataFile: undefined,
-  bytes: 0,
+  userdata: undefined,
 };
-const userdata: SeenRequest = {
+const userdata: MetadataRequest = {
   ...plain,
   path: '/latest/user-data',
-  userdataFile: '/templates/web',
-  bytes: 14,
+  userdata: { status: 200, file: '/templates/web', bytes: 14 },
+};
+const noUserdata: MetadataRequest = {
+  ...userdata,
+  status: 404,
+  userdata: { status: 404, file: null, bytes: 0 },
+};
+const failedUserdata: MetadataRequest = {
+  ...userdata,
+  status: 500,
+  userdata: { status: 500, file: '/templates/web', bytes: 0 },
 };
 
 const fresh: BootRecord = { ...blankBoot, started: 1001 };
@@ -116,49 +124,27 @@ const outcomes: readonly [what: string, expected: BootOutcome, events: (boots: B
   [
     'got the built-in user-data',
     'configured',
-    (boots) => boots.request(web, { ...userdata, userdataFile: null }),
+    (boots) =>
+      boots.request(web, { ...userdata, userdata: { status: 200, file: null, bytes: 96 } }),
   ],
-  [
-    'was told that it has no user-data',
-    'configured',
-    (boots) => boots.request(web, { ...userdata, status: 404, userdataFile: undefined, bytes: 0 }),
-  ],
+  ['was told that it has no user-data', 'configured', (boots) => boots.request(web, noUserdata)],
   [
     'was told so as NoCloud guests are, with an empty answer',
     'configured',
     (boots) =>
       boots.request(web, {
-        ...plain,
+        ...noUserdata,
         path: '/nocloud//user-data',
-        kind: 'nocloud',
+        status: 200,
+        datasource: 'nocloud',
       }),
   ],
-  [
-    'was told so as OpenStack guests are',
-    'configured',
-    (boots) =>
-      boots.request(web, {
-        ...plain,
-        path: '/openstack/latest/user_data',
-        status: 404,
-        kind: 'openstack',
-      }),
-  ],
-  [
-    'asked for something else of that name',
-    'asking',
-    (boots) => boots.request(web, { ...plain, path: '/latest/meta-data/user-data', status: 404 }),
-  ],
-  [
-    'got a 500 for its user-data',
-    'failed',
-    (boots) => boots.request(web, { ...userdata, status: 500, userdataFile: null }),
-  ],
+  ['got a 500 for its user-data', 'failed', (boots) => boots.request(web, failedUserdata)],
   [
     'got its user-data after the template was mended',
     'configured',
     (boots) => {
-      boots.request(web, { ...userdata, status: 500, userdataFile: null });
+      boots.request(web, failedUserdata);
       boots.request(web, userdata);
     },
   ],
@@ -186,7 +172,7 @@ const outcomes: readonly [what: string, expected: BootOutcome, events: (boots: B
     'phoned home in spite of a failure',
     'home',
     (boots) => {
-      boots.request(web, { ...userdata, status: 500 });
+      boots.request(web, failedUserdata);
       boots.phonedHome(web);
       boots.release(web);
     },
@@ -206,7 +192,7 @@ for (const [what, expected, events] of outcomes) {
 
 test('a guest that has no user-data is noted as having asked: 404, no file', () => {
   const boots = ticking();
-  boots.request(web, { ...plain, path: '/latest/user-data?x', status: 404 });
+  boots.request(web, noUserdata);
   assert.deepEqual(boots.of(web)[0]?.userdata, { at: 1002, status: 404, file: null, bytes: 0 });
 });
 
@@ -304,10 +290,10 @@ test('of each list the newest few are kept', () => {
   }
 });
 
-test('an agent and a kind are named once', () => {
+test('an agent and a datasource are named once', () => {
   const boots = ticking();
-  for (const kind of ['ec2', 'nocloud', 'ec2', 'openstack', undefined]) {
-    boots.request(web, { ...plain, kind, userAgent: 'curl' });
+  for (const datasource of ['ec2', 'nocloud', 'ec2', 'openstack']) {
+    boots.request(web, { ...plain, datasource, userAgent: 'curl' });
   }
   const [boot] = boots.of(web);
   assert.deepEqual([boot?.kinds, boot?.user_agents], [['ec2', 'nocloud', 'openstack'], ['curl']]);
@@ -324,10 +310,16 @@ test('no guest can fill the memory, whatever it sends', () => {
     path: text,
     status: fc.constantFrom(200, 401, 404, 500),
     userAgent: fc.option(text, { nil: undefined }),
-    kind: fc.constantFrom('ec2', 'nocloud', 'openstack', undefined),
+    datasource: fc.constantFrom('ec2', 'nocloud', 'openstack'),
     token: fc.constantFrom('given' as const, 'used' as const, 'refused' as const, undefined),
-    userdataFile: fc.constantFrom(null, '/templates/web', undefined),
-    bytes: fc.nat(),
+    userdata: fc.option(
+      fc.record({
+        status: fc.constantFrom(200, 404, 500),
+        file: fc.constantFrom(null, '/templates/web'),
+        bytes: fc.nat(),
+      }),
+      { nil: undefined },
+    ),
   });
   fc.assert(
     fc.property(

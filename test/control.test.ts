@@ -737,6 +737,11 @@ describe('the control socket', { concurrency: 4 }, () => {
     // For the guest it stays without a word.
     const served = await daemon.ask('/latest/user-data', { from: web1.mds_ipv4 });
     assert.deepEqual([served.status, served.text], [500, 'internal error, see the log\n']);
+    const { boots } = (await json('/instances/web1')).body as InstanceDetails;
+    assert.deepEqual(
+      boots.map(({ userdata }) => timeless(userdata)),
+      [{ at: 'TIME', status: 500, file: file('web1'), bytes: 0 }],
+    );
   });
 
   // ---- bad input ----

@@ -31,14 +31,7 @@ export interface BootRecord {
   /** `ec2`, `nocloud`, `openstack`: where it looked. */
   readonly kinds: readonly string[];
   readonly tokens: { readonly given: number; readonly used: number; readonly refused: number };
-  readonly userdata: {
-    readonly at: number;
-    /** 404 where there is none for it, though NoCloud guests are told so with an empty 200. */
-    readonly status: number;
-    /** The template's path; null for the built-in one. */
-    readonly file: string | null;
-    readonly bytes: number;
-  } | null;
+  readonly userdata: (UserdataAnswer & { readonly at: number }) | null;
   readonly dhcp: readonly DhcpEvent[];
   readonly phone_home: number | null;
 }
@@ -50,18 +43,28 @@ export interface DhcpEvent {
   readonly address: string;
 }
 
-/** What an instance asked for and got. */
-export interface SeenRequest {
+/** What became of a session token: it was given out, came with the request and was good, or was refused. */
+export type TokenUse = 'given' | 'used' | 'refused';
+
+/** How a request for user-data was answered. */
+export interface UserdataAnswer {
+  /** 404 where the instance has none, though NoCloud guests get an empty 200 then. */
+  readonly status: number;
+  /** The template's path; null for the built-in one. */
+  readonly file: string | null;
+  readonly bytes: number;
+}
+
+/** A request for metadata, and how it was answered. */
+export interface MetadataRequest {
   readonly path: string;
   readonly status: number;
   readonly userAgent: string | undefined;
-  /** `ec2`, `nocloud`, `openstack`; undefined for what is none of them. */
-  readonly kind: string | undefined;
-  /** A token was given out, came with the request and was good, or was refused. */
-  readonly token: 'given' | 'used' | 'refused' | undefined;
-  /** The template that user-data was made from, null for the built-in one; undefined for other requests. */
-  readonly userdataFile: string | null | undefined;
-  readonly bytes: number;
+  /** `ec2`, `nocloud`, `openstack`. */
+  readonly datasource: string;
+  readonly token: TokenUse | undefined;
+  /** Where user-data was asked for. */
+  readonly userdata: UserdataAnswer | undefined;
 }
 
 /** A boot under way: what the record is made from. */
@@ -72,9 +75,6 @@ interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }
   tokens: { given: number; used: number; refused: number };
   dhcp: DhcpEvent[];
 }
-
-/** What asks for user-data: `/latest/user-data`, `/nocloud/user-data`, `/openstack/latest/user_data`. */
-const userdataPath = /^\/+(?:openstack\/+)?[^/]+\/+user[-_]data\/*(?:\?|$)/;
 
 /** Bounds of what is kept, so that no guest can fill the memory. */
 const bootsKept = 5;
@@ -90,7 +90,7 @@ export interface Boots {
   begin(instance: Instance, by: BootRecord['by']): void;
   /** The hook reports that the guest's resources were released. */
   release(instance: Instance): void;
-  request(instance: Instance, seen: SeenRequest): void;
+  request(instance: Instance, request: MetadataRequest): void;
   dhcp(instance: Instance, action: string, address: string): void;
   phonedHome(instance: Instance): void;
   /** An address that is no instance's was turned away. */
@@ -166,7 +166,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       const newest = all.get(machineKey(instance))?.at(-1);
       if (newest !== undefined) newest.ended ??= now();
     },
-    request(instance, { path, status, userAgent, kind, token, userdataFile, bytes }) {
+    request(instance, { path, status, userAgent, datasource, token, userdata }) {
       const boot = current(instance, 'request');
       const at = now();
       boot.requests += 1;
@@ -180,12 +180,8 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       if (agent !== undefined && !boot.user_agents.includes(agent)) {
         pushBounded(boot.user_agents, agent, agentsKept);
       }
-      if (kind !== undefined && !boot.kinds.includes(kind)) boot.kinds.push(kind);
-      if (userdataFile !== undefined) boot.userdata = { at, status, file: userdataFile, bytes };
-      else if ((status === 404 || status === 200) && userdataPath.test(path)) {
-        // There is none for it, which NoCloud guests are told with an empty 200.
-        boot.userdata = { at, status: 404, file: null, bytes: 0 };
-      }
+      if (!boot.kinds.includes(datasource)) boot.kinds.push(datasource);
+      if (userdata !== undefined) boot.userdata = { at, ...userdata };
     },
     dhcp(instance, action, address) {
       pushBounded(

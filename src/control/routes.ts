@@ -15,9 +15,9 @@ import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import { type AddressPlan, draftOf, NoAddressError, register } from '../instances/instances.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
-import { ec2Tree } from '../metadata/ec2.js';
-import { nocloudTree } from '../metadata/nocloud.js';
-import { leaves, lookUp } from '../metadata/tree.js';
+import { ec2 } from '../metadata/ec2.js';
+import { nocloud } from '../metadata/nocloud.js';
+import { bodyOf, type Leaf, leaves, lookUp } from '../metadata/tree.js';
 import { instanceId, localHostname } from '../metadata/values.js';
 import { neighbourMac } from '../neighbours.js';
 import { parseIp } from '../network.js';
@@ -236,35 +236,30 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
 /** A document as the guest would get it now. Throws TemplateError and UserdataError. */
 function render(document: DocumentName, context: MetadataContext): RenderedDocument {
-  if (document === 'user-data') {
-    const made = context.userdata()?.();
-    return rendered(made?.body, made?.file ?? null);
-  }
-  if (document === 'vendor-data') {
-    const made = context.vendorData();
-    return rendered(made.body, made.file);
-  }
-  if (document === 'tree') return rendered(treeText(context), null);
-  return rendered(lookUp(nocloudTree, [document], context), null);
+  // NoCloud has an empty answer where an instance has no user-data.
+  if (document === 'user-data') return rendered(context.userdata()?.());
+  if (document === 'tree') return rendered(treeText(context));
+  return rendered(lookUp(nocloud.tree, [document], context));
 }
 
-function rendered(body: string | Buffer | undefined, file: string | null): RenderedDocument {
-  const bytes = Buffer.from(body ?? '');
+function rendered(leaf: Leaf | undefined): RenderedDocument {
+  const bytes = Buffer.from(leaf === undefined ? '' : bodyOf(leaf));
   const encoding = isUtf8(bytes) ? 'utf-8' : 'base64';
   return {
-    file,
-    found: body !== undefined,
+    file: typeof leaf === 'object' ? leaf.file : null,
+    found: leaf !== undefined,
     encoding,
     body: bytes.toString(encoding === 'utf-8' ? 'utf8' : 'base64'),
   };
 }
 
-/** What EC2 clients see, a line for each leaf; of user-data only how much there is. */
+/** What EC2 clients see, a line for each leaf; of user-data only its length. */
 function treeText(context: MetadataContext): string {
   const lines: string[] = [];
-  for (const [path, body] of leaves(ec2Tree, context)) {
-    const shown = path === 'user-data' ? `(${Buffer.byteLength(body)} bytes)` : body.toString();
-    lines.push(`${path}: ${shown.replaceAll('\n', '\n    ')}\n`);
+  for (const [path, leaf] of leaves(ec2.tree, context)) {
+    const body = bodyOf(leaf);
+    const text = path === 'user-data' ? `(${Buffer.byteLength(body)} bytes)` : body.toString();
+    lines.push(`${path}: ${text.replaceAll('\n', '\n    ')}\n`);
   }
   return lines.join('');
 }

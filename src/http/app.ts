@@ -8,15 +8,12 @@ import {
 import type { Boots } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import type { Health } from '../health.js';
-import type { Instance } from '../instances/instance.js';
 import type { Store } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import { peerAddress } from '../network.js';
-import { UserdataError } from '../userdata/find.js';
-import { TemplateError } from '../userdata/template.js';
 import type { Userdata } from '../userdata/userdata.js';
-import { lookUpPeers, type Seen } from './caller.js';
+import { internalError, lookUpPeers } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
@@ -45,42 +42,45 @@ function originForm(url: string): string {
   return url.replace(/^https?:\/\/[^/?#]*\/?/i, '/');
 }
 
-/** Who asked for what, and what became of it. */
-function requestLine({ raw, seen }: FastifyRequest, { statusCode }: FastifyReply): string {
+/** The line of the request log: who asked for what, and the status of the answer. */
+function requestLine({ raw, guestRecord }: FastifyRequest, { statusCode }: FastifyReply): string {
   const { socket, method, url, headers } = raw;
-  const name = seen?.instance?.name ?? '-';
+  const caller = guestRecord?.caller;
+  const name = typeof caller === 'object' ? caller.name : '-';
   const agent = headers['user-agent'] ?? '-';
   return `${socket.remoteAddress} ${name} ${method} ${url} ${statusCode} ${agent}`;
 }
 
-/** Has the boot record and the metrics know of an instance's request. */
-function noteRequest(
-  { boots, metrics }: AppParts,
-  { kind, token, userdataFile, userdataBytes }: Seen,
-  instance: Instance,
-  { url, headers }: FastifyRequest,
-  { statusCode }: FastifyReply,
+/** Records a request: in the log, in the metrics and, an instance's, in its boot record. */
+function record(
+  { boots, metrics, log }: AppParts,
+  request: FastifyRequest,
+  reply: FastifyReply,
 ): void {
-  metrics.request(kind, statusCode);
+  const { guestRecord, url, headers, socket } = request;
+  const { statusCode: status } = reply;
+  if (guestRecord?.caller === 'stranger') {
+    log.warn(`${requestLine(request, reply)}: this is no instance's address`);
+    metrics.unknownCaller();
+    boots.refused(peerAddress(socket.remoteAddress) ?? '');
+    return;
+  }
+  if (log.isLevelEnabled('info')) log.info(requestLine(request, reply));
+  if (guestRecord === undefined || guestRecord.caller === 'impostor') return;
+  const { caller, kind, token, userdata } = guestRecord;
+  metrics.request(kind, status);
   if (kind === 'phone-home') {
-    if (statusCode === 200) boots.phonedHome(instance);
+    if (status === 200) boots.phonedHome(caller);
     return;
   }
   if (kind === 'ec2' && token === undefined) metrics.requestWithoutToken();
-  boots.request(instance, {
-    path: url,
-    status: statusCode,
-    userAgent: headers['user-agent'],
-    kind,
-    token,
-    userdataFile,
-    bytes: userdataBytes,
-  });
+  const userAgent = headers['user-agent'];
+  boots.request(caller, { path: url, status, userAgent, datasource: kind, token, userdata });
 }
 
 /** The HTTP face of mdserver. Nothing listens yet. */
 export function buildApp(parts: AppParts): FastifyInstance {
-  const { config, store, boots, metrics, log } = parts;
+  const { config, store, log } = parts;
   const app = fastify({
     // Without a logger of its own: it would make one for each request, and wait for the end of each
     // response to write lines of its own. One line a request is written below.
@@ -111,37 +111,28 @@ export function buildApp(parts: AppParts): FastifyInstance {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const status = error.statusCode ?? 500;
     if (status >= 500) {
-      // What is wrong with a template is in the log already, once for each version of the file.
-      if (!(error instanceof TemplateError || error instanceof UserdataError)) {
-        log.error({ err: error }, `${request.method} ${request.url} failed:`);
-      }
-      return reply.code(500).type('text/plain').send('internal error, see the log\n');
+      log.error({ err: error }, `${request.method} ${request.url} failed:`);
+      return reply.code(internalError.status).type('text/plain').send(internalError.body);
     }
     return reply.code(status).type('text/plain').send(`${error.message}\n`);
   });
   app.setNotFoundHandler((_request, reply) => {
     return reply.code(404).type('text/plain').send('not found\n');
   });
-  app.decorateRequest('seen', undefined);
+  app.decorateRequest('guestRecord', undefined);
   app.addHook('onSend', (request, reply, _payload, done) => {
-    const { seen } = request;
-    if (seen?.instance === null) {
-      log.warn(`${requestLine(request, reply)}: this is no instance's address`);
-      metrics.unknownCaller();
-      boots.refused(peerAddress(request.socket.remoteAddress) ?? '');
-    } else if (log.isLevelEnabled('info')) log.info(requestLine(request, reply));
-    if (seen?.instance) noteRequest(parts, seen, seen.instance, request, reply);
+    record(parts, request, reply);
     done();
   });
 
-  const callers = {
+  const callerOptions = {
     instances: () => store.instances,
     checkMac: () => config().mdserver.check_mac,
     log,
   };
-  lookUpPeers(app, callers);
-  metadataRoutes(app, { ...parts, ...callers, isThisHost });
-  phoneHomeRoutes(app, store, callers);
+  lookUpPeers(app, callerOptions);
+  metadataRoutes(app, { ...parts, ...callerOptions, isThisHost });
+  phoneHomeRoutes(app, store, callerOptions);
   uploadRoutes(app, {
     ...parts,
     network: config().dnsmasq.net_name,

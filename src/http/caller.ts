@@ -1,43 +1,59 @@
 import type { Socket } from 'node:net';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { Logger } from '../log.js';
+import type { DatasourceName } from '../metadata/datasources.js';
 import { neighbourMac } from '../neighbours.js';
 import { type Mac, peerAddress } from '../network.js';
 
-/** What the request log and the boot records are told of a request that only instances may make. */
-export interface Seen {
-  /** The instance that asks; null where it should be one and is not. */
-  readonly instance: Instance | null;
-  readonly kind: 'ec2' | 'nocloud' | 'openstack' | 'phone-home';
-  token: 'given' | 'used' | 'refused' | undefined;
-  /** The template that user-data was made from, null for the built-in one. */
-  userdataFile: string | null | undefined;
-  /** Length of the user-data in bytes. */
-  userdataBytes: number;
+/**
+ * Who sent a request: an instance, an address that no instance has (`stranger`), or a machine that
+ * answers with another MAC address than the instance whose address it uses (`impostor`).
+ */
+export type Caller = Instance | 'stranger' | 'impostor';
+
+/** What is recorded of a request that only instances may make. */
+export interface RequestRecord {
+  readonly caller: Caller;
+  /** What was asked for. */
+  readonly kind: DatasourceName | 'phone-home';
+  readonly token?: TokenUse | undefined;
+  /** Where user-data was asked for. */
+  readonly userdata?: UserdataAnswer | undefined;
 }
+
+/** What a route answers an instance, and what else is recorded of the request. */
+export interface GuestAnswer extends Pick<RequestRecord, 'token' | 'userdata'> {
+  readonly status: number;
+  readonly body: string | Buffer;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+export const notFound: GuestAnswer = { status: 404, body: 'not found\n' };
+export const internalError: GuestAnswer = { status: 500, body: 'internal error, see the log\n' };
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Set once it is known that only an instance may ask for the path. */
-    seen: Seen | undefined;
+    /** Undefined for what anybody may ask for. */
+    guestRecord: RequestRecord | undefined;
   }
 }
 
-/** What decides who asks. */
-export interface Callers {
+/** What tells who sent a request. */
+export interface CallerOptions {
   readonly instances: () => Instances;
-  /** Whether the address has to answer with the instance's own MAC address (mdserver.check_mac). */
+  /** Whether an instance's address has to answer with the instance's own MAC address (mdserver.check_mac). */
   readonly checkMac: () => boolean;
   readonly log: Pick<Logger, 'warn'>;
 }
 
-/** The MAC address that answers for a peer, asked for once in each connection. */
+/** The MAC address that answers for a peer: looked up once for each connection. */
 const peerMacs = new WeakMap<Socket, Mac | undefined>();
 
-/** Has the kernel asked who answers for a peer's address, before its first request is looked at. */
-export function lookUpPeers(app: FastifyInstance, { instances, checkMac }: Callers): void {
+/** Looks up the MAC address of an instance's address before the first request of a connection. */
+export function lookUpPeers(app: FastifyInstance, { instances, checkMac }: CallerOptions): void {
   app.addHook('onRequest', (request, _reply, done) => {
     const { socket } = request.raw;
     const address = checkMac() ? peerAddress(socket.remoteAddress) : undefined;
@@ -53,33 +69,46 @@ export function lookUpPeers(app: FastifyInstance, { instances, checkMac }: Calle
 }
 
 /**
- * Finds who asks: the address of the peer alone decides, no header can change it. One guest can
- * take another's address and answer ARP for it, though, and so be sent what is the other's: that
- * is what the MAC address is looked at for.
+ * Finds the caller by the address of the peer alone: no header can change it. A guest can take
+ * another guest's address and answer ARP for it, though: check_mac finds that out.
  */
-export function seeCaller(
-  request: FastifyRequest,
-  { instances, checkMac, log }: Callers,
-  kind: Seen['kind'],
-): Seen {
-  const { socket } = request.raw;
+function findCaller(
+  { raw: { socket } }: FastifyRequest,
+  { instances, checkMac, log }: CallerOptions,
+): Caller {
   const address = peerAddress(socket.remoteAddress);
-  const instance = (address && instances().byAddress.get(address)) ?? null;
+  const instance = address && instances().byAddress.get(address);
+  if (instance === undefined) return 'stranger';
   const mac = checkMac() ? peerMacs.get(socket) : undefined;
-  const isOther = mac !== undefined && instance?.mac !== undefined && mac !== instance.mac;
-  if (isOther) {
-    log.warn(
-      `${address} is answered for by ${mac}, not by ${instance.mac} of ${instance.name}: it gets nothing`,
-    );
-  }
-  const seen: Seen = {
-    instance: isOther ? null : instance,
-    kind,
-    token: undefined,
-    userdataFile: undefined,
-    userdataBytes: 0,
+  if (mac === undefined || instance.mac === undefined || mac === instance.mac) return instance;
+  log.warn(`refused ${address}: it answers with ${mac}, but ${instance.name} has ${instance.mac}`);
+  return 'impostor';
+}
+
+/**
+ * Sends an instance what `answer` gives for it, and anybody else a 404; leaves the record of the
+ * request for the app to take down.
+ */
+export function answerGuest(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  options: CallerOptions,
+  kind: RequestRecord['kind'],
+  answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
+): void | Promise<void> {
+  const caller = findCaller(request, options);
+  const send = ({ status, body, headers = {}, ...asked }: GuestAnswer) => {
+    request.guestRecord = { caller, kind, ...asked };
+    void reply.code(status).headers(headers).type('text/plain').send(body);
   };
-  // The warning says it all: what is logged of callers with unknown addresses would be wrong.
-  if (!isOther) request.seen = seen;
-  return seen;
+  if (caller === 'stranger' || caller === 'impostor') {
+    send(notFound);
+    return;
+  }
+  // Kept for a failure of ours, which Fastify's error handler answers.
+  request.guestRecord = { caller, kind };
+  const answered = answer(caller);
+  // A promise costs a request more than the answer itself does: only a route that waits has one.
+  if (answered instanceof Promise) return answered.then(send);
+  send(answered);
 }

@@ -1,18 +1,25 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { TokenUse } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
-import { type MetadataContext, type MetadataSource, metadataContext } from '../metadata/context.js';
-import { ec2Tree } from '../metadata/ec2.js';
-import { nocloudTree } from '../metadata/nocloud.js';
-import { openstackTree } from '../metadata/openstack.js';
+import { type MetadataSource, metadataContext } from '../metadata/context.js';
+import { type Datasource, datasourceOf } from '../metadata/datasources.js';
 import { serviceTree } from '../metadata/service.js';
 import { isGoodToken, longestTokenLife, makeToken, tokenLife } from '../metadata/tokens.js';
-import { type Body, type Folder, lookUp, pathSegments } from '../metadata/tree.js';
+import { bodyOf, lookUp, pathSegments } from '../metadata/tree.js';
 import { fromMetadata } from '../metadata/values.js';
-import { type Callers, type Seen, seeCaller } from './caller.js';
+import { UserdataError } from '../userdata/find.js';
+import { TemplateError } from '../userdata/template.js';
+import {
+  answerGuest,
+  type CallerOptions,
+  type GuestAnswer,
+  internalError,
+  notFound,
+} from './caller.js';
 
-export interface MetadataOptions extends MetadataSource, Callers {
-  /** What session tokens are made with. */
+export interface MetadataOptions extends MetadataSource, CallerOptions {
+  /** The key that session tokens are made with. */
   readonly tokenKey: Buffer;
   readonly isThisHost: (remote: string | undefined) => boolean;
 }
@@ -20,42 +27,7 @@ export interface MetadataOptions extends MetadataSource, Callers {
 const tokenHeader = 'x-aws-ec2-metadata-token';
 const lifeHeader = 'x-aws-ec2-metadata-token-ttl-seconds';
 
-type Kind = Exclude<Seen['kind'], 'phone-home'>;
-
-const trees: Record<Kind, Folder<MetadataContext>> = {
-  ec2: ec2Tree,
-  nocloud: nocloudTree,
-  openstack: openstackTree,
-};
-
-/** The tree that a path's first segment leads into. */
-function kindOf(segment: string, { service }: Config): Kind | undefined {
-  if (segment === 'nocloud' || segment === 'openstack') return segment;
-  return service.ec2_versions.includes(segment) ? 'ec2' : undefined;
-}
-
-/** Sends what the tree has at the path: 404 where that is nothing. */
-function answer<Context>(
-  reply: FastifyReply,
-  tree: Folder<Context>,
-  path: readonly string[],
-  context: Context,
-): void {
-  const body = lookUp(tree, path, context);
-  if (body === undefined) refuse(reply, 404, 'not found');
-  else sendText(reply, body);
-}
-
-/** Returns nothing: Fastify waits for a reply that a handler returns, at a cost. */
-function sendText(reply: FastifyReply, body: Body): void {
-  void reply.type('text/plain').send(body);
-}
-
-function refuse(reply: FastifyReply, status: number, why: string): void {
-  sendText(reply.code(status), `${why}\n`);
-}
-
-/** Whether the instance gets nothing without a token. What is no known word is taken for "required". */
+/** Whether the instance gets nothing without a token. An unknown word counts as "required". */
 function needsToken(instance: Instance, config: Config): boolean {
   const own = fromMetadata(instance, 'imds-tokens');
   return (own ?? config.mdserver.imds_tokens) !== 'optional';
@@ -63,16 +35,16 @@ function needsToken(instance: Instance, config: Config): boolean {
 
 const nowSeconds = () => Math.floor(Date.now() / 1000);
 
-/** All that instances ask for, and `/service/`: each answered from its tree. */
+/** Everything that instances ask for, and `/service/`: each answered from its tree. */
 export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): void {
   const { tokenKey } = options;
 
-  /** What becomes of the request's token: undefined where there is none and none is needed. */
+  /** How the request's token was used: undefined where there is none and none is needed. */
   function checkToken(
     token: string | string[] | undefined,
     instance: Instance,
     config: Config,
-  ): Seen['token'] {
+  ): TokenUse | undefined {
     // tiny-cloud sends an empty one when it got none.
     if (token === undefined || token === '') {
       return needsToken(instance, config) ? 'refused' : undefined;
@@ -82,21 +54,28 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     return good ? 'used' : 'refused';
   }
 
-  /** The context of a request, which notes what user-data it got. */
-  function contextOf(seen: Seen, instance: Instance, version: string): MetadataContext {
-    const context = metadataContext(options, instance, version);
-    const userdata = () => {
-      const make = context.userdata();
-      if (make === undefined) return undefined;
-      return () => {
-        seen.userdataFile = null;
-        const rendered = make();
-        seen.userdataFile = rendered.file;
-        seen.userdataBytes = Buffer.byteLength(rendered.body);
-        return rendered;
-      };
-    };
-    return { ...context, userdata };
+  /** What a datasource has for an instance at a path. */
+  function look(
+    { tree, isUserdata }: Datasource,
+    version: string,
+    path: readonly string[],
+    instance: Instance,
+  ): GuestAnswer {
+    const asksForUserdata = isUserdata(path);
+    const record = (status: number, file: string | null, bytes: number) =>
+      asksForUserdata ? { userdata: { status, file, bytes } } : {};
+    try {
+      const leaf = lookUp(tree, path, metadataContext(options, instance, version));
+      if (leaf === undefined) return { ...notFound, ...record(404, null, 0) };
+      const body = bodyOf(leaf);
+      // An instance without user-data is told so with an empty answer in NoCloud.
+      if (typeof leaf === 'string') return { status: 200, body, ...record(404, null, 0) };
+      return { status: 200, body, ...record(200, leaf.file, Buffer.byteLength(body)) };
+    } catch (error) {
+      if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
+      // The log has the error already, once for each version of the file.
+      return { ...internalError, ...record(internalError.status, error.file, 0) };
+    }
   }
 
   app.get('/*', (request, reply) => {
@@ -104,38 +83,50 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     const config = options.config();
     if (first === undefined) {
       const lines = config.service.ec2_versions.map((version) => `${version}/`);
-      return sendText(reply, lines.join('\n'));
+      return sendText(reply, 200, lines.join('\n'));
     }
     if (first === 'service') {
       const local = options.isThisHost(request.socket.remoteAddress);
-      return answer(reply, serviceTree, path, { config, local });
+      const leaf = lookUp(serviceTree, path, { config, local });
+      return leaf === undefined
+        ? sendText(reply, notFound.status, notFound.body)
+        : sendText(reply, 200, bodyOf(leaf));
     }
-    const kind = kindOf(first, config);
-    if (kind === undefined) return refuse(reply, 404, 'not found');
-    const seen = seeCaller(request, options, kind);
-    if (seen.instance === null) return refuse(reply, 404, 'not found');
-    seen.token = checkToken(request.headers[tokenHeader], seen.instance, config);
-    if (seen.token === 'refused') {
-      return refuse(reply, 401, 'a session token of this instance is needed');
-    }
-    const version = kind === 'ec2' ? first : 'latest';
-    return answer(reply, trees[kind], path, contextOf(seen, seen.instance, version));
+    const found = datasourceOf(first, config);
+    if (found === undefined) return sendText(reply, notFound.status, notFound.body);
+    const { datasource, version } = found;
+    return answerGuest(request, reply, options, datasource.name, (instance) => {
+      const token = checkToken(request.headers[tokenHeader], instance, config);
+      if (token === 'refused') {
+        return { status: 401, body: 'a session token of this instance is needed\n', token };
+      }
+      return { ...look(datasource, version, path, instance), token };
+    });
   });
 
   // IMDSv2 ("Use IMDSv2" of the EC2 User Guide). Offered whatever versions are served: cloud-init
   // that finds itself on AWS gives up at once where this answers 400 or more.
-  app.put('/latest/api/token', (request, reply) => {
-    const seen = seeCaller(request, options, 'ec2');
-    if (seen.instance === null) return refuse(reply, 404, 'not found');
-    if (request.headers['x-forwarded-for'] !== undefined) {
-      return refuse(reply, 403, 'tokens are not given through a proxy');
-    }
-    const life = tokenLife(request.headers[lifeHeader]);
-    if (life === undefined) {
-      return refuse(reply, 400, `${lifeHeader} has to be from 1 to ${longestTokenLife}`);
-    }
-    seen.token = 'given';
-    reply.header(lifeHeader, String(life));
-    return sendText(reply, makeToken(tokenKey, machineKey(seen.instance), nowSeconds() + life));
-  });
+  app.put('/latest/api/token', (request, reply) =>
+    answerGuest(request, reply, options, 'ec2', (instance) => {
+      if (request.headers['x-forwarded-for'] !== undefined) {
+        return { status: 403, body: 'tokens are not given through a proxy\n' };
+      }
+      const life = tokenLife(request.headers[lifeHeader]);
+      if (life === undefined) {
+        const body = `${lifeHeader} has to be from 1 to ${longestTokenLife}\n`;
+        return { status: 400, body };
+      }
+      return {
+        status: 200,
+        body: makeToken(tokenKey, machineKey(instance), nowSeconds() + life),
+        headers: { [lifeHeader]: String(life) },
+        token: 'given',
+      };
+    }),
+  );
+}
+
+/** Returns nothing: Fastify waits for a reply that a handler returns, at a cost. */
+function sendText(reply: FastifyReply, status: number, body: string | Buffer): void {
+  void reply.code(status).type('text/plain').send(body);
 }

@@ -1,3 +1,4 @@
+import type { Config } from '../config/options.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node, type Resolve } from './tree.js';
 import {
@@ -7,7 +8,6 @@ import {
   type Setting,
   setting,
   stableId,
-  userDataBody,
 } from './values.js';
 
 type Tree = Folder<MetadataContext>;
@@ -145,9 +145,15 @@ function identityDocument(context: MetadataContext): string {
   return JSON.stringify(document, null, 2);
 }
 
-/** The tree below each version. */
-export const ec2Tree: Tree = folder({
-  'meta-data': metaData,
-  'user-data': userDataBody,
-  dynamic: folder({ 'instance-identity': folder({ document: identityDocument }) }),
-});
+/** EC2's metadata: the same tree below each version that is served. */
+export const ec2 = {
+  name: 'ec2',
+  version: (firstSegment: string, { service }: Config) =>
+    service.ec2_versions.includes(firstSegment) ? firstSegment : undefined,
+  tree: folder<MetadataContext>({
+    'meta-data': metaData,
+    'user-data': ({ userdata }) => userdata(),
+    dynamic: folder({ 'instance-identity': folder({ document: identityDocument }) }),
+  }),
+  isUserdata: ([leaf, ...more]: readonly string[]) => leaf === 'user-data' && more.length === 0,
+} as const;

@@ -1,7 +1,7 @@
 import { unicodeEscape } from '../text.js';
 import type { MetadataContext } from './context.js';
 import { folder } from './tree.js';
-import { instanceId, localHostname, userDataBody } from './values.js';
+import { instanceId, localHostname } from './values.js';
 
 // C1 controls, line ends of YAML 1.1 (U+0085, U+2028/9), and what PyYAML takes nowhere.
 const unprintable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g;
@@ -36,15 +36,20 @@ ethernets:
 }
 
 /**
- * The tree below `/nocloud/`, cloud-init's NoCloud over HTTP. All four are always there: a 404
- * costs a guest ten seconds of its boot, an empty answer nothing.
+ * cloud-init's NoCloud over HTTP, below `/nocloud/`. All four documents always exist: a 404 costs a
+ * guest ten seconds of its boot, an empty answer nothing.
  */
-export const nocloudTree = folder<MetadataContext>({
-  'meta-data': metaData,
-  'user-data': (context) => userDataBody(context) ?? '',
-  'vendor-data':
-    ({ vendorData }) =>
-    () =>
-      vendorData().body,
-  'network-config': networkConfig,
-});
+export const nocloud = {
+  name: 'nocloud',
+  version: (firstSegment: string) => (firstSegment === 'nocloud' ? 'latest' : undefined),
+  tree: folder<MetadataContext>({
+    'meta-data': metaData,
+    'user-data': ({ userdata }) => userdata() ?? '',
+    'vendor-data':
+      ({ vendorData }) =>
+      () =>
+        vendorData(),
+    'network-config': networkConfig,
+  }),
+  isUserdata: ([leaf, ...more]: readonly string[]) => leaf === 'user-data' && more.length === 0,
+} as const;

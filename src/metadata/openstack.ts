@@ -1,6 +1,6 @@
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node } from './tree.js';
-import { instanceTags, localHostname, setting, userDataBody } from './values.js';
+import { instanceTags, localHostname, setting } from './values.js';
 
 /** Metadata versions of Nova that clients look for (docs.openstack.org/nova/latest/user/metadata.html). */
 const versions = [
@@ -53,7 +53,7 @@ function networkData({ instance, config }: MetadataContext): string {
 
 const document: Folder<MetadataContext> = folder<MetadataContext>({
   'meta_data.json': metaData,
-  user_data: userDataBody,
+  user_data: ({ userdata }) => userdata(),
   'vendor_data.json':
     ({ vendorData }) =>
     () =>
@@ -68,8 +68,17 @@ function vendorDataJson(vendorData: string | Buffer): string {
   return JSON.stringify(text === '' ? {} : { 'cloud-init': text });
 }
 
-/** The tree below `/openstack/`: the same in each version, and listed without slashes as Nova does. */
-export const openstackTree: Folder<MetadataContext> = {
-  entries: new Map(versions.map((version): [string, Node<MetadataContext>] => [version, document])),
-  listedAs: (name) => name,
-};
+/** OpenStack's metadata, below `/openstack/`: the same in each version. */
+export const openstack = {
+  name: 'openstack',
+  version: (firstSegment: string) => (firstSegment === 'openstack' ? 'latest' : undefined),
+  tree: {
+    entries: new Map(
+      versions.map((version): [string, Node<MetadataContext>] => [version, document]),
+    ),
+    // Without slashes, as Nova lists them.
+    listedAs: (name: string) => name,
+  } satisfies Folder<MetadataContext>,
+  isUserdata: ([_version, leaf, ...more]: readonly string[]) =>
+    leaf === 'user_data' && more.length === 0,
+} as const;

@@ -1,13 +1,15 @@
-/** What a leaf answers. */
-export type Body = string | Buffer;
+import type { Rendered } from '../userdata/userdata.js';
+
+/** What a leaf answers: a text, or a rendered file. */
+export type Leaf = string | Rendered;
 
 /**
- * What a place of the tree has for a context: a text, a text that is only made when it is asked
+ * What a place of the tree holds for a context: a leaf, a leaf that is only made when it is asked
  * for, a folder, or undefined for "not here".
  */
 export type Resolve<Context> = (
   context: Context,
-) => Body | (() => Body) | Folder<Context> | undefined;
+) => Leaf | (() => Leaf) | Folder<Context> | undefined;
 
 /** A place in a tree of metadata. */
 export type Node<Context> = Folder<Context> | Resolve<Context>;
@@ -28,7 +30,7 @@ function isFolder<Context>(value: unknown): value is Folder<Context> {
   return typeof value === 'object' && value !== null && 'entries' in value;
 }
 
-type Present<Context> = Body | (() => Body) | Folder<Context>;
+type Present<Context> = Leaf | (() => Leaf) | Folder<Context>;
 
 function present<Context>(
   node: Node<Context> | undefined,
@@ -58,7 +60,7 @@ export function lookUp<Context>(
   root: Folder<Context>,
   path: readonly string[],
   context: Context,
-): Body | undefined {
+): Leaf | undefined {
   let place: Present<Context> | undefined = root;
   for (const segment of path) {
     if (!isFolder<Context>(place)) return undefined;
@@ -77,7 +79,7 @@ export function* leaves<Context>(
   root: Folder<Context>,
   context: Context,
   path = '',
-): Generator<readonly [path: string, body: Body]> {
+): Generator<readonly [path: string, leaf: Leaf]> {
   for (const [name, node] of root.entries) {
     const value = present(node, context);
     if (value === undefined) continue;
@@ -95,4 +97,9 @@ export function pathSegments(url: string): string[] {
     .split('/')
     .filter((segment) => segment !== '')
     .map((segment) => (segment.includes('%') ? decodeURIComponent(segment) : segment));
+}
+
+/** The bytes of a leaf. */
+export function bodyOf(leaf: Leaf): string | Buffer {
+  return typeof leaf === 'string' ? leaf : leaf.body;
 }

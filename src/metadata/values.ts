@@ -3,7 +3,6 @@ import { type Config, options } from '../config/options.js';
 import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import type { MetadataContext } from './context.js';
-import type { Body } from './tree.js';
 
 /** What can be set for all instances in `[metadata-defaults]`, and for one in its domain's metadata. */
 export type Setting = keyof Config['metadata-defaults'];
@@ -84,10 +83,4 @@ export function localHostname({ config, hostName }: MetadataContext): string {
   const name = dnsNames(dnsmasq, hostName())[0] ?? hostName();
   const domain = dnsmasq.domain === false ? '' : `.${dnsmasq.domain}`;
   return name.includes('.') ? name : name + domain;
-}
-
-/** The user-data alone, made when it is asked for; undefined where the instance has none. */
-export function userDataBody({ userdata }: MetadataContext): (() => Body) | undefined {
-  const make = userdata();
-  return make && (() => make().body);
 }
