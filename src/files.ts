@@ -1,15 +1,15 @@
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
-/** A file and what it shall hold. */
+/** A file to write. */
 export interface FileContent {
   readonly path: string;
   readonly content: string;
-  /** Permission bits; 0644 if left out. */
+  /** Permission bits; 0644 by default. */
   readonly mode?: number;
 }
 
-// dnsmasq skips names that begin with a dot when it reads a folder of hosts files.
+// dnsmasq ignores names that begin with a dot when it reads a folder of hosts files.
 function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.new`);
 }
@@ -28,7 +28,7 @@ async function withFile<T>(
   }
 }
 
-/** Puts the content on the disk under the temporary name. */
+/** Writes the content to disk under the temporary name. */
 async function stage({ path, content, mode = 0o644 }: FileContent): Promise<void> {
   try {
     await withFile(temporaryName(path), 'w', mode, async (file) => {
@@ -36,26 +36,29 @@ async function stage({ path, content, mode = 0o644 }: FileContent): Promise<void
       await file.sync();
     });
   } catch (error) {
-    // What fails on an open file (ENOSPC, EIO) does not say which one.
+    // An error on an open file (ENOSPC, EIO) does not name the file.
     const { message, code } = error as NodeJS.ErrnoException;
     const located = message.includes(path) ? message : `${message} '${path}'`;
     throw Object.assign(new Error(located, { cause: error }), { code });
   }
 }
 
-/** Nothing but this, short of a broken disk, stops a rename in a folder that was just written to. */
+/**
+ * Throws EISDIR if the path is a folder: once the temporary file is written, that and a broken disk
+ * are all that can make the rename fail.
+ */
 async function refuseFolder(path: string): Promise<void> {
-  const there = await stat(path).catch(() => undefined);
-  if (!there?.isDirectory()) return;
-  const message = `EISDIR: a folder is in the place of the file '${path}'`;
+  const stats = await stat(path).catch(() => undefined);
+  if (!stats?.isDirectory()) return;
+  const message = `EISDIR: '${path}' is a folder where a file is expected`;
   throw Object.assign(new Error(message), { code: 'EISDIR' });
 }
 
 /**
- * Replaces files, all of them or none: every new content is on the disk under a temporary name
- * before the first file is renamed. Renames happen in the order given, and have reached the disk
- * when this returns. Not for two callers with the same paths at the same time.
- * Throws what the file system says (ENOSPC, EACCES, …) and where, with the files as they were.
+ * Replaces all of the files or none: it writes all contents to disk under temporary names before it
+ * renames the first file. It renames them in the given order; when it returns, the renames are on
+ * disk. Two callers must not replace the same files at the same time.
+ * Throws the file system's error (ENOSPC, EACCES, …), which names the file; the files are unchanged.
  */
 export async function replaceFiles(files: readonly FileContent[]): Promise<void> {
   const staged = new Set<string>();
@@ -70,7 +73,7 @@ export async function replaceFiles(files: readonly FileContent[]): Promise<void>
       staged.delete(temporaryName(path));
     }
   } catch (error) {
-    // What went wrong is what has to be said, not that something is in the way here, too.
+    // The first error is the one to report, even if this fails too.
     await Promise.allSettled(Array.from(staged, (name) => rm(name, { force: true })));
     throw error;
   }

@@ -5,45 +5,45 @@ import { escapeControls } from './text.js';
 
 export type Logger = pino.Logger;
 
-/** Where log lines go, and what an operator can change while it runs. */
+/** The log, and what an operator can change while the daemon runs. */
 export interface Logging {
   readonly log: Logger;
-  /** Takes other levels. */
+  /** Applies the levels of a new configuration. */
   setLevels(config: Pick<Config, 'loglevels' | 'mdserver'>): void;
-  /** Opens the log file anew, after logrotate has moved it away. Throws what the file system says. */
+  /** Reopens the log file after logrotate has moved it. Throws the file system's error. */
   reopen(): void;
-  /** Writes what has been gathered. */
+  /** Writes the buffered lines. */
   flush(): void;
 }
 
-/** A file that lines go to. */
+/** A file that lines are written to. */
 interface Sink {
   descriptor: number;
   level: number;
-  /** Lines of this turn of the event loop. */
-  gathered: string;
-  /** What could not be written yet, and how many bytes that is. */
-  kept: Buffer[];
-  keptBytes: number;
+  /** The lines of this turn of the event loop. */
+  buffered: string;
+  /** Lines that could not be written yet, and their length in bytes. */
+  backlog: Buffer[];
+  backlogBytes: number;
 }
 
-/** At most so much is kept for a log that cannot be written, a full disk's for example. */
-const longestBacklog = 1024 * 1024;
+/** In bytes. The backlog grows while the log cannot be written, as on a full disk. */
+const maxBacklog = 1024 * 1024;
 
-/** Writes what there is. Throws what the file system says, and keeps what is not written then. */
+/** Writes all lines. Throws the file system's error and keeps the unwritten lines in the backlog. */
 function writeOut(sink: Sink): void {
-  const lines = Buffer.from(sink.gathered);
-  sink.gathered = '';
-  const hasRoom = sink.keptBytes === 0 || sink.keptBytes + lines.length <= longestBacklog;
+  const lines = Buffer.from(sink.buffered);
+  sink.buffered = '';
+  const hasRoom = sink.backlogBytes === 0 || sink.backlogBytes + lines.length <= maxBacklog;
   if (lines.length > 0 && hasRoom) {
-    sink.kept.push(lines);
-    sink.keptBytes += lines.length;
+    sink.backlog.push(lines);
+    sink.backlogBytes += lines.length;
   }
-  for (let [first] = sink.kept; first !== undefined; [first] = sink.kept) {
+  for (let [first] = sink.backlog; first !== undefined; [first] = sink.backlog) {
     const written = writeSync(sink.descriptor, first);
-    sink.keptBytes -= written;
-    if (written < first.length) sink.kept[0] = first.subarray(written);
-    else sink.kept.shift();
+    sink.backlogBytes -= written;
+    if (written < first.length) sink.backlog[0] = first.subarray(written);
+    else sink.backlog.shift();
   }
 }
 
@@ -51,7 +51,7 @@ const levelNames = new Map(
   Object.entries(pino.levels.values).map(([name, value]) => [value, name.toUpperCase().padEnd(5)]),
 );
 
-/** What pino tells a stream of the line that it writes (pino's "metadata" of streams). */
+/** The fields that pino sets on a stream before each line (pino's stream metadata). */
 interface LineStream {
   lastLevel: number;
   lastTime: string;
@@ -64,12 +64,12 @@ function errorText(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-/** Makes lines of the log, as people and grep read them. */
+/** Formats log lines as plain text: time, level, message. */
 function lineFormatter(): (line: LineStream) => string {
   let formatted = '';
   let time = '';
   return ({ lastLevel, lastTime, lastMsg, lastObj }) => {
-    // Requests come in bursts: many lines have the same millisecond.
+    // Requests come in bursts, so many lines share a millisecond.
     if (lastTime !== formatted) time = new Date(Number(lastTime)).toISOString();
     formatted = lastTime;
     const error = lastObj?.err === undefined ? '' : ` ${errorText(lastObj.err)}`;
@@ -78,18 +78,18 @@ function lineFormatter(): (line: LineStream) => string {
 }
 
 /**
- * A log that goes to standard output and to a file. Lines are gathered and written once each turn
- * of the event loop, and when the process ends. Throws when the file cannot be opened.
+ * Logs to standard output and to a file. Lines are buffered and written once per turn of the event
+ * loop, and when the process exits. Throws if the file cannot be opened.
  */
 export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Logging {
   const { logfile } = config.mdserver;
   const openFile = () => openSync(logfile, 'a');
   const sink = (descriptor: number): Sink => {
-    return { descriptor, level: 0, gathered: '', kept: [], keptBytes: 0 };
+    return { descriptor, level: 0, buffered: '', backlog: [], backlogBytes: 0 };
   };
   const file = sink(openFile());
   const stream = sink(1);
-  // What is wrong with the file goes to the stream, so that comes last.
+  // The stream comes last: an error of the file is logged to it.
   const sinks = [file, stream];
   const formatLine = lineFormatter();
   let scheduled = false;
@@ -101,14 +101,14 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
       writeOut(file);
       fileWorks = true;
     } catch (error) {
-      // One word for each time that the disk fills.
+      // Once for each time that the disk fills up.
       if (fileWorks) log.error(`the log file cannot be written: ${(error as Error).message}`);
       fileWorks = false;
     }
     try {
       writeOut(stream);
     } catch {
-      // Nobody reads standard output any more: the log file remains.
+      // Nobody reads standard output any more; the log file remains.
     }
   }
 
@@ -119,7 +119,7 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
     lastObj: null,
     write() {
       const line = formatLine(this);
-      for (const sink of sinks) if (this.lastLevel >= sink.level) sink.gathered += line;
+      for (const sink of sinks) if (this.lastLevel >= sink.level) sink.buffered += line;
       if (scheduled) return;
       scheduled = true;
       setImmediate(flush);
@@ -140,7 +140,7 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
 
   function reopen(): void {
     const opened = openFile();
-    // The lines up to now belong to the file as it was.
+    // The buffered lines belong in the old file.
     flush();
     closeSync(file.descriptor);
     file.descriptor = opened;

@@ -119,7 +119,7 @@ async function run(file: string): Promise<void> {
       if (instance !== undefined) boots.dhcp(instance, action, address);
     });
     await writeConfiguration(config, log);
-    store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqTold));
+    store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
     store.subscribe({
       files: () => [],
       changed: ({ byUuid, byName }) => {

@@ -5,27 +5,28 @@ import type { AddressPlan } from './instances/instances.js';
 import type { Store } from './instances/store.js';
 import { parseIpv4 } from './network.js';
 
-/** What the metrics are told, and where Prometheus reads them. */
+/** The metrics of the daemon: how to count events, and what Prometheus reads. */
 export interface Metrics {
   request(kind: string, status: number): void;
   unknownCaller(): void;
   requestWithoutToken(): void;
   upload(outcome: string, seconds: number): void;
-  dnsmasqTold(outcome: 'told' | 'absent'): void;
-  /** All of them, in Prometheus' text format. */
+  /** `absent` means that no dnsmasq was running. */
+  dnsmasqReload(outcome: 'told' | 'absent'): void;
+  /** All metrics in Prometheus' text format. */
   text(): Promise<string>;
   readonly contentType: string;
 }
 
-/** What is counted at the moment it is asked for. */
+/** Values that are counted when Prometheus reads the metrics. */
 export interface Counts {
   readonly instances: () => number;
   readonly freeAddresses: () => number;
-  /** How many instances' newest boot has each outcome. */
+  /** The number of instances by the outcome of their latest boot. */
   readonly boots: () => ReadonlyMap<string, number>;
 }
 
-/** What the metrics count when they are asked for. */
+/** The values that come from the store and the boot records. */
 export function countsOf(store: Store, plan: AddressPlan, boots: Boots): Counts {
   const { network, reserved } = plan;
   const inNetwork = (address: string) => {
@@ -49,44 +50,44 @@ export function countsOf(store: Store, plan: AddressPlan, boots: Boots): Counts 
   };
 }
 
-/** The metrics of a daemon, in a registry of its own. */
+/** Creates the metrics of a daemon, in a registry of their own. */
 export function createMetrics(counts: Counts): Metrics {
   const registry = new Registry();
   const registers = [registry];
-  // The event loop's delay is among these.
+  // These include the event loop's lag.
   collectDefaultMetrics({ register: registry });
 
   const requests = new Counter({
     name: 'mdserver_requests_total',
-    help: 'Requests of instances, by what they asked for and the status they got.',
+    help: 'Requests from instances, by kind and response status.',
     labelNames: ['kind', 'status'],
     registers,
   });
   const unknownCallers = new Counter({
     name: 'mdserver_unknown_callers_total',
-    help: "Requests from addresses that are no instance's.",
+    help: 'Requests from addresses that belong to no instance.',
     registers,
   });
   const withoutToken = new Counter({
     name: 'mdserver_requests_without_token_total',
-    help: 'EC2 requests of instances with no session token (IMDSv1).',
+    help: 'EC2 requests from instances without a session token (IMDSv1).',
     registers,
   });
   const uploads = new Counter({
     name: 'mdserver_uploads_total',
-    help: 'Uploads of domains by outcome: the status of their answer.',
+    help: 'Uploads of domains, by response status.',
     labelNames: ['outcome'],
     registers,
   });
-  const durable = new Histogram({
+  const uploadSeconds = new Histogram({
     name: 'mdserver_upload_durable_seconds',
-    help: 'Time from an upload to its record being durable and dnsmasq told.',
+    help: 'Time from an upload until its record is on disk and dnsmasq has been notified.',
     buckets: [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3],
     registers,
   });
-  const told = new Counter({
+  const dnsmasqReloads = new Counter({
     name: 'mdserver_dnsmasq_reloads_total',
-    help: 'Times that dnsmasq was told to read its files, or was not there to be told.',
+    help: 'Reloads of dnsmasq: told to read its files again, or absent because it was not running.',
     labelNames: ['outcome'],
     registers,
   });
@@ -100,7 +101,7 @@ export function createMetrics(counts: Counts): Metrics {
   });
   new Gauge({
     name: 'mdserver_free_addresses',
-    help: 'IPv4 addresses of the network that no instance has.',
+    help: 'IPv4 addresses of the network that are free.',
     registers,
     collect() {
       this.set(counts.freeAddresses());
@@ -108,7 +109,7 @@ export function createMetrics(counts: Counts): Metrics {
   });
   new Gauge({
     name: 'mdserver_boots',
-    help: 'Instances by the outcome of their newest boot.',
+    help: 'Instances, by the outcome of their latest boot.',
     labelNames: ['outcome'],
     registers,
     collect() {
@@ -123,9 +124,9 @@ export function createMetrics(counts: Counts): Metrics {
     requestWithoutToken: () => withoutToken.inc(),
     upload: (outcome, seconds) => {
       uploads.inc({ outcome });
-      if (outcome === '200') durable.observe(seconds);
+      if (outcome === '200') uploadSeconds.observe(seconds);
     },
-    dnsmasqTold: (outcome) => told.inc({ outcome }),
+    dnsmasqReload: (outcome) => dnsmasqReloads.inc({ outcome }),
     text: () => registry.metrics(),
     contentType: registry.contentType,
   };

@@ -5,13 +5,13 @@ declare const checked: unique symbol;
 
 /** A checked IPv4 address in dotted form. */
 export type Ipv4 = string & { readonly [checked]: 'ipv4' };
-/** A checked IPv6 address in the form of RFC 5952: lower case, shortest. */
+/** A checked IPv6 address in the form of RFC 5952: shortest, lower case. */
 export type Ipv6 = string & { readonly [checked]: 'ipv6' };
 export type IpAddress = Ipv4 | Ipv6;
-/** A checked MAC address: six pairs of lower case hexadecimal digits with colons between. */
+/** A checked MAC address: six pairs of lower-case hexadecimal digits, separated by colons. */
 export type Mac = string & { readonly [checked]: 'mac' };
 
-/** An IPv4 network; both ends as numbers, so that address arithmetic is plain. */
+/** An IPv4 network. */
 export interface Ipv4Network {
   readonly address: Ipv4;
   readonly prefix: number;
@@ -21,56 +21,56 @@ export interface Ipv4Network {
   readonly last: number;
 }
 
-/** The IPv4 address that the text is, or undefined. */
+/** The text as an IPv4 address; undefined if it is not one. */
 export function parseIpv4(text: string): Ipv4 | undefined {
   return isIPv4(text) ? (text as Ipv4) : undefined;
 }
 
-/** The IPv6 address (no zone) that the text is, in its short form, or undefined. */
+/** The text as an IPv6 address without a zone, in its short form; undefined if it is not one. */
 export function parseIpv6(text: string): Ipv6 | undefined {
   if (!ipaddr.IPv6.isValid(text)) return undefined;
   const address = ipaddr.IPv6.parse(text);
   return address.zoneId === undefined ? (address.toRFC5952String() as Ipv6) : undefined;
 }
 
-/** The IP address that the text is, or undefined; an IPv6 one may stand in brackets. */
+/** The text as an IP address, an IPv6 one with or without brackets; undefined if it is not one. */
 export function parseIp(text: string): IpAddress | undefined {
   const bare = /^\[(.*)\]$/.exec(text)?.[1];
   return bare === undefined ? (parseIpv4(text) ?? parseIpv6(text)) : parseIpv6(bare);
 }
 
-/** The MAC address that the text is, in lower case, or undefined. */
+/** The text as a MAC address in lower case; undefined if it is not one. */
 export function parseMac(text: string): Mac | undefined {
   const lower = text.toLowerCase();
   return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(lower) ? (lower as Mac) : undefined;
 }
 
-/** The address as an unsigned 32 bit number. */
+/** The address as an unsigned 32-bit number. */
 export function ipv4ToNumber(address: Ipv4): number {
   return address.split('.').reduce((sum, part) => sum * 256 + Number(part), 0);
 }
 
-/** The address of an unsigned 32 bit number. */
+/** The address with this value, an unsigned 32-bit number. */
 export function numberToIpv4(value: number): Ipv4 {
   return [24, 16, 8, 0].map((shift) => (value >>> shift) & 255).join('.') as Ipv4;
 }
 
-/** The network that holds an address under a prefix length (0 to 32). */
+/** The network of an address with this prefix length (0 to 32). */
 export function ipv4Network(address: Ipv4, prefix: number): Ipv4Network {
   const size = 2 ** (32 - prefix);
   const first = Math.floor(ipv4ToNumber(address) / size) * size;
   return { address: numberToIpv4(first), prefix, first, last: first + size - 1 };
 }
 
-/** Whether the address lies in the network, its two ends included. */
+/** Whether the address is in the network, its first and last address included. */
 export function inIpv4Network(network: Ipv4Network, address: Ipv4): boolean {
   const value = ipv4ToNumber(address);
   return value >= network.first && value <= network.last;
 }
 
 /**
- * The address a peer connected from, as records hold it: an IPv4 address that came in on an
- * IPv6 socket (`::ffff:10.0.0.1`, RFC 4291 2.5.5.2) as IPv4, an IPv6 one without its zone.
+ * A socket's remote address in the form that records use: an IPv4-mapped address
+ * (`::ffff:10.0.0.1`, RFC 4291 2.5.5.2) as IPv4, an IPv6 address without its zone.
  */
 export function peerAddress(remote: string | undefined): IpAddress | undefined {
   if (remote === undefined) return undefined;
@@ -79,15 +79,17 @@ export function peerAddress(remote: string | undefined): IpAddress | undefined {
   return parseIpv4(bare.replace(/^::ffff:/i, '')) ?? parseIpv6(bare);
 }
 
-/** An IPv6 network; both ends as numbers. */
+/** An IPv6 network. */
 export interface Ipv6Network {
   readonly address: Ipv6;
   readonly prefix: number;
+  /** Its first address as an unsigned number. */
   readonly first: bigint;
+  /** Its last address as an unsigned number. */
   readonly last: bigint;
 }
 
-/** The address of an unsigned 128 bit number. */
+/** The address with this value, an unsigned 128-bit number. */
 export function numberToIpv6(value: bigint): Ipv6 {
   const parts = Array.from({ length: 8 }, (_, index) =>
     Number((value >> BigInt(112 - 16 * index)) & 0xffffn),
@@ -99,14 +101,14 @@ function ipv6ToNumber(address: Ipv6): bigint {
   return ipaddr.IPv6.parse(address).parts.reduce((sum, part) => (sum << 16n) | BigInt(part), 0n);
 }
 
-/** The network that holds an address under a prefix length (0 to 128). */
+/** The network of an address with this prefix length (0 to 128). */
 export function ipv6Network(address: Ipv6, prefix: number): Ipv6Network {
   const size = 1n << BigInt(128 - prefix);
   const first = (ipv6ToNumber(address) / size) * size;
   return { address: numberToIpv6(first), prefix, first, last: first + size - 1n };
 }
 
-/** Whether the address lies in the network, its two ends included. */
+/** Whether the address is in the network, its first and last address included. */
 export function inIpv6Network(network: Ipv6Network, address: Ipv6): boolean {
   const value = ipv6ToNumber(address);
   return value >= network.first && value <= network.last;

@@ -1,4 +1,4 @@
-/** A character of the BMP in JavaScript's notation (`\u001b`), which JSON and YAML read, too. */
+/** A character of the BMP as a JavaScript escape (`\u001b`), which is valid in JSON and YAML too. */
 export function unicodeEscape(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
