@@ -268,7 +268,7 @@ test('what guests ask for makes no metric of its own: their number is bounded', 
 
 test('health says that dnsmasq is missing and what could not be stored, until it is mended', async (t) => {
   const { health, folder, daemon } = await startSite(t);
-  const noDnsmasq = `dnsmasq is not running (no ${folder}/run/mds.pid): it reads its files when it starts`;
+  const noDnsmasq = `dnsmasq is not running (no ${folder}/run/mds.pid); it will read its files when it starts`;
   const { status, body } = await health();
   assert.deepEqual(
     { status, body: { ...body, uptime_seconds: typeof body.uptime_seconds } },

@@ -593,12 +593,12 @@ test('a process that is not our dnsmasq is never signalled: the upload counts, t
   for (const [index, child] of foreign.entries()) {
     writeFileSync(host.pidFile, `${child.pid}\n`);
     assert.equal((await host.upload(record(index, `web${index}`))).status, 200);
-    await host.daemon.printed(`process ${child.pid} of ${host.pidFile} is not a dnsmasq with`);
+    await host.daemon.printed(`process ${child.pid} (from ${host.pidFile}) is not a dnsmasq with`);
     assert.deepEqual([child.exitCode, child.signalCode], [null, null]);
   }
   writeFileSync(host.pidFile, 'nonsense\n');
   assert.equal((await host.upload(record(3, 'web3'))).status, 200);
-  await host.daemon.printed(`${host.pidFile} holds no process id`);
+  await host.daemon.printed(`${host.pidFile} does not contain a process id`);
   // What the other one has logged since its start: a SIGHUP makes it read /etc/hosts.
   assert.ok(!said.join('').includes('read /etc/hosts'), said.join(''));
 });

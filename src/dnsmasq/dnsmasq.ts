@@ -1,11 +1,11 @@
 import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Config } from '../config/options.js';
 import { replaceFiles } from '../files.js';
 import type { Instances } from '../instances/instances.js';
 import type { Subscriber } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import {
+  type DnsmasqConfig,
   dhcpHosts,
   dnsHosts,
   dnsmasqConfiguration,
@@ -14,22 +14,20 @@ import {
 } from './files.js';
 import { type Lease, releaseLeases } from './release.js';
 
-type Settings = Pick<Config, 'mdserver' | 'dnsmasq'>;
-
-/** Makes dnsmasq's folders and writes its configuration and options, which it reads when it starts. */
-export async function writeConfiguration(config: Settings, log: Logger): Promise<void> {
+/** Creates dnsmasq's folders and writes its configuration and options. It reads both only at start. */
+export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Promise<void> {
   const paths = dnsmasqPaths(config.dnsmasq);
   mkdirSync(paths.dhcpFolder, { recursive: true });
   mkdirSync(paths.dnsFolder, { recursive: true });
   try {
     mkdirSync(dirname(paths.pid), { recursive: true });
   } catch (error) {
-    log.warn(`dnsmasq has no folder for its pid file: ${(error as Error).message}`);
+    log.warn(`cannot create the folder of dnsmasq's pid file: ${(error as Error).message}`);
   }
   await replaceFiles([dnsmasqConfiguration(config), dnsmasqOptions(config)]);
 }
 
-function readIfThere(path: string): string | undefined {
+function readIfExists(path: string): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
@@ -39,45 +37,56 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-/** A dnsmasq that runs on our configuration, or why there is none to be told of a change. */
+/** The dnsmasq that runs with our configuration, or why none can be notified of a change. */
 export type DnsmasqState =
   | { readonly pid: number }
-  | { readonly pid: undefined; readonly problem: string; readonly expected: boolean };
+  | {
+      readonly pid: undefined;
+      readonly problem: string;
+      /** dnsmasq has not been started or was stopped: no reason for a warning. */
+      readonly expected: boolean;
+    };
 
 /**
- * Looks for the dnsmasq of our pid file. That alone proves nothing: the number may be another
- * process's now. Not `expected` is what dnsmasq leaves behind when it did not end well.
+ * Finds the dnsmasq that our pid file names, and checks that the process is that dnsmasq: after a
+ * crash, another process may have the number.
  */
-export function findDnsmasq({ dnsmasq }: Settings): DnsmasqState {
+export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
   const paths = dnsmasqPaths(dnsmasq);
-  const none = (problem: string, expected = false) => ({ pid: undefined, problem, expected });
-  const text = readIfThere(paths.pid)?.trim();
+  const none = (problem: string, expected = false) => ({
+    pid: undefined,
+    problem,
+    expected,
+  });
+  const text = readIfExists(paths.pid)?.trim();
   if (text === undefined) {
-    const problem = `dnsmasq is not running (no ${paths.pid}): it reads its files when it starts`;
+    const problem = `dnsmasq is not running (no ${paths.pid}); it will read its files when it starts`;
     return none(problem, true);
   }
   const pid = /^[1-9]\d{0,9}$/.test(text) ? Number(text) : undefined;
   if (pid === undefined) {
-    return none(`${paths.pid} holds no process id: dnsmasq was not told; restart dnsmasq`);
+    return none(
+      `${paths.pid} does not contain a process id: dnsmasq was not notified; restart dnsmasq`,
+    );
   }
-  const name = readIfThere(`/proc/${pid}/comm`)?.trim();
+  const name = readIfExists(`/proc/${pid}/comm`)?.trim();
   if (name === undefined) {
     return none(`dnsmasq is not running: ${paths.pid} names process ${pid}, which is gone`);
   }
   const configurations = [paths.configuration, realpathSync(paths.configuration)];
-  const words = readIfThere(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
+  const words = readIfExists(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
   const ours = words.some((word) => configurations.some((path) => word.endsWith(path)));
   if (name === 'dnsmasq' && ours) return { pid };
   return none(
-    `process ${pid} of ${paths.pid} is not a dnsmasq with --conf-file=${paths.configuration}: not signalled; restart dnsmasq`,
+    `process ${pid} (from ${paths.pid}) is not a dnsmasq with --conf-file=${paths.configuration}: not signalled; restart dnsmasq`,
   );
 }
 
 /**
- * Tells dnsmasq to read its hosts files again (SIGHUP); gives whether one was there to be told.
- * What goes wrong is logged, never thrown.
+ * Tells dnsmasq to read its hosts files again (SIGHUP). Returns whether it was running; logs errors
+ * and never throws.
  */
-function reloadDnsmasq(config: Settings, log: Logger): boolean {
+function reloadDnsmasq(config: DnsmasqConfig, log: Logger): boolean {
   try {
     const state = findDnsmasq(config);
     if (state.pid === undefined) {
@@ -88,7 +97,7 @@ function reloadDnsmasq(config: Settings, log: Logger): boolean {
     log.debug(`dnsmasq (process ${state.pid}) reads its hosts files again`);
     return true;
   } catch (error) {
-    log.error(`dnsmasq was not told of the change: ${(error as Error).message}`);
+    log.error(`cannot notify dnsmasq of the change: ${(error as Error).message}`);
     return false;
   }
 }
@@ -101,21 +110,21 @@ function leasesOf(instances: Instances): Map<string, Lease> {
   return leases;
 }
 
-/** What dnsmasq has to know of the instances: its hosts files, and a word after each change. */
+/** Keeps dnsmasq up to date: writes its hosts files, reloads it and ends leases after a change. */
 export function dnsmasqSubscriber(
-  config: Settings,
+  config: DnsmasqConfig,
   log: Logger,
-  told: (outcome: 'told' | 'absent') => void,
+  onReload: (outcome: 'told' | 'absent') => void,
 ): Subscriber {
   let leases = new Map<string, Lease>();
 
-  /** Ends the leases of machines that have been removed or have another address or MAC now. */
+  /** Ends the leases of machines that were removed or whose address or MAC changed. */
   async function endLeases(ended: readonly Lease[]): Promise<void> {
     try {
       await releaseLeases(ended, config.dnsmasq.gateway);
     } catch (error) {
       log.error(
-        `dnsmasq may keep the leases of removed instances until they end: ${(error as Error).message}`,
+        `dnsmasq may keep the leases of removed instances until they expire: ${(error as Error).message}`,
       );
     }
   }
@@ -126,7 +135,7 @@ export function dnsmasqSubscriber(
       const before = leases;
       leases = leasesOf(instances);
       const running = reloadDnsmasq(config, log);
-      told(running ? 'told' : 'absent');
+      onReload(running ? 'told' : 'absent');
       if (!running) return;
       const ended = [...before].filter(([key]) => !leases.has(key)).map(([, lease]) => lease);
       if (ended.length > 0) void endLeases(ended);

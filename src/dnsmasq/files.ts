@@ -5,9 +5,10 @@ import { dnsNames, hostNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
 import { ipv4Network, parseIpv4 } from '../network.js';
 
-type Settings = Pick<Config, 'mdserver' | 'dnsmasq'>;
+/** The part of the configuration that dnsmasq's files are made from. */
+export type DnsmasqConfig = Pick<Config, 'mdserver' | 'dnsmasq'>;
 
-/** Where everything of dnsmasq is. */
+/** The paths of dnsmasq's files and folders. */
 export function dnsmasqPaths({ base_dir, run_dir, net_name }: Config['dnsmasq']) {
   return {
     configuration: join(base_dir, `${net_name}.conf`),
@@ -21,12 +22,12 @@ export function dnsmasqPaths({ base_dir, run_dir, net_name }: Config['dnsmasq'])
 }
 
 /** dnsmasq's main configuration file (dnsmasq(8)). */
-export function dnsmasqConfiguration({ dnsmasq }: Settings): FileContent {
+export function dnsmasqConfiguration({ dnsmasq }: DnsmasqConfig): FileContent {
   const paths = dnsmasqPaths(dnsmasq);
   const network = ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix);
   const listen =
     dnsmasq.listen_address === undefined
-      ? // Other dnsmasqs of libvirt and the host's own resolver keep their addresses.
+      ? // Leaves port 53 of other addresses to libvirt's dnsmasqs and the host's resolver.
         ['except-interface=lo', 'bind-dynamic']
       : dnsmasq.listen_address.map((address) => `listen-address=${address}`);
   const lines = [
@@ -40,7 +41,7 @@ export function dnsmasqConfiguration({ dnsmasq }: Settings): FileContent {
     ...listen,
     `interface=${dnsmasq.interface}`,
     `dhcp-range=${dnsmasq.gateway},static`,
-    // Instances ask for an IPv6 address only when a router advertises that there are some.
+    // Instances ask for an IPv6 address only if a router advertisement tells them to.
     ...(dnsmasq.net_address6 === undefined
       ? []
       : ['enable-ra', `dhcp-range=${dnsmasq.net_address6},static,${dnsmasq.net_prefix6}`]),
@@ -53,18 +54,18 @@ export function dnsmasqConfiguration({ dnsmasq }: Settings): FileContent {
   return { path: paths.configuration, content: `${lines.join('\n')}\n` };
 }
 
-/** The DHCP options: the way to the metadata address, the router, the DNS server. */
-export function dnsmasqOptions({ mdserver, dnsmasq }: Settings): FileContent {
+/** The DHCP options: the route to the metadata address, the router, the DNS server. */
+export function dnsmasqOptions({ mdserver, dnsmasq }: DnsmasqConfig): FileContent {
   const { gateway } = dnsmasq;
   const metadataRoutes = mdserver.listen_address
     .filter((address) => parseIpv4(address))
     .map((address) => `${address}/32,${gateway}`);
-  // Clients that take RFC 3442 routes ignore the router option, so the default is here again.
+  // Clients that use RFC 3442 routes ignore the router option, so the default route is repeated.
   const routes = [...metadataRoutes, `0.0.0.0/0,${gateway}`].join(',');
   const dnsServer = dnsmasq.listen_address?.find((address) => parseIpv4(address)) ?? gateway;
   const lines = [
     `option:classless-static-route,${routes}`,
-    // The number that Windows before 2008 asks for.
+    // The code of this option for Windows before 2008.
     `249,${routes}`,
     `option:router,${gateway}`,
     ...(dnsmasq.use_dns ? [`option:dns-server,${dnsServer}`] : []),
@@ -73,21 +74,21 @@ export function dnsmasqOptions({ mdserver, dnsmasq }: Settings): FileContent {
 }
 
 /**
- * Whether dnsmasq reads the word as a name in a dhcp-host line: digits are a lease time there,
- * with a unit or without, and two words have a meaning of their own.
+ * Whether dnsmasq takes the word for a name in a dhcp-host line. It takes digits, with a unit or
+ * without, for a lease time, and two words are keywords.
  */
 function isPlainName(name: string): boolean {
   return !/^(\d+[smhdw]?|infinite|ignore)$/i.test(name);
 }
 
-/** dnsmasq's dhcp-hostsfile: one line an instance that has a MAC and an address. */
-export function dhcpHosts({ dnsmasq }: Settings, instances: Instances): FileContent {
+/** dnsmasq's dhcp-hostsfile: one line for each instance that has a MAC and an address. */
+export function dhcpHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): FileContent {
   const names = hostNames(instances);
   const lines = [];
   for (const { name, mac, ipv4, ipv6 } of instances.byName.values()) {
     if (mac === undefined || ipv4 === undefined) continue;
     const hostName = names.get(name) ?? '';
-    // Without a name here, dnsmasq takes the one that its hosts file has for the address.
+    // Without a name here, dnsmasq uses the one that its hosts file has for the address.
     const named = isPlainName(hostName) ? `${hostName},` : '';
     const addresses = ipv6 === undefined ? ipv4 : `${ipv4},[${ipv6}]`;
     lines.push(`${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`);
@@ -95,8 +96,8 @@ export function dhcpHosts({ dnsmasq }: Settings, instances: Instances): FileCont
   return { path: dnsmasqPaths(dnsmasq).dhcpHosts, content: lines.join('') };
 }
 
-/** The hosts file for DNS: one line an address. */
-export function dnsHosts({ dnsmasq }: Settings, instances: Instances): FileContent {
+/** The hosts file for DNS: one line for each address. */
+export function dnsHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): FileContent {
   const hostNameOf = hostNames(instances);
   const lines = [];
   for (const { name, ipv4, ipv6 } of instances.byName.values()) {

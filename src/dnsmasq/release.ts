@@ -3,19 +3,19 @@ import { once } from 'node:events';
 import { setTimeout } from 'node:timers/promises';
 import { type Ipv4, ipv4ToNumber, type Mac } from '../network.js';
 
-/** An address and the machine that has it. */
+/** An address and the MAC address that it is leased to. */
 export interface Lease {
   readonly ipv4: Ipv4;
   readonly mac: Mac;
 }
 
-/** The DHCPRELEASE with which a client gives its lease back to a server (RFC 2131 4.4.6). */
+/** The DHCPRELEASE message with which a client releases its lease (RFC 2131 4.4.6). */
 export function releaseMessage({ ipv4, mac }: Lease, server: Ipv4): Buffer {
   const fixedFields = 236;
   const magicCookie = [99, 130, 83, 99];
-  // BOOTP's least length, which RFC 1542 2.1 asks for.
+  // BOOTP's minimum length, which RFC 1542 2.1 requires.
   const message = Buffer.alloc(300);
-  // A request (1) over Ethernet (1), whose addresses have 6 bytes.
+  // A request (1) over Ethernet (1), which has 6-byte addresses.
   message.set([1, 1, 6]);
   message.writeUInt32BE(ipv4ToNumber(ipv4), 12);
   message.write(mac.replaceAll(':', ''), 28, 'hex');
@@ -25,9 +25,9 @@ export function releaseMessage({ ipv4, mac }: Lease, server: Ipv4): Buffer {
 }
 
 /**
- * Gives leases back in the name of the machines that had them: dnsmasq has no other way to end a
- * lease early, and would keep its name in DNS and its address from anybody else until it ends.
- * To be sent from the server's own host. Rejects with what the system says.
+ * Releases leases on behalf of the machines that had them: dnsmasq has no other way to end a lease
+ * early, and keeps the name in DNS and the address reserved until it expires. Must run on the
+ * server's host. Rejects with the system's error.
  */
 export async function releaseLeases(leases: readonly Lease[], server: Ipv4): Promise<void> {
   const socket = createSocket('udp4');
@@ -38,7 +38,7 @@ export async function releaseLeases(leases: readonly Lease[], server: Ipv4): Pro
           error ? reject(error) : resolve(),
         );
       });
-      // The receive buffer of dnsmasq holds only some hundreds.
+      // dnsmasq's receive buffer holds only a few hundred messages.
       await setTimeout(1);
     }
   } finally {
