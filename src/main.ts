@@ -1,32 +1,23 @@
 #!/usr/bin/env node
 import { execFile } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { FastifyInstance } from 'fastify';
-import { createBoots } from './boots/boots.js';
-import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
 import { ConfigError } from './config/dialect.js';
 import { changesNeedingRestart, loadConfig, reloadedConfig } from './config/load.js';
 import { type Config, ownVersion, releaseDate } from './config/options.js';
 import { buildControl, type ControlParts } from './control/routes.js';
 import { controlSocketPath, listenOnSocket } from './control/socket.js';
-import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
-import { healthOf } from './health.js';
+import { createDaemon } from './daemon.js';
 import { buildApp } from './http/app.js';
 import { ListenError, listen } from './http/listen.js';
 import { DatabaseError } from './instances/instance.js';
-import type { AddressPlan, Instances } from './instances/instances.js';
-import { openJsonStore } from './instances/json-store.js';
+import type { Instances } from './instances/instances.js';
 import { StoreError } from './instances/store.js';
-import type { Uuid } from './instances/uuid.js';
 import { type Logger, type Logging, startLogging } from './log.js';
-import { readTokenKey, TokenKeyError } from './metadata/token-key.js';
-import { countsOf, createMetrics } from './metrics.js';
-import { ipv4Network, ipv6Network, serverUrl } from './network.js';
+import { TokenKeyError } from './metadata/token-key.js';
+import { serverUrl } from './network.js';
 import { defaultConfigFile, usage } from './usage.js';
-import { keepDebugCopy } from './userdata/debug-copies.js';
-import { createUserdata } from './userdata/userdata.js';
 
 /** Something an operator can mend: its message is all that has to be said. */
 class StartError extends Error {}
@@ -47,15 +38,6 @@ function readArguments(): { file: string } | { print: string } {
   } catch (error) {
     throw new StartError(`${(error as Error).message.split('\n')[0]}; see mdserver --help`);
   }
-}
-
-function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
-  const own = [dnsmasq.gateway, ...mdserver.listen_address, ...(dnsmasq.listen_address ?? [])];
-  return {
-    network: ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix),
-    network6: dnsmasq.net_address6 && ipv6Network(dnsmasq.net_address6, dnsmasq.net_prefix6),
-    reserved: new Set(own),
-  };
 }
 
 function openLog(config: Config): Logging {
@@ -104,55 +86,8 @@ async function run(file: string): Promise<void> {
     log.info(`mdserver ${ownVersion} starts with ${loaded.files.join(', ')}`);
     for (const warning of loaded.warnings) log.warn(warning);
 
-    mkdirSync(dirname(config.mdserver.db_file), { recursive: true });
-    const plan = addressPlan(config);
-    const store = openJsonStore({
-      file: config.mdserver.db_file,
-      plan,
-      location: () => config.service.location,
-      log,
-    });
-    const boots = createBoots();
-    const metrics = createMetrics(countsOf(store, plan, boots));
-    followDhcpLog(dnsmasqLogPath(config), ({ mac, action, address }) => {
-      const instance = store.instances.byMac.get(mac);
-      if (instance !== undefined) boots.dhcp(instance, action, address);
-    });
-    await writeConfiguration(config, log);
-    store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
-    store.subscribe({
-      files: () => [],
-      changed: ({ byUuid, byName }) => {
-        boots.keepOnly((key) => byUuid.has(key as Uuid) || byName.has(key));
-      },
-    });
-    await store.refresh();
-
-    const stateFolder = dirname(config.mdserver.db_file);
-    const userdata = createUserdata({
-      config: () => config,
-      log,
-      keepCopy: (name, body) => {
-        if (!config.mdserver.debug_userdata) return;
-        try {
-          keepDebugCopy(join(stateFolder, 'debug-userdata'), name, body);
-        } catch (error) {
-          log.warn(`no copy of the user-data of ${name} was kept: ${(error as Error).message}`);
-        }
-      },
-    });
-    const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
-    const parts: ControlParts = {
-      config: () => config,
-      store,
-      plan,
-      userdata,
-      tokenKey,
-      boots,
-      metrics,
-      health: () => healthOf(config, store),
-      log,
-    };
+    const parts = await createDaemon(() => config, log);
+    const { store } = parts;
     const app = buildApp(parts);
     const { listen_address: addresses, port } = config.mdserver;
     const listening = await listen(app, addresses, port, log);
@@ -181,7 +116,7 @@ async function run(file: string): Promise<void> {
 }
 
 /** Serves the control socket. Metadata is served without it, too: that is logged, not fatal. */
-async function serveControl(parts: ControlParts): Promise<FastifyInstance | undefined> {
+async function serveControl(parts: ControlParts) {
   const control = buildControl(parts);
   const path = controlSocketPath(parts.config());
   try {

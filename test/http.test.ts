@@ -7,16 +7,10 @@ import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
 import { pino } from 'pino';
-import { createBoots } from '../src/boots/boots.js';
 import { configFrom } from '../src/config/load.js';
-import { healthOf } from '../src/health.js';
+import { createDaemon } from '../src/daemon.js';
 import { buildApp } from '../src/http/app.js';
-import { openJsonStore } from '../src/instances/json-store.js';
 import type { Subscriber } from '../src/instances/store.js';
-import { newTokenKey } from '../src/metadata/tokens.js';
-import { createMetrics } from '../src/metrics.js';
-import { ipv4Network } from '../src/network.js';
-import { createUserdata } from '../src/userdata/userdata.js';
 import { type Asking, type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
@@ -32,7 +26,7 @@ function configuration(folder: string, prefix = 16): string {
 // ---- the rules, without a socket ----
 
 /** The app with an empty database in a network of 5 addresses, and what it logs. */
-function testApp() {
+async function testApp() {
   const { folder, remove } = temporaryFolder();
   const { config } = configFrom(configuration(folder, 29).replace('{port}', '80'));
   const lines: string[] = [];
@@ -40,26 +34,10 @@ function testApp() {
     { level: 'info' },
     { write: (line: string) => lines.push(JSON.parse(line).msg) },
   );
-  const store = openJsonStore({
-    file: config.mdserver.db_file,
-    plan: {
-      network: ipv4Network(config.dnsmasq.net_address, config.dnsmasq.net_prefix),
-      network6: undefined,
-      reserved: new Set([config.dnsmasq.gateway]),
-    },
-    location: () => 'lab',
-    log: pino({ level: 'silent' }),
-  });
-  const app = buildApp({
-    config: () => config,
-    store,
-    userdata: createUserdata({ config: () => config, log }),
-    tokenKey: newTokenKey(),
-    boots: createBoots(),
-    metrics: createMetrics({ instances: () => 0, freeAddresses: () => 0, boots: () => new Map() }),
-    health: () => healthOf(config, store),
-    log,
-  });
+  const parts = await createDaemon(() => config, log);
+  const app = buildApp(parts);
+  const { store } = parts;
+  lines.length = 0;
   const upload = (payload: string | Buffer, headers = {}, remoteAddress: string = address) =>
     app.inject({ method: 'POST', url: '/instance-upload', payload, headers, remoteAddress });
   const uploaded = async (number: number): Promise<string> => {
@@ -77,7 +55,7 @@ function assertPlainLine(answer: { headers: Record<string, unknown>; body: strin
 }
 
 test('the caller is the peer, whatever the headers say', async () => {
-  const { app, uploaded, remove } = testApp();
+  const { app, uploaded, remove } = await testApp();
   const [one, two] = [await uploaded(1), await uploaded(2)];
   const url = '/latest/meta-data/hostname';
   const forgeries = [
@@ -114,7 +92,7 @@ test('the caller is the peer, whatever the headers say', async () => {
 });
 
 test('who is no instance gets 404 for all below a version, and one log line says so', async () => {
-  const { app, lines, uploaded, remove } = testApp();
+  const { app, lines, uploaded, remove } = await testApp();
   await uploaded(1);
   const requests: { method: 'GET' | 'HEAD' | 'PUT'; url: string }[] = [
     { method: 'GET', url: '/latest' },
@@ -145,7 +123,7 @@ test('who is no instance gets 404 for all below a version, and one log line says
 });
 
 test('one instance gets nothing of another one, and each request is one log line', async () => {
-  const { app, lines, uploaded, remove } = testApp();
+  const { app, lines, uploaded, remove } = await testApp();
   const [one, two] = [await uploaded(1), await uploaded(2)];
   lines.length = 0;
   for (const [from, name] of [
@@ -162,7 +140,7 @@ test('one instance gets nothing of another one, and each request is one log line
 });
 
 test('a removed instance is a stranger from then on', async () => {
-  const { app, store, uploaded, remove } = testApp();
+  const { app, store, uploaded, remove } = await testApp();
   const remoteAddress = await uploaded(1);
   await store.remove('vm1');
   const answer = await app.inject({ url: '/latest/meta-data/hostname', remoteAddress });
@@ -172,7 +150,7 @@ test('a removed instance is a stranger from then on', async () => {
 });
 
 test('uploads are taken from this host only', async () => {
-  const { app, store, upload, uploaded, remove } = testApp();
+  const { app, store, upload, uploaded, remove } = await testApp();
   const guest = await uploaded(1);
   for (const from of [guest, stranger, '10.0.0.1', '::2', '127.0.0.2', '::ffff:127.0.0.2']) {
     const headers = {
@@ -193,7 +171,7 @@ test('uploads are taken from this host only', async () => {
 });
 
 test('an upload answers nothing, or JSON where that is asked for', async () => {
-  const { app, upload, remove } = testApp();
+  const { app, upload, remove } = await testApp();
   for (const accept of [undefined, '*/*', 'text/html', 'application/xml']) {
     const answer = await upload(domainXml(1), accept === undefined ? {} : { accept });
     assert.deepEqual([answer.statusCode, answer.body], [200, ''], accept);
@@ -209,7 +187,7 @@ test('an upload answers nothing, or JSON where that is asked for', async () => {
 });
 
 test('a refused upload says why in one plain line and stores nothing', async () => {
-  const { folder, app, store, upload, uploaded, remove } = testApp();
+  const { folder, app, store, upload, uploaded, remove } = await testApp();
   const bodies: [number, string | Buffer][] = [
     [400, ''],
     [400, 'hello'],

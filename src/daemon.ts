@@ -1,0 +1,77 @@
+import { mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { createBoots } from './boots/boots.js';
+import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
+import type { Config } from './config/options.js';
+import type { ControlParts } from './control/routes.js';
+import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
+import { healthOf } from './health.js';
+import type { AddressPlan } from './instances/instances.js';
+import { openJsonStore } from './instances/json-store.js';
+import type { Uuid } from './instances/uuid.js';
+import type { Logger } from './log.js';
+import { readTokenKey } from './metadata/token-key.js';
+import { countsOf, createMetrics } from './metrics.js';
+import { ipv4Network, ipv6Network } from './network.js';
+import { keepDebugCopy } from './userdata/debug-copies.js';
+import { createUserdata } from './userdata/userdata.js';
+
+function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
+  const own = [dnsmasq.gateway, ...mdserver.listen_address, ...(dnsmasq.listen_address ?? [])];
+  return {
+    network: ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix),
+    network6: dnsmasq.net_address6 && ipv6Network(dnsmasq.net_address6, dnsmasq.net_prefix6),
+    reserved: new Set(own),
+  };
+}
+
+/**
+ * Puts a daemon together: loads the database, writes dnsmasq's files, and gives the parts that its
+ * HTTP app and its control socket are built from. Nothing listens yet. `config` gives the
+ * configuration in force, which a reload changes. Throws DatabaseError, TokenKeyError, StoreError
+ * and what the file system says.
+ */
+export async function createDaemon(config: () => Config, log: Logger): Promise<ControlParts> {
+  const start = config();
+  const { db_file } = start.mdserver;
+  const stateFolder = dirname(db_file);
+  mkdirSync(stateFolder, { recursive: true });
+  const plan = addressPlan(start);
+  const store = openJsonStore({
+    file: db_file,
+    plan,
+    location: () => config().service.location,
+    log,
+  });
+  const boots = createBoots();
+  const metrics = createMetrics(countsOf(store, plan, boots));
+  followDhcpLog(dnsmasqLogPath(start), ({ mac, action, address }) => {
+    const instance = store.instances.byMac.get(mac);
+    if (instance !== undefined) boots.dhcp(instance, action, address);
+  });
+  await writeConfiguration(start, log);
+  store.subscribe(dnsmasqSubscriber(start, log, metrics.dnsmasqReload));
+  store.subscribe({
+    files: () => [],
+    changed: ({ byUuid, byName }) => {
+      boots.keepOnly((key) => byUuid.has(key as Uuid) || byName.has(key));
+    },
+  });
+  await store.refresh();
+
+  const userdata = createUserdata({
+    config,
+    log,
+    keepCopy: (name, body) => {
+      if (!config().mdserver.debug_userdata) return;
+      try {
+        keepDebugCopy(join(stateFolder, 'debug-userdata'), name, body);
+      } catch (error) {
+        log.warn(`no copy of the user-data of ${name} was kept: ${(error as Error).message}`);
+      }
+    },
+  });
+  const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
+  const health = () => healthOf(config(), store);
+  return { config, store, plan, userdata, tokenKey, boots, metrics, health, log };
+}
