@@ -95,8 +95,8 @@ test('the same uuid is the same instance: address and first sight stay, all else
     mac: '52:54:00:00:00:99' as Mac,
     metadata: { userdata_prefix: 'p' },
   });
-  const { instance, gone } = register(draft, renamed, plan, { location: 'new', now: 2000 });
-  assert.deepEqual(gone, []);
+  const { instance, superseded } = register(draft, renamed, plan, { location: 'new', now: 2000 });
+  assert.deepEqual(superseded, []);
   assert.deepEqual(instance, {
     ...before,
     name: 'other',
@@ -113,8 +113,8 @@ test('a domain made anew under its name keeps the address', () => {
   const { draft } = instancesFrom([]);
   const { instance: before } = register(draft, domain(1), plan, about);
   const anew = domain(1, { uuid: parseUuid('ffffffff-0000-0000-0000-000000000001') as Uuid });
-  const { instance, gone } = register(draft, anew, plan, { location: 'lab', now: 2000 });
-  assert.deepEqual(gone, []);
+  const { instance, superseded } = register(draft, anew, plan, { location: 'lab', now: 2000 });
+  assert.deepEqual(superseded, []);
   assert.equal(instance.ipv4, before.ipv4);
   assert.equal(draft.byUuid.get(domain(1).uuid), undefined);
   assert.equal(draft.byUuid.get(anew.uuid), instance);
@@ -123,8 +123,8 @@ test('a domain made anew under its name keeps the address', () => {
 test('the newest upload has the MAC; the record that had it goes', () => {
   const { draft } = instancesFrom([]);
   const { instance: first } = register(draft, domain(1), plan, about);
-  const { gone } = register(draft, domain(2, { mac: domain(1).mac }), plan, about);
-  assert.deepEqual(gone, [first]);
+  const { superseded } = register(draft, domain(2, { mac: domain(1).mac }), plan, about);
+  assert.deepEqual(superseded, [first]);
   assert.deepEqual(names(draft), ['vm2']);
   assert.equal(draft.byAddress.get(first.ipv4 as Ipv4), undefined);
 });
@@ -133,8 +133,8 @@ test('a domain renamed to a name that another record has takes it over', () => {
   const { draft } = instancesFrom([]);
   const { instance: first } = register(draft, domain(1), plan, about);
   const { instance: second } = register(draft, domain(2), plan, about);
-  const { instance, gone } = register(draft, domain(2, { name: 'vm1' }), plan, about);
-  assert.deepEqual(gone, [first]);
+  const { instance, superseded } = register(draft, domain(2, { name: 'vm1' }), plan, about);
+  assert.deepEqual(superseded, [first]);
   assert.equal(instance.ipv4, second.ipv4);
   assert.deepEqual(names(draft), ['vm1']);
 });
@@ -254,8 +254,8 @@ test('of two records of one machine the one updated last is kept', () => {
     [older, newer],
     [newer, older],
   ]) {
-    const { draft, gone } = instancesFrom(order);
+    const { draft, superseded } = instancesFrom(order);
     assert.deepEqual([...draft.byName.values()], [newer]);
-    assert.deepEqual(gone, [older]);
+    assert.deepEqual(superseded, [older]);
   }
 });

@@ -258,7 +258,7 @@ test('an edit that cannot be read refuses every change and is never written over
     writeFileSync(file, bad);
     // More than once: the first refusal must not make the file count as read.
     for (const change of [() => store.register(domain(3)), store.refresh, store.refresh]) {
-      await assert.rejects(change(), isStoreError(/db\.json: .*; mend it/));
+      await assert.rejects(change(), isStoreError(/db\.json: .*; repair it/));
       assert.equal(readFileSync(file, 'utf8'), bad);
     }
     assert.deepEqual(names(store.instances), ['vm1', 'vm2'], 'guests are served as before');

@@ -286,7 +286,7 @@ test('a failed start is in the log file', () => {
   const { status } = spawnSync(process.execPath, [mainFile, file]);
   assert.notEqual(status, 0);
   const last = entriesOf(readFileSync(join(folder, 'mdserver.log'), 'utf8')).at(-1) ?? '';
-  assert.match(last, /^FATAL .*db\.json: not JSON: .*mend it/);
+  assert.match(last, /^FATAL .*db\.json: not JSON: .*repair it/);
   remove();
 });
 

@@ -459,7 +459,7 @@ describe('phoning home', { concurrency: 4 }, () => {
       writeFileSync(site.detailsFile, text);
       const next = await startSite(t, site.folder);
       assert.deepEqual(await next.hostKeys('web1'), []);
-      assert.equal(next.daemon.output().includes(`${site.detailsFile} is left out: `), warned);
+      assert.equal(next.daemon.output().includes(`ignored ${site.detailsFile}: `), warned);
       await next.daemon.stop();
     }
   });

@@ -189,7 +189,7 @@ test('a database that does not parse stops the start and is not written over', a
   writeFileSync(file, configuration(folder).replace('{port}', '1'));
   for (const bad of ['', '{"entries": ', '[{"domain_name": "a", "mds_mac": "x"}]']) {
     writeFileSync(join(folder, 'db.json'), bad);
-    assert.match(await refusal([file]), /db\.json: .*; mend it, or move it away/);
+    assert.match(await refusal([file]), /db\.json: .*; repair it, or move it away/);
     assert.equal(readFileSync(join(folder, 'db.json'), 'utf8'), bad);
   }
   assert.ok(!existsSync(join(folder, 'dnsmasq')), 'nor are files for dnsmasq written');
@@ -543,7 +543,7 @@ test('SIGHUP reads a database again that was edited by hand, and dnsmasq gets it
   }
   writeFileSync(file, '{');
   daemon.process.kill('SIGHUP');
-  await daemon.printed(/ERROR [^\n]*db\.json: not JSON[^\n]*mend it/);
+  await daemon.printed(/ERROR [^\n]*db\.json: not JSON[^\n]*repair it/);
   assert.equal((await daemon.ask('/latest/meta-data/hostname', { from })).text, 'renamed');
   assert.equal(await daemon.stop(), 0);
   assert.equal(readFileSync(file, 'utf8'), '{');

@@ -96,12 +96,12 @@ function readDatabase({ mdserver }: Config): { instances: Instance[]; findings: 
   const path = mdserver.db_file;
   const nothing = (finding: Finding) => ({ instances: [], findings: [finding] });
   try {
-    const { draft, gone } = instancesFrom(parseDatabase(readFileSync(path, 'utf8')));
+    const { draft, superseded } = instancesFrom(parseDatabase(readFileSync(path, 'utf8')));
     const instances = [...draft.byName.values()];
     return {
       instances,
       findings: [
-        ...gone.map(({ name }) =>
+        ...superseded.map(({ name }) =>
           warning(
             `${path}: a record of ${name} is older than another of the same machine: left out`,
           ),

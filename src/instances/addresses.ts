@@ -10,9 +10,9 @@ import {
 } from '../network.js';
 
 /**
- * A free IPv4 address of the network, or undefined when there is none: the first one that
- * `taken` lets pass, from a random place on. Never the network's own or its broadcast address.
- * `random` gives numbers from 0 up to, not including, 1.
+ * Finds a free IPv4 address of the network: the first, from a random one on, for which `taken`
+ * returns false. Never the network or broadcast address. Undefined if the network is full.
+ * `random` returns numbers from 0 up to but not including 1.
  */
 export function freeIpv4(
   network: Ipv4Network,
@@ -28,17 +28,17 @@ export function freeIpv4(
   return undefined;
 }
 
-/** Whether the address can be an instance's: within the network and not one of its two ends. */
+/** Whether an instance can have the address: it is in the network, but neither first nor last. */
 export function isHostAddress(network: Ipv4Network, address: Ipv4): boolean {
   const value = ipv4ToNumber(address);
   return value > network.first && value < network.last;
 }
 
 /**
- * A free IPv6 address of the network, or undefined where a small one is full: the first one that
- * `taken` lets pass, from a random place on. Never the first one, the anycast address of its
- * routers (RFC 4291 2.6.1), nor the one behind it, which is the host's by custom, nor the last,
- * as in Python.
+ * Finds a free IPv6 address of the network: the first, from a random one on, for which `taken`
+ * returns false. Never the first address, which is the anycast address of the routers (RFC 4291
+ * 2.6.1), nor the second, by custom the host's, nor the last, as in Python md_server. Undefined if
+ * the network is full.
  */
 export function freeIpv6(
   { first, last }: Ipv6Network,

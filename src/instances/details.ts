@@ -1,12 +1,14 @@
-/** What the machine is made of, as its domain XML had it; parts that it did not have are missing. */
+import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
+
+/** The hardware that the domain XML describes; undefined where it says nothing. */
 export interface Hardware {
   readonly vcpus?: number | undefined;
   readonly memoryKib?: number | undefined;
-  /** In libvirt's words: `x86_64`, `aarch64`. */
+  /** libvirt's name: `x86_64`, `aarch64`. */
   readonly architecture?: string | undefined;
 }
 
-/** The ssh host keys that a guest said it has. */
+/** The ssh host keys that a guest reported. */
 export interface HostKeys {
   /** Unix seconds. */
   readonly at: number;
@@ -16,56 +18,54 @@ export interface HostKeys {
   readonly keys: readonly string[];
 }
 
-/** What is known of an instance beyond its database record, which stays what Python reads. */
+/** Data of an instance that is not in its database record, whose format Python md_server defines. */
 export interface Details {
   readonly hardware: Hardware;
-  /** Newest first; more than one means that they changed. */
+  /** Newest first. More than one means that the keys changed. */
   readonly hostKeys: readonly HostKeys[];
 }
 
 export const noDetails: Details = { hardware: {}, hostKeys: [] };
 
-const hostKeysKept = 5;
+const maxHostKeyRecords = 5;
 
-/** Whether the guest said the same before: then there is nothing to keep. */
-export function knowsHostKeys({ hostKeys: [newest] }: Details, said: HostKeys): boolean {
-  const essence = ({ hostname, fqdn, keys }: HostKeys) => JSON.stringify([hostname, fqdn, keys]);
-  return newest !== undefined && essence(newest) === essence(said);
+/** Whether these are the host keys and names that the guest reported last. */
+export function knowsHostKeys({ hostKeys: [newest] }: Details, reported: HostKeys): boolean {
+  const comparable = ({ hostname, fqdn, keys }: HostKeys) => JSON.stringify([hostname, fqdn, keys]);
+  return newest !== undefined && comparable(newest) === comparable(reported);
 }
 
-/** The details with the host keys that the guest says it has now. */
-export function withHostKeys(details: Details, said: HostKeys): Details {
-  // Two messages that say the same may have come at the same time.
-  if (knowsHostKeys(details, said)) return details;
-  return { ...details, hostKeys: [said, ...details.hostKeys].slice(0, hostKeysKept) };
+/** The details with the host keys that the guest reports now. */
+export function withHostKeys(details: Details, reported: HostKeys): Details {
+  // Two identical messages may arrive at the same time.
+  if (knowsHostKeys(details, reported)) return details;
+  return { ...details, hostKeys: [reported, ...details.hostKeys].slice(0, maxHostKeyRecords) };
 }
 
-type Fields = Readonly<Record<string, unknown>>;
-
-function fieldsOf(value: unknown): Fields {
-  return typeof value === 'object' && value !== null ? (value as Fields) : {};
+function objectOrEmpty(value: unknown): JsonObject {
+  return isJsonObject(value) ? value : {};
 }
 
-const string = (value: unknown) => (typeof value === 'string' ? value : undefined);
-const number = (value: unknown) => (typeof value === 'number' ? value : undefined);
-const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+function arrayOrEmpty(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
+}
 
 function detailsOf(value: unknown): Details {
-  const { hardware, hostKeys } = fieldsOf(value);
-  const { vcpus, memoryKib, architecture } = fieldsOf(hardware);
+  const { hardware, hostKeys } = objectOrEmpty(value);
+  const { vcpus, memoryKib, architecture } = objectOrEmpty(hardware);
   return {
     hardware: {
-      vcpus: number(vcpus),
-      memoryKib: number(memoryKib),
-      architecture: string(architecture),
+      vcpus: asNumber(vcpus),
+      memoryKib: asNumber(memoryKib),
+      architecture: asString(architecture),
     },
-    hostKeys: list(hostKeys).map((item) => {
-      const { at, hostname, fqdn, keys } = fieldsOf(item);
+    hostKeys: arrayOrEmpty(hostKeys).map((item) => {
+      const { at, hostname, fqdn, keys } = objectOrEmpty(item);
       return {
-        at: number(at) ?? 0,
-        hostname: string(hostname) ?? null,
-        fqdn: string(fqdn) ?? null,
-        keys: list(keys).filter((key) => typeof key === 'string'),
+        at: asNumber(at) ?? 0,
+        hostname: asString(hostname) ?? null,
+        fqdn: asString(fqdn) ?? null,
+        keys: arrayOrEmpty(keys).filter((key) => typeof key === 'string'),
       };
     }),
   };
@@ -74,7 +74,7 @@ function detailsOf(value: unknown): Details {
 /** Details by the uuid of the instance. */
 export type DetailsByUuid = ReadonlyMap<string, Details>;
 
-/** The text of the file that keeps details: JSON, an object by uuid. */
+/** The text of the details file: a JSON object with the uuids as keys. */
 export function formatDetails(
   instances: Iterable<{ readonly uuid: string | undefined; readonly details: Details }>,
 ): string {
@@ -83,8 +83,8 @@ export function formatDetails(
   return `${JSON.stringify(Object.fromEntries(entries))}\n`;
 }
 
-/** The details that the text of such a file holds. Throws SyntaxError for what is no JSON. */
+/** Parses the text of a details file. Throws SyntaxError if it is not JSON. */
 export function parseDetails(text: string): DetailsByUuid {
-  const entries = Object.entries(fieldsOf(JSON.parse(text)));
+  const entries = Object.entries(objectOrEmpty(JSON.parse(text)));
   return new Map(entries.map(([uuid, value]) => [uuid, detailsOf(value)]));
 }

@@ -1,46 +1,41 @@
 import { type Ipv4, type Ipv6, type Mac, parseIpv4, parseIpv6, parseMac } from '../network.js';
 import { unicodeEscape } from '../text.js';
 import { type Details, noDetails } from './details.js';
+import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
-/** A virtual machine that mdserver knows. Never changed in place: an update makes a new one. */
+/** A virtual machine that mdserver serves. Immutable: an update makes a new object. */
 export interface Instance {
   /** The name of the libvirt domain. */
   readonly name: string;
-  /** Missing in some records of old Python versions, as are the three that follow. */
+  /** Like the next three, missing in some records of old Python versions. */
   readonly uuid: Uuid | undefined;
   readonly mac: Mac | undefined;
   readonly ipv4: Ipv4 | undefined;
   readonly ipv6: Ipv6 | undefined;
-  /** What the domain XML says in mdserver's own namespace. */
+  /** The elements of mdserver's namespace in the domain XML. */
   readonly metadata: Readonly<Record<string, string>>;
   readonly location: string | undefined;
   /** Unix seconds, with a fraction. */
   readonly firstSeen: number | undefined;
   readonly lastUpdate: number | undefined;
-  /** Not in the database record, which stays what Python reads, but in a file beside it. */
+  /** Stored in a file beside the database, whose format Python md_server defines. */
   readonly details: Details;
-  /** Fields of the database record that this version does not know: kept as they are. */
+  /** Fields of the database record that this version does not know. They are written back. */
   readonly otherFields: Readonly<Record<string, unknown>>;
 }
 
-/** What a machine is known by: it stays when it is renamed, and one made anew has another. */
+/** Identifies a machine: a renamed one keeps its key, a re-created one gets a new key. */
 export function machineKey({ uuid, name }: Pick<Instance, 'uuid' | 'name'>): string {
   return uuid ?? name;
 }
 
-/** A database that cannot be used as it is; the message says where and what to do. */
+/** The database cannot be used; the message says where the problem is and what to do. */
 export class DatabaseError extends Error {}
 
-type Fields = Readonly<Record<string, unknown>>;
-
-function isObject(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** A field that may be absent or null, but not something else than `parse` takes. */
-function field<T>(
-  record: Fields,
+/** The parsed value of a field that may be missing or null. Throws DatabaseError. */
+function optionalField<T>(
+  record: JsonObject,
   name: string,
   expected: string,
   parse: (value: unknown) => T | undefined,
@@ -54,27 +49,25 @@ function field<T>(
   return parsed;
 }
 
-const string = (value: unknown) => (typeof value === 'string' ? value : undefined);
-const number = (value: unknown) => (typeof value === 'number' ? value : undefined);
-const textAs =
+const parsedString =
   <T>(parse: (text: string) => T | undefined) =>
   (value: unknown) =>
     typeof value === 'string' ? parse(value) : undefined;
 
-/** Without a prototype: templates look names up in it. */
+/** Without a prototype, because templates look up names in it. */
 function metadataOf(value: unknown): Readonly<Record<string, string>> | undefined {
-  if (!isObject(value)) return undefined;
+  if (!isJsonObject(value)) return undefined;
   const metadata: Record<string, string> = Object.create(null);
   for (const [key, item] of Object.entries(value)) metadata[key] = String(item ?? '');
   return metadata;
 }
 
 /**
- * The instance of a record of the database file, one of an old Python version included.
- * Throws DatabaseError for what is no record.
+ * The instance of a database record, including those of old Python versions. Throws DatabaseError
+ * if the record is invalid.
  */
 export function instanceFromRecord(record: unknown): Instance {
-  if (!isObject(record)) throw new DatabaseError('a record is not a JSON object');
+  if (!isJsonObject(record)) throw new DatabaseError('a record is not a JSON object');
   const {
     domain_name: _name,
     domain_uuid: _uuid,
@@ -87,25 +80,25 @@ export function instanceFromRecord(record: unknown): Instance {
     location: _location,
     ...otherFields
   } = record;
-  const name = field(record, 'domain_name', 'a name', string);
+  const name = optionalField(record, 'domain_name', 'a name', asString);
   if (name === undefined || name === '') throw new DatabaseError('domain_name is missing');
   return {
     name,
-    uuid: field(record, 'domain_uuid', 'a uuid', textAs(parseUuid)),
-    mac: field(record, 'mds_mac', 'a MAC address', textAs(parseMac)),
-    ipv4: field(record, 'mds_ipv4', 'an IPv4 address', textAs(parseIpv4)),
-    ipv6: field(record, 'mds_ipv6', 'an IPv6 address', textAs(parseIpv6)),
-    metadata: field(record, 'domain_metadata', 'an object', metadataOf) ?? {},
-    location: field(record, 'location', 'a string', string),
-    firstSeen: field(record, 'first_seen', 'a number', number),
-    lastUpdate: field(record, 'last_update', 'a number', number),
+    uuid: optionalField(record, 'domain_uuid', 'a uuid', parsedString(parseUuid)),
+    mac: optionalField(record, 'mds_mac', 'a MAC address', parsedString(parseMac)),
+    ipv4: optionalField(record, 'mds_ipv4', 'an IPv4 address', parsedString(parseIpv4)),
+    ipv6: optionalField(record, 'mds_ipv6', 'an IPv6 address', parsedString(parseIpv6)),
+    metadata: optionalField(record, 'domain_metadata', 'an object', metadataOf) ?? {},
+    location: optionalField(record, 'location', 'a string', asString),
+    firstSeen: optionalField(record, 'first_seen', 'a number', asNumber),
+    lastUpdate: optionalField(record, 'last_update', 'a number', asNumber),
     details: noDetails,
     otherFields,
   };
 }
 
-/** The record of an instance as Python md_server 0.6 reads and writes it. */
-export function recordFromInstance(instance: Instance): Fields {
+/** The database record of an instance, in the format of Python md_server 0.6. */
+export function recordFromInstance(instance: Instance): JsonObject {
   return {
     domain_name: instance.name,
     domain_uuid: instance.uuid ?? null,
@@ -120,14 +113,14 @@ export function recordFromInstance(instance: Instance): Fields {
   };
 }
 
-/** The records of a database file: Python's array, or its later form with `entries`. */
+/** The records of a database file: an array, or an object with `entries` as later Python versions write. */
 function recordsOf(database: unknown): readonly unknown[] {
   if (Array.isArray(database)) return database;
-  if (isObject(database) && Array.isArray(database['entries'])) return database['entries'];
+  if (isJsonObject(database) && Array.isArray(database['entries'])) return database['entries'];
   throw new DatabaseError('expected an array of records, or an object with "entries"');
 }
 
-/** The instances that the text of a database file holds. Throws DatabaseError. */
+/** Parses the text of a database file. Throws DatabaseError. */
 export function parseDatabase(text: string): Instance[] {
   let database: unknown;
   try {
@@ -147,7 +140,7 @@ export function parseDatabase(text: string): Instance[] {
   });
 }
 
-/** The text of a database file, as Python's json.dump writes it: indented by 4, in ASCII. */
+/** The text of a database file as Python's json.dump writes it: indented by 4, in ASCII. */
 export function formatDatabase(instances: Iterable<Instance>): string {
   const text = JSON.stringify(Array.from(instances, recordFromInstance), null, 4);
   return text.replace(/[\u007f-\uffff]/g, unicodeEscape);

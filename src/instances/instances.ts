@@ -12,16 +12,16 @@ import type { Domain } from './domain-xml.js';
 import type { Instance } from './instance.js';
 import type { Uuid } from './uuid.js';
 
-/** All instances, and where to find one. Read only: a change makes another one. */
+/** All instances, indexed. Immutable: a change makes a new object. */
 export interface Instances {
-  /** In the order they were first seen in. */
+  /** In the order in which they were first seen. */
   readonly byName: ReadonlyMap<string, Instance>;
   readonly byUuid: ReadonlyMap<Uuid, Instance>;
   readonly byMac: ReadonlyMap<Mac, Instance>;
   readonly byAddress: ReadonlyMap<IpAddress, Instance>;
 }
 
-/** Instances in the making: a copy that is not in force yet. */
+/** A modifiable copy of the instances, not in force yet. */
 export interface Draft extends Instances {
   readonly byName: Map<string, Instance>;
   readonly byUuid: Map<Uuid, Instance>;
@@ -29,19 +29,19 @@ export interface Draft extends Instances {
   readonly byAddress: Map<IpAddress, Instance>;
 }
 
-/** What the addresses of new instances are taken from. */
+/** The addresses that instances can have. */
 export interface AddressPlan {
   readonly network: Ipv4Network;
-  /** Where instances get an IPv6 address, too. */
+  /** Undefined if instances get no IPv6 address. */
   readonly network6?: Ipv6Network | undefined;
-  /** Addresses in the networks that are the host's own. */
+  /** The host's own addresses in the networks. */
   readonly reserved: ReadonlySet<IpAddress>;
 }
 
-/** The network has no address left. */
+/** The network has no free address. */
 export class NoAddressError extends Error {}
 
-/** A copy that can be changed. */
+/** Copies the instances into a draft. */
 export function draftOf(instances: Instances): Draft {
   return {
     byName: new Map(instances.byName),
@@ -51,7 +51,7 @@ export function draftOf(instances: Instances): Draft {
   };
 }
 
-/** Puts an instance in; another state of itself with the same names and addresses gives way. */
+/** Adds an instance, or replaces an earlier state of it that has the same names and addresses. */
 export function put(draft: Draft, instance: Instance): void {
   draft.byName.set(instance.name, instance);
   if (instance.uuid !== undefined) draft.byUuid.set(instance.uuid, instance);
@@ -60,7 +60,7 @@ export function put(draft: Draft, instance: Instance): void {
   if (instance.ipv6 !== undefined) draft.byAddress.set(instance.ipv6, instance);
 }
 
-/** Takes an instance out of all but `byName`, where it holds its place in the order. */
+/** Removes an instance from all indexes but `byName`, where it keeps its place in the order. */
 function unindex(draft: Draft, instance: Instance): void {
   if (instance.uuid !== undefined) draft.byUuid.delete(instance.uuid);
   if (instance.mac !== undefined) draft.byMac.delete(instance.mac);
@@ -68,14 +68,14 @@ function unindex(draft: Draft, instance: Instance): void {
   if (instance.ipv6 !== undefined) draft.byAddress.delete(instance.ipv6);
 }
 
-/** Takes an instance out. */
+/** Removes an instance. */
 export function drop(draft: Draft, instance: Instance): void {
   unindex(draft, instance);
   draft.byName.delete(instance.name);
 }
 
-/** Those that have a name, uuid, MAC or address in common with the instance. */
-function rivals(draft: Draft, instance: Instance): Set<Instance> {
+/** The instances that share a name, uuid, MAC or address with this one. */
+function conflicting(draft: Draft, instance: Instance): Set<Instance> {
   const found = [
     draft.byName.get(instance.name),
     instance.uuid && draft.byUuid.get(instance.uuid),
@@ -87,37 +87,40 @@ function rivals(draft: Draft, instance: Instance): Set<Instance> {
 }
 
 /**
- * The instances of a database. Python can leave two records of one machine (a domain that was
- * renamed): the one updated last stays, and `gone` are the others.
+ * The instances of a database. Python md_server can leave two records of one machine, after its domain
+ * was renamed: the one updated last counts, the others are `superseded`.
  */
-export function instancesFrom(records: readonly Instance[]): { draft: Draft; gone: Instance[] } {
+export function instancesFrom(records: readonly Instance[]): {
+  draft: Draft;
+  superseded: Instance[];
+} {
   const draft = draftOf({
     byName: new Map(),
     byUuid: new Map(),
     byMac: new Map(),
     byAddress: new Map(),
   });
-  const gone: Instance[] = [];
+  const superseded: Instance[] = [];
   for (const instance of records) {
-    const others = [...rivals(draft, instance)];
+    const others = [...conflicting(draft, instance)];
     if (others.some((other) => (other.lastUpdate ?? 0) > (instance.lastUpdate ?? 0))) {
-      gone.push(instance);
+      superseded.push(instance);
       continue;
     }
     for (const other of others) drop(draft, other);
-    gone.push(...others);
+    superseded.push(...others);
     put(draft, instance);
   }
-  return { draft, gone };
+  return { draft, superseded };
 }
 
-/** An instance's addresses: those it has, where the plan still allows them, else free ones. */
+/** The addresses of an instance: its present ones if the plan still allows them, else free ones. */
 function addressesFor(
   draft: Draft,
   before: Instance | undefined,
   { network, network6, reserved }: AddressPlan,
 ): { ipv4: Ipv4 | undefined; ipv6: Ipv6 | undefined } {
-  // What gives way frees its address for later uploads only: it may be in a DHCP lease still.
+  // The address of a superseded instance counts as taken: it may still be leased.
   const taken = (address: IpAddress) => draft.byAddress.has(address) || reserved.has(address);
   const keeps4 = before?.ipv4 !== undefined && isHostAddress(network, before.ipv4);
   const ipv4 = keeps4 && !reserved.has(before.ipv4) ? before.ipv4 : freeIpv4(network, taken);
@@ -127,24 +130,24 @@ function addressesFor(
   return { ipv4, ipv6 };
 }
 
-/** The outcome of a registration. */
-export interface Registered {
+/** The result of a registration. */
+export interface Registration {
   readonly instance: Instance;
-  /** Records that had to go because the domain has their name or MAC now. */
-  readonly gone: readonly Instance[];
+  /** The instances that were removed because the domain now has their name or MAC. */
+  readonly superseded: readonly Instance[];
 }
 
 /**
- * Puts a domain in: the same uuid is the same instance, under whatever name; the same name with
- * another uuid was made anew and keeps its address. A record that has the domain's MAC or name
- * otherwise gives way. Throws NoAddressError, with the draft as it was.
+ * Registers a domain. The same uuid is the same instance, even under a new name. The same name with
+ * another uuid is a re-created instance, which keeps its address. Any other instance with the
+ * domain's MAC or name is removed. Throws NoAddressError and then leaves the draft unchanged.
  */
 export function register(
   draft: Draft,
   domain: Domain,
   plan: AddressPlan,
   about: { readonly location: string; readonly now: number },
-): Registered {
+): Registration {
   const before = draft.byUuid.get(domain.uuid) ?? draft.byName.get(domain.name);
   const { ipv4, ipv6 } = addressesFor(draft, before, plan);
   if (ipv4 === undefined) {
@@ -169,15 +172,15 @@ export function register(
         memoryKib: domain.memoryKib,
         architecture: domain.architecture,
       },
-      // A machine made anew makes new ones.
+      // A re-created machine generates new ones.
       hostKeys: before?.uuid === domain.uuid ? before.details.hostKeys : [],
     },
     otherFields: before?.otherFields ?? {},
   };
-  const gone = [...rivals(draft, instance)].filter((other) => other !== before);
-  for (const other of gone) drop(draft, other);
+  const superseded = [...conflicting(draft, instance)].filter((other) => other !== before);
+  for (const other of superseded) drop(draft, other);
   if (before?.name === instance.name) unindex(draft, before);
   else if (before !== undefined) drop(draft, before);
   put(draft, instance);
-  return { instance, gone };
+  return { instance, superseded };
 }

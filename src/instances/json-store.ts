@@ -22,19 +22,20 @@ import {
 import { type Store, StoreError, type Subscriber } from './store.js';
 
 export interface JsonStoreOptions {
-  /** The database file. It need not exist, its folder must. */
+  /** The database file. Its folder must exist, the file need not. */
   readonly file: string;
   readonly plan: AddressPlan;
-  /** Where this host is; goes into each record that is uploaded here. */
+  /** The location of this host, for the record of each domain uploaded here. */
   readonly location: () => string;
   readonly log: Logger;
 }
 
-/** A change that waits for its round: what it does to the draft, and whom to answer. */
-interface Waiting {
+/** A change that waits for the next batch. */
+interface PendingChange {
+  /** Applies the change to the draft. Throws to reject it; returns what reports its success. */
   readonly apply: (draft: Draft) => () => void;
-  /** Whether the database has to be written for it. */
-  readonly isChange: boolean;
+  /** Whether the database must be written for it. */
+  readonly writes: boolean;
   readonly reject: (error: unknown) => void;
 }
 
@@ -42,14 +43,15 @@ function statOrNone(file: string): Stats | undefined {
   return statSync(file, { throwIfNoEntry: false });
 }
 
-function sameVersion(a: Stats | undefined, b: Stats | undefined): boolean {
+/** Whether the file is the same and has not been written in between. */
+function isUnchanged(a: Stats | undefined, b: Stats | undefined): boolean {
   return a?.ino === b?.ino && a?.mtimeMs === b?.mtimeMs && a?.size === b?.size;
 }
 
 /**
- * A store in one JSON file that Python md_server reads, too. Changes that arrive while a round is
- * under way share the next one: one file written, one fsync, one word to the subscribers for all.
- * Throws DatabaseError when the file is there and cannot be used; it is never written over then.
+ * Opens a store in one JSON file, which Python md_server can read too. Changes that arrive while a
+ * batch is being stored form the next batch, which is written, synced and announced once.
+ * Throws DatabaseError if the file exists but cannot be used; the store never overwrites such a file.
  */
 export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): Store {
   const path = statOrNone(file) ? realpathSync(file) : file;
@@ -59,21 +61,21 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
   let { stats: onDisk } = opened;
   let instances: Instances = opened.draft;
   let problem: string | undefined;
-  let waiting: Waiting[] = [];
-  let round: Promise<void> | undefined;
+  let pending: PendingChange[] = [];
+  let storing: Promise<void> | undefined;
 
-  /** Nothing that matters is lost without the details: a bad file is left out. */
+  /** The daemon works without the details, so a bad file is ignored. */
   function readDetails(): DetailsByUuid {
     try {
       return parseDetails(readFileSync(detailsPath, 'utf8'));
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOENT') log.warn(`${detailsPath} is left out: ${message}`);
+      if (code !== 'ENOENT') log.warn(`ignored ${detailsPath}: ${message}`);
       return new Map();
     }
   }
 
-  /** What the file holds, and the version of it that was read. */
+  /** Reads the file; `stats` tell which version of it. */
   function read(): { draft: Draft; stats: Stats | undefined } {
     const stats = statOrNone(path);
     if (stats === undefined) return { draft: instancesFrom([]).draft, stats };
@@ -89,20 +91,20 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
         ...instance,
         details: details.get(instance.uuid ?? '') ?? noDetails,
       }));
-      const { draft, gone } = instancesFrom(records);
-      for (const instance of gone) {
-        log.warn(`${path}: an older record of the same machine is left out: ${describe(instance)}`);
+      const { draft, superseded } = instancesFrom(records);
+      for (const instance of superseded) {
+        log.warn(`${path}: ignored an older record of the same machine: ${describe(instance)}`);
       }
       return { draft, stats };
     } catch (error) {
       if (!(error instanceof DatabaseError)) throw error;
       throw new DatabaseError(
-        `${path}: ${error.message}; mend it, or move it away to start with an empty database`,
+        `${path}: ${error.message}; repair it, or move it away to start with an empty database`,
       );
     }
   }
 
-  /** The database's own files, as they are written for a state. */
+  /** The database and details files. */
   function databaseFiles({ byName }: Instances): FileContent[] {
     return [
       { path, content: formatDatabase(byName.values()) },
@@ -110,14 +112,14 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
     ];
   }
 
-  async function runRound(batch: readonly Waiting[]): Promise<void> {
-    let answers: (() => void)[];
+  async function store(batch: readonly PendingChange[]): Promise<void> {
+    let reports: (() => void)[];
     try {
-      // An operator's own edit counts, as it does for Python, which reads the file each time.
-      const edited = !sameVersion(onDisk, statOrNone(path));
-      if (edited) log.info(`${path} was changed by somebody else: it is read again`);
+      // An operator may edit the file, as with Python md_server, which reads it each time.
+      const edited = !isUnchanged(onDisk, statOrNone(path));
+      if (edited) log.info(`${path} was changed by another program: reading it again`);
       const { draft, stats } = edited ? read() : { draft: draftOf(instances), stats: onDisk };
-      answers = batch.flatMap(({ apply, reject }) => {
+      reports = batch.flatMap(({ apply, reject }) => {
         try {
           return [apply(draft)];
         } catch (error) {
@@ -125,15 +127,15 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
           return [];
         }
       });
-      if (answers.length === 0 && !edited) return;
-      // Where nothing is changed the file stays as it is: another daemon may be at it (and this one
-      // find out only when it listens), or somebody who has it in an editor.
-      const stores = stats === undefined || batch.some(({ isChange }) => isChange);
+      if (reports.length === 0 && !edited) return;
+      // Without a change the file is not written: it may be open in an editor, or belong to another
+      // running daemon, which this one notices only when it listens.
+      const writes = stats === undefined || batch.some((change) => change.writes);
       await replaceFiles([
-        ...(stores ? databaseFiles(draft) : []),
+        ...(writes ? databaseFiles(draft) : []),
         ...subscribers.flatMap((subscriber) => subscriber.files(draft)),
       ]);
-      onDisk = stores ? statOrNone(path) : stats;
+      onDisk = writes ? statOrNone(path) : stats;
       instances = draft;
       problem = undefined;
     } catch (error) {
@@ -144,31 +146,31 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       return;
     }
     for (const subscriber of subscribers) subscriber.changed(instances);
-    for (const answer of answers) answer();
+    for (const report of reports) report();
   }
 
-  async function runRounds(): Promise<void> {
-    while (waiting.length > 0) {
-      const batch = waiting;
-      waiting = [];
-      await runRound(batch);
+  async function storePending(): Promise<void> {
+    while (pending.length > 0) {
+      const batch = pending;
+      pending = [];
+      await store(batch);
     }
-    round = undefined;
+    storing = undefined;
   }
 
-  /** Asks for a change; `apply` throws to refuse it and gives the answer otherwise. */
-  function change<T>(apply: (draft: Draft) => T, isChange = true): Promise<T> {
+  /** Makes a change with the next batch; `apply` throws to reject it and returns its result. */
+  function change<T>(apply: (draft: Draft) => T, writes = true): Promise<T> {
     return new Promise((resolve, reject) => {
-      waiting.push({
-        isChange,
+      pending.push({
+        writes,
         apply: (draft) => {
-          const answer = apply(draft);
-          return () => resolve(answer);
+          const result = apply(draft);
+          return () => resolve(result);
         },
         reject,
       });
-      // Not at once: what else this turn of the event loop brings shall share the round.
-      round ??= new Promise((start) => setImmediate(start)).then(runRounds);
+      // Not at once, so that all changes of this turn of the event loop are in one batch.
+      storing ??= new Promise((start) => setImmediate(start)).then(storePending);
     });
   }
 
@@ -180,12 +182,12 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       return problem;
     },
     async register(domain) {
-      const { instance, gone } = await change((draft) =>
+      const { instance, superseded } = await change((draft) =>
         register(draft, domain, plan, { location: location(), now: Date.now() / 1000 }),
       );
-      for (const other of gone) {
+      for (const other of superseded) {
         log.warn(
-          `${describe(other)} gave way to ${describe(instance)}, which has its name or MAC now`,
+          `${describe(other)} was replaced by ${describe(instance)}, which now has its name or MAC`,
         );
       }
       return instance;
@@ -213,7 +215,7 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       return change(() => undefined, false);
     },
     async close() {
-      await round;
+      await storing;
     },
   };
 }

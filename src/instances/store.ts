@@ -4,36 +4,36 @@ import type { Domain } from './domain-xml.js';
 import type { Instance } from './instance.js';
 import type { Instances } from './instances.js';
 
-/** Somebody who has to know of every change, wherever it comes from. */
+/** Follows all changes of the instances, whatever causes them. */
 export interface Subscriber {
-  /** Files that follow from the instances: they are replaced before a change is answered. */
+  /** The files that are derived from the instances. They are written before a change is confirmed. */
   files(instances: Instances): readonly FileContent[];
-  /** The instances are in force and the files are in place. Must not throw. */
+  /** Called when the instances are in force and the files are written. Must not throw. */
   changed(instances: Instances): void;
 }
 
 /**
- * Where instances are kept. What a promise of it answers is durable, and all subscribers have
- * been told; when it rejects, nothing was stored. Changes may come from elsewhere, too.
+ * Stores the instances. When a promise resolves, the change is on disk and all subscribers have been
+ * notified; when it rejects, nothing was stored. The instances may also change outside the store.
  */
 export interface Store {
-  /** The instances in force; held in memory, so that a request costs no disk. */
+  /** The instances in force, in memory: reading them does not access the disk. */
   readonly instances: Instances;
-  /** Why the last change could not be stored; undefined when it could. */
+  /** Why the last change could not be stored; undefined if it was. */
   readonly problem: string | undefined;
-  /** Takes a domain in and finds or allocates its address. Rejects with NoAddressError or StoreError. */
+  /** Registers a domain and allocates its addresses. Rejects with NoAddressError or StoreError. */
   register(domain: Domain): Promise<Instance>;
-  /** Removes an instance; undefined where there is none of that name. */
+  /** Removes an instance; undefined if no instance has the name. */
   remove(name: string): Promise<Instance | undefined>;
-  /** Keeps the ssh host keys that an instance said it has; undefined where there is none of that name. */
+  /** Stores the ssh host keys that an instance reported; undefined if no instance has the name. */
   rememberHostKeys(name: string, hostKeys: HostKeys): Promise<Instance | undefined>;
-  /** Adds a subscriber; it is told of the next change, and by `refresh`. */
+  /** Adds a subscriber. It is first notified by the next change or `refresh`. */
   subscribe(subscriber: Subscriber): void;
-  /** Reads again what may have changed elsewhere and tells every subscriber. */
+  /** Reads changes made outside the store, and notifies all subscribers. */
   refresh(): Promise<void>;
-  /** Ends when all that was asked for before is done. */
+  /** Resolves when all requested changes are done. */
   close(): Promise<void>;
 }
 
-/** A change could not be made durable; the message says why, in one line. */
+/** A change could not be stored; the message says why, in one line. */
 export class StoreError extends Error {}

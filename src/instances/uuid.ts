@@ -3,7 +3,10 @@ declare const checked: unique symbol;
 /** A UUID in lower case, 8-4-4-4-12. */
 export type Uuid = string & { readonly [checked]: 'uuid' };
 
-/** The UUID that the text is, or undefined. libvirt takes upper case and missing hyphens, too. */
+/**
+ * The text as a UUID; undefined if it is not one. Like libvirt, accepts upper case and missing
+ * hyphens.
+ */
 export function parseUuid(text: string): Uuid | undefined {
   const digits = text.trim().toLowerCase().replaceAll('-', '');
   const parts = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/.exec(digits);
