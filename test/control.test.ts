@@ -800,7 +800,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       ['/events', { method: 'POST' }, 400, /^body must be object$/],
       ['/instance-upload', large, 413, /too large/],
       ['/documents/user-data', large, 413, /too large/],
-      ['/documents/user-data', upload(''), 400, /empty body/],
+      ['/documents/user-data', upload(''), 400, /the body is empty/],
       [
         '/documents/user-data',
         upload('{"name":"web1"}', { 'content-type': 'application/json' }),

@@ -178,9 +178,12 @@ test('a name that cannot be the name of a file is refused', () => {
     'a&#x9f;',
     'ß'.repeat(128),
   ]) {
-    assertBad(xml({ name: `<name>${name}</name>` }), /^<name> of the domain is /);
+    assertBad(xml({ name: `<name>${name}</name>` }), /^the domain's <name> is /);
   }
-  assertBad(xml({ name: '<name>a&#0;b</name>' }), /^"&#0;" is neither a character nor one of /);
+  assertBad(
+    xml({ name: '<name>a&#0;b</name>' }),
+    /^"&#0;" is neither a character reference nor one of /,
+  );
 });
 
 test('there is exactly one name and one uuid, right under the domain', () => {
@@ -194,7 +197,7 @@ test('there is exactly one name and one uuid, right under the domain', () => {
   assertBad(xml({ name: "<name xmlns='urn:q'>x</name>" }), /has no <name>/);
   assertBad(xml({ more: '<name>vm</name>' }), 'the domain has more than one <name>');
   assertBad(xml({ more: `<uuid>${uuid}</uuid>` }), 'the domain has more than one <uuid>');
-  assertBad(xml({ name: '<name>a<b/>c</name>' }), '<name> of the domain holds another element');
+  assertBad(xml({ name: '<name>a<b/>c</name>' }), "the domain's <name> contains another element");
 });
 
 test('a uuid is made canonical, and what is none is refused', () => {
@@ -204,7 +207,7 @@ test('a uuid is made canonical, and what is none is refused', () => {
   for (const written of ['', 'x', `${uuid}0`, uuid.slice(1), uuid.replace('6', 'g')]) {
     assertBad(
       xml({ uuidElement: `<uuid>${written}</uuid>` }),
-      `<uuid> of the domain is "${written}": that is no UUID`,
+      `the domain's <uuid> is "${written}", which is not a UUID`,
     );
   }
 });
@@ -273,13 +276,13 @@ test('a missing, bad or multicast MAC is refused by name', () => {
   for (const mac of ['', 'x', '52:54:00:00:00', '525400000001', '52:54:00:00:00:01 ']) {
     assertBad(
       xml({ devices: devices(`<mac address='${mac}'/>`) }),
-      `${where} has the MAC address "${mac}": that is none`,
+      `${where} has an invalid MAC address: "${mac}"`,
     );
   }
   for (const mac of ['01:00:5e:00:00:01', 'ff:ff:ff:ff:ff:ff']) {
     assertBad(
       xml({ devices: devices(`<mac address='${mac}'/>`) }),
-      `${where} has the MAC address "${mac}": that is a multicast one`,
+      `${where} has a multicast MAC address: "${mac}"`,
     );
   }
 });
@@ -369,7 +372,7 @@ test('names that reach into a prototype are refused anywhere, and others that ob
       `<metadata><m:${name} xmlns:m='${ours}'>x</m:${name}></metadata>`,
       `<metadata><i xmlns='${ours}'><${name} a='1'>x</${name}></i></metadata>`,
     ]) {
-      assertBad(xml({ more }), /^an element may not be called <(m:|x:)?\w+\/?>$/);
+      assertBad(xml({ more }), /^an element must not be named <(m:|x:)?\w+\/?>$/);
     }
   }
   const metadata = metadataOf(
@@ -415,7 +418,7 @@ test('memory is read in the units of libvirt and rounded up to KiB', () => {
   ]) {
     assertBad(
       xml({ more: memory }),
-      /^<memory> of the domain is ".*", unit ".*": that is no size$/,
+      /^the domain's <memory> is ".*", unit ".*", which is not a size$/,
     );
   }
 });
@@ -433,22 +436,22 @@ test('the vcpu count and the architecture are checked', () => {
   for (const vcpu of ['', '0', '-1', 'two', '1.5', '9999999999']) {
     assertBad(
       xml({ more: `<vcpu>${vcpu}</vcpu>` }),
-      `<vcpu> of the domain is "${vcpu}": that is no count`,
+      `the domain's <vcpu> is "${vcpu}", which is not a count`,
     );
   }
   assertBad(
     xml({ more: "<os><type arch='a b'/></os>" }),
-    '<type arch=…> of the domain is "a b": that is no architecture',
+    `the domain's <type arch=…> is "a b", which is not an architecture`,
   );
 });
 
 test('what is no XML is refused with a word on what curl needs', () => {
   for (const body of ['', ' \r\n', '\ufeff', Buffer.alloc(0)]) {
-    assertBad(body, 'empty body: curl needs -d @FILE or --data-binary @FILE');
+    assertBad(body, 'the body is empty: curl needs -d @FILE or --data-binary @FILE');
   }
   assertBad(
     'instance.xml',
-    'the body is not XML, it starts with "instance.xml": curl needs -d @FILE or --data-binary @FILE',
+    'the body is not XML but starts with "instance.xml": curl needs -d @FILE or --data-binary @FILE',
   );
   assertBad('{"a": 1}', /^the body is not XML/);
   assertBad(Buffer.from([0x3c, 0x61, 0xff, 0x3e]), 'the body is not UTF-8 text');
@@ -469,7 +472,7 @@ test('only UTF-8 may be declared', () => {
   for (const encoding of ['ISO-8859-1', 'UTF-16', 'windows-1252', '']) {
     assertBad(
       `<?xml version='1.0' encoding='${encoding}'?>${xml()}`,
-      `line 1: the encoding is declared as "${encoding}": only UTF-8 is read`,
+      `line 1: the declared encoding is "${encoding}": only UTF-8 is supported`,
     );
   }
 });
@@ -491,11 +494,11 @@ test('there is one root element, a domain, and nothing beside it', () => {
   );
   assertBad(
     xml({ attributes: "xmlns='urn:x'" }),
-    `the root element is <domain> of the namespace "urn:x": libvirt's <domain> is in none`,
+    `the root element is <domain> in the namespace "urn:x": libvirt's <domain> has no namespace`,
   );
   assertBad(
     "<x:domain xmlns:x='urn:x'/>",
-    /^the root element is <x:domain> of the namespace "urn:x"/,
+    /^the root element is <x:domain> in the namespace "urn:x"/,
   );
   for (const two of [
     one + one,
@@ -512,7 +515,7 @@ test('there is one root element, a domain, and nothing beside it', () => {
     `${one}\n<?xml version='1.0'?>`,
     ` <?xml version='1.0'?>${one}`,
   ]) {
-    assertBad(two, /^(line \d+, column \d+: |there may be no text around the root element$)/);
+    assertBad(two, /^(line \d+, column \d+: |text outside the root element$)/);
   }
   assertBad('<!-- only this -->', 'line 1, column 1: Start tag expected.');
 });
@@ -526,7 +529,7 @@ test('a DOCTYPE is refused, and text that only looks like one is not', () => {
     `<!doctype html>${xml()}`,
     '<!DOCTYPE',
   ]) {
-    assertBad(body, 'a <!DOCTYPE …> is refused: virsh dumpxml writes none');
+    assertBad(body, '<!DOCTYPE …> is not allowed: virsh dumpxml writes none');
   }
   assertBad(xml({ more: doctype }), /DOCTYPE must appear before the root element/);
   assertBad(xml() + doctype, /DOCTYPE must appear before the root element/);
@@ -549,18 +552,18 @@ test('only the entities of XML itself and characters are references', () => {
   ]) {
     assertBad(
       xml({ more: `<a>${reference}</a>` }),
-      /^"&#?\w+[;…]" is neither a character nor one of &amp; &lt; &gt; &quot; &apos;$/,
+      /^"&#?\w+[;…]" is neither a character reference nor one of &amp; &lt; &gt; &quot; &apos;$/,
     );
     assertBad(
       xml({ more: `<a b="${reference}"/>` }),
-      /^"&#?\w+[;…]" is neither a character nor one of/,
+      /^"&#?\w+[;…]" is neither a character reference nor one of/,
     );
   }
   for (const stray of ['&', 'a & b', '&;', '&#;', '&#x;', '&#xg;', '&amp']) {
     assertBad(xml({ more: `<a>${stray}</a>` }), /&/);
     assertBad(
       xml({ more: `<a b="${stray}"/>` }),
-      'a "&" that begins no reference: write &amp; for it',
+      '"&" without a reference: write &amp; for a literal "&"',
     );
   }
   assert.deepEqual(metadataOf(`<a xmlns='${ours}'>&lt;&gt;&quot;&apos;&amp;amp;&#x1F600;</a>`), {
@@ -615,7 +618,7 @@ test('a tag that curl -d glued together is refused with a word on how to send it
   ]) {
     assertBad(
       asCurlSends(Buffer.from(handWritten)),
-      /^line 1, column \d+: .* \(curl -d takes newlines out and so joins words: --data-binary keeps them\)$/,
+      /^line 1, column \d+: .* \(curl -d removes newlines and so joins words; --data-binary keeps them\)$/,
     );
   }
   const broken = xml().replaceAll(/ (\w+=)/g, '\n$1');

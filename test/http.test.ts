@@ -688,7 +688,7 @@ for (const type of contentTypes) {
     const received = await rawUpload(`${typed}Content-Length: ${xml.length}\r\n`, xml);
     assert.match(received, /^HTTP\/1\.1 200 OK\r\n[\s\S]*\r\n\r\n$/, received);
     const empty = await rawUpload(`${typed}Content-Length: 0\r\n`, '');
-    assert.match(empty, /^HTTP\/1\.1 400 [\s\S]*\r\n\r\nempty body: [^\n]*\n$/, empty);
+    assert.match(empty, /^HTTP\/1\.1 400 [\s\S]*\r\n\r\nthe body is empty: [^\n]*\n$/, empty);
   });
 }
 

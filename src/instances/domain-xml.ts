@@ -4,26 +4,26 @@ import { type Mac, parseMac } from '../network.js';
 import { escapeControls, quoted, truncate } from '../text.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
-/** What mdserver reads from a libvirt domain (libvirt.org/formatdomain.html), all of it checked. */
+/** What mdserver uses of a libvirt domain (libvirt.org/formatdomain.html), validated. */
 export interface Domain {
-  /** Fit for a file name: no "/", no control characters, at most 255 bytes, neither "." nor "..". */
+  /** A valid file name: at most 255 bytes, no "/" or control characters, neither "." nor "..". */
   readonly name: string;
   readonly uuid: Uuid;
-  /** Of the first interface on the network. */
+  /** The MAC address of the first interface on the network. */
   readonly mac: Mac;
-  /** By local name, without white space at the ends; of two with the same name the first counts. */
+  /** Trimmed values by local name. Of two elements with the same name, the first counts. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** The maximum, as `<vcpu>` has it. */
+  /** The maximum, from `<vcpu>`. */
   readonly vcpus: number | undefined;
-  /** The maximum in KiB, rounded up, as `<memory>` has it. */
+  /** The maximum in KiB, rounded up, from `<memory>`. */
   readonly memoryKib: number | undefined;
-  /** In libvirt's words: `x86_64`, `aarch64`. */
+  /** libvirt's name: `x86_64`, `aarch64`. */
   readonly architecture: string | undefined;
 }
 
 /**
- * Why a domain XML was refused, in one line: `DOMAIN_XML` for what is not one well-formed, valid
- * domain, `NO_INTERFACE` for a domain that has nothing to do with the network.
+ * A domain XML was refused; the message says why, in one line. `DOMAIN_XML` means that it is not a
+ * valid domain, `NO_INTERFACE` that the domain has no interface on the network.
  */
 export class DomainXmlError extends Error {
   override readonly name = 'DomainXmlError';
@@ -35,32 +35,33 @@ export class DomainXmlError extends Error {
   }
 }
 
-function bad(message: string): DomainXmlError {
+function invalid(message: string): DomainXmlError {
   return new DomainXmlError('DOMAIN_XML', message);
 }
 
-/** Metadata of this namespace is ours, whatever its prefix. */
+/** The namespace of mdserver's metadata, whatever the prefix. */
 const metadataNamespace = 'urn:md_server:domain_metadata';
-/** Names that would reach into the prototype of an object that has them as keys. */
+/** As keys of an object, these names would reach its prototype. */
 const refusedNames = ['__proto__', 'constructor', 'prototype'];
 
 /**
- * The domain of a libvirt domain XML (`virsh dumpxml`) in UTF-8, with the MAC address it has on
- * the libvirt network of that name. Throws DomainXmlError.
+ * Parses a libvirt domain XML (`virsh dumpxml`) in UTF-8. `network` is the name of the libvirt network
+ * whose interface gives the MAC address. Throws DomainXmlError.
  */
 export function parseDomain(body: Buffer | string, network: string): Domain {
   const domain = parseRoot(readText(body));
   if (domain.localName !== 'domain' || domain.namespace !== '') {
-    throw bad(
+    throw invalid(
       domain.namespace === ''
         ? `the root element is <${truncate(domain.name)}>, not <domain>`
-        : `the root element is <${truncate(domain.name)}> of the namespace ${quoted(domain.namespace)}: libvirt's <domain> is in none`,
+        : `the root element is <${truncate(domain.name)}> in the namespace ${quoted(domain.namespace)}: libvirt's <domain> has no namespace`,
     );
   }
   const name = domainName(domain);
   const uuidText = onlyText(domain, 'uuid');
   const uuid = parseUuid(uuidText);
-  if (uuid === undefined) throw bad(`<uuid> of the domain is ${quoted(uuidText)}: that is no UUID`);
+  if (uuid === undefined)
+    throw invalid(`the domain's <uuid> is ${quoted(uuidText)}, which is not a UUID`);
   const metadata = readMetadata(domain);
   const vcpus = readVcpus(domain);
   const memoryKib = readMemory(domain);
@@ -80,14 +81,14 @@ export function parseDomain(body: Buffer | string, network: string): Domain {
 
 /** An element with its namespace resolved (Namespaces in XML 1.0). */
 interface Element {
-  /** As written, with the prefix. */
+  /** The qualified name, with the prefix. */
   readonly name: string;
   readonly localName: string;
-  /** Empty for none. */
+  /** Empty if the element has none. */
   readonly namespace: string;
   readonly attributes: ReadonlyMap<string, string>;
   readonly children: readonly Element[];
-  /** Its own text, that of its children left out, without white space at the ends. */
+  /** Its own text, trimmed, without the text of its children. */
   readonly text: string;
 }
 
@@ -113,12 +114,12 @@ const parser = new XMLParser({
   ignorePiTags: true,
   maxNestedTags: 100,
   jPath: false,
-  // Names that Object.prototype has (`toString`) would be changed otherwise.
+  // By default the parser changes names that Object.prototype has (`toString`).
   onDangerousProperty: (name) => name,
   transformTagName: (name) => {
     const localName = name.slice(name.indexOf(':') + 1).replace(/\/$/, '');
     if (refusedNames.includes(localName))
-      throw bad(`an element may not be called <${truncate(name)}>`);
+      throw invalid(`an element must not be named <${truncate(name)}>`);
     return name;
   },
   entityDecoder: {
@@ -138,7 +139,7 @@ const predefined = new Map([
   ['&apos;', "'"],
 ]);
 
-/** The text with XML's own entities and the character references replaced: each by one character. */
+/** The text with XML's predefined entities and its character references replaced. */
 function replaceReferences(text: string): string {
   return text.replace(
     /&(?:#([0-9]+);|#x([0-9A-Fa-f]+);|\w{1,20};)?/g,
@@ -149,10 +150,10 @@ function replaceReferences(text: string): string {
           ? predefined.get(all)
           : xmlCharacter(Number.parseInt(digits, decimal === undefined ? 16 : 10));
       if (character === undefined) {
-        throw bad(
+        throw invalid(
           all === '&'
-            ? 'a "&" that begins no reference: write &amp; for it'
-            : `${quoted(all)} is neither a character nor one of ${[...predefined.keys()].join(' ')}`,
+            ? '"&" without a reference: write &amp; for a literal "&"'
+            : `${quoted(all)} is neither a character reference nor one of ${[...predefined.keys()].join(' ')}`,
         );
       }
       return character;
@@ -160,7 +161,7 @@ function replaceReferences(text: string): string {
   );
 }
 
-/** The character with that code if a document may hold it (XML 1.0 2.2), or undefined. */
+/** The character with this code; undefined if XML does not allow it (XML 1.0, 2.2). */
 function xmlCharacter(code: number): string | undefined {
   const allowed =
     code === 0x9 ||
@@ -172,64 +173,66 @@ function xmlCharacter(code: number): string | undefined {
   return allowed ? String.fromCodePoint(code) : undefined;
 }
 
-/** The document as text, without its XML declaration. */
+/** Decodes the document and blanks out its XML declaration. */
 function readText(body: Buffer | string): string {
   let text: string;
   try {
-    // This leaves a byte-order mark out.
+    // This skips a byte-order mark.
     text = new TextDecoder('utf-8', { fatal: true }).decode(
       typeof body === 'string' ? Buffer.from(body) : body,
     );
   } catch {
-    throw bad('the body is not UTF-8 text');
+    throw invalid('the body is not UTF-8 text');
   }
   const start = text.trimStart().slice(0, 40);
-  if (start === '') throw bad('empty body: curl needs -d @FILE or --data-binary @FILE');
+  if (start === '') throw invalid('the body is empty: curl needs -d @FILE or --data-binary @FILE');
   if (!start.startsWith('<')) {
-    throw bad(
-      `the body is not XML, it starts with ${quoted(start)}: curl needs -d @FILE or --data-binary @FILE`,
+    throw invalid(
+      `the body is not XML but starts with ${quoted(start)}: curl needs -d @FILE or --data-binary @FILE`,
     );
   }
   return text.replace(/^<\?xml\s[^?]*\?>/, (declaration) => {
     const encoding = /\sencoding\s*=\s*["']([^"']*)["']/.exec(declaration)?.[1] ?? 'utf-8';
     if (!/^(utf-?8|us-ascii|ascii)$/i.test(encoding)) {
-      throw bad(`line 1: the encoding is declared as ${quoted(encoding)}: only UTF-8 is read`);
+      throw invalid(
+        `line 1: the declared encoding is ${quoted(encoding)}: only UTF-8 is supported`,
+      );
     }
-    // Blanks keep the columns of what follows right: the validator counts from behind it.
+    // Blanks, not nothing: otherwise the validator would report wrong columns.
     return declaration.replace(/[^\r\n]/g, ' ');
   });
 }
 
-/** The root element of the one well-formed document that the text has to be. */
+/** Parses a well-formed document. */
 function parseRoot(text: string): Element {
   refuseDoctype(text);
   validate(text);
   let nodes: ParsedNode[];
   try {
-    // It hands text out when the next markup begins: the mark shows it text after the root too.
+    // The parser reports text when the next markup begins: this makes it report trailing text.
     nodes = parser.parse(`${text}<?end?>`);
   } catch (error) {
     if (error instanceof DomainXmlError || !(error instanceof Error)) throw error;
-    throw bad(error.message);
+    throw invalid(error.message);
   }
   const { children, text: stray } = toContent(nodes, outerScope);
   const [root] = children;
-  if (root === undefined || stray !== '') throw bad('there may be no text around the root element');
+  if (root === undefined || stray !== '') throw invalid('text outside the root element');
   return root;
 }
 
-/** A DOCTYPE defines entities, which can make `&amp;` anything and grow without end. */
+/** A DOCTYPE can define entities, which can redefine `&amp;` and expand without limit. */
 function refuseDoctype(text: string): void {
-  // One item at a time, so that a search never goes back over what it has seen.
+  // One item at a time, so that the search never backtracks.
   const beforeRoot = /\s+|<\?[\s\S]*?\?>|<!--[\s\S]*?-->/y;
   let at = 0;
   while (beforeRoot.test(text)) at = beforeRoot.lastIndex;
   if (/^<!doctype/i.test(text.slice(at, at + 9))) {
-    throw bad('a <!DOCTYPE …> is refused: virsh dumpxml writes none');
+    throw invalid('<!DOCTYPE …> is not allowed: virsh dumpxml writes none');
   }
 }
 
-/** What the validator throws; its types leave the fields out. */
+/** The validator's error, with the fields that its types lack. */
 interface ValidatorError extends Error {
   readonly code?: string;
   readonly line?: number;
@@ -237,25 +240,25 @@ interface ValidatorError extends Error {
 }
 
 function validate(text: string): void {
-  // The validator goes over blanks that an "=" follows again and again: 40 KB take it seconds.
-  if (/(?<!\s)\s{100,}=/.test(text)) throw bad('100 blanks or more before a "="');
-  // Longer than what Linux takes as an argument of a command, so no qemu option needs it.
-  if (/<[^<>!?][^<>]{262144}/.test(text)) throw bad('a tag of more than 256 KiB');
+  // The validator is quadratic in blanks before a "=": it takes seconds for 40 KB.
+  if (/(?<!\s)\s{100,}=/.test(text)) throw invalid('100 or more blanks before a "="');
+  // Linux limits a command argument to half of this, so no QEMU option needs more.
+  if (/<[^<>!?][^<>]{262144}/.test(text)) throw invalid('a tag is longer than 256 KiB');
   try {
     SyntaxValidator.validate(text, validation);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     const { code, line, col, message }: ValidatorError = error;
     const where = line === undefined ? '' : `line ${line}, column ${col ?? 1}: `;
-    const glued = /^Invalid(Tag|Attr)$/.test(code ?? '') && !text.trimEnd().includes('\n');
-    const hint = glued
-      ? ' (curl -d takes newlines out and so joins words: --data-binary keeps them)'
+    const joined = /^Invalid(Tag|Attr)$/.test(code ?? '') && !text.trimEnd().includes('\n');
+    const hint = joined
+      ? ' (curl -d removes newlines and so joins words; --data-binary keeps them)'
       : '';
-    throw bad(`${where}${message.slice(0, 150)}${hint}`);
+    throw invalid(`${where}${message.slice(0, 150)}${hint}`);
   }
 }
 
-/** The namespace of a prefix, of the empty one too, or undefined for one that is not declared. */
+/** The namespace of a prefix, which may be empty; undefined if the prefix is not declared. */
 type Scope = (prefix: string) => string | undefined;
 
 const outerScope: Scope = (prefix) =>
@@ -288,14 +291,14 @@ function toElement(
     if (attribute === 'xmlns') declared.set('', value);
     else if (attribute.startsWith('xmlns:')) declared.set(attribute.slice(6), value);
   }
-  // Chained, not copied: a copy for each element would be slow where one declares thousands.
+  // Chained, not copied: an element may declare thousands, and copies for its children are slow.
   const scope: Scope =
     declared.size === 0 ? outer : (prefix) => declared.get(prefix) ?? outer(prefix);
   const colon = name.indexOf(':');
   const prefix = name.slice(0, Math.max(colon, 0));
   const namespace = scope(prefix);
   if (namespace === undefined) {
-    throw bad(
+    throw invalid(
       `the prefix of <${truncate(name)}> is not declared: xmlns:${truncate(prefix)}=… is missing`,
     );
   }
@@ -305,30 +308,30 @@ function toElement(
 
 // ---- from elements to values ----
 
-/** The children with that name that are libvirt's own: those are in no namespace. */
+/** libvirt's own children of this name: those without a namespace. */
 function childrenOf(parent: Element, name: string): Element[] {
   return parent.children.filter((child) => child.localName === name && child.namespace === '');
 }
 
-/** The text of the one child with that name. */
+/** The text of the only child of this name. Throws if there is none, or more than one. */
 function onlyText(domain: Element, name: string): string {
   const [element, ...others] = childrenOf(domain, name);
-  if (element === undefined) throw bad(`the domain has no <${name}>: virsh dumpxml writes one`);
-  if (others.length > 0) throw bad(`the domain has more than one <${name}>`);
-  if (element.children.length > 0) throw bad(`<${name}> of the domain holds another element`);
+  if (element === undefined) throw invalid(`the domain has no <${name}>: virsh dumpxml writes one`);
+  if (others.length > 0) throw invalid(`the domain has more than one <${name}>`);
+  if (element.children.length > 0) throw invalid(`the domain's <${name}> contains another element`);
   return element.text;
 }
 
-/** Files are looked up under the name, so what cannot be a file's name is refused. */
+/** User-data files are looked up by name, so the name must be a valid file name. */
 function domainName(domain: Element): string {
   const name = onlyText(domain, 'name');
-  if (name === '') throw bad('<name> of the domain is empty');
+  if (name === '') throw invalid("the domain's <name> is empty");
   if (name === '.' || name === '..' || /[/\p{Cc}]/u.test(name)) {
-    throw bad(
-      `<name> of the domain is ${quoted(name)}: "/", control characters, "." and ".." are refused`,
+    throw invalid(
+      `the domain's <name> is ${quoted(name)}: "/", control characters, "." and ".." are not allowed`,
     );
   }
-  if (Buffer.byteLength(name) > 255) throw bad('<name> of the domain is longer than 255 bytes');
+  if (Buffer.byteLength(name) > 255) throw invalid("the domain's <name> is longer than 255 bytes");
   return name;
 }
 
@@ -336,7 +339,7 @@ function findMac(domain: Element, name: string, network: string): Mac {
   const found = childrenOf(domain, 'devices')
     .flatMap((devices) => childrenOf(devices, 'interface'))
     .find((item) =>
-      // Not by the type: libvirt shows one on a bridged network as type='bridge' once it runs.
+      // Not by type: for a running domain, libvirt shows one on a bridged network as type='bridge'.
       childrenOf(item, 'source').some((source) => source.attributes.get('network') === network),
     );
   if (found === undefined) {
@@ -348,12 +351,12 @@ function findMac(domain: Element, name: string, network: string): Mac {
   const where = `the interface of ${quoted(name)} on the network ${quoted(network)}`;
   const address = childrenOf(found, 'mac')[0]?.attributes.get('address');
   if (address === undefined) {
-    throw bad(`${where} has no <mac address=…>: virsh dumpxml writes one`);
+    throw invalid(`${where} has no <mac address=…>: virsh dumpxml writes one`);
   }
   const mac = parseMac(address);
-  if (mac === undefined) throw bad(`${where} has the MAC address ${quoted(address)}: that is none`);
+  if (mac === undefined) throw invalid(`${where} has an invalid MAC address: ${quoted(address)}`);
   if ((Number.parseInt(mac.slice(0, 2), 16) & 1) === 1) {
-    throw bad(`${where} has the MAC address ${quoted(address)}: that is a multicast one`);
+    throw invalid(`${where} has a multicast MAC address: ${quoted(address)}`);
   }
   return mac;
 }
@@ -363,8 +366,8 @@ function isMetadata(element: Element): boolean {
 }
 
 /**
- * libvirt keeps one element of a namespace in `<metadata>`, the first, and drops the others when
- * the domain is defined. So an element that holds elements of its own is not a value: they are.
+ * libvirt keeps only the first element of each namespace in `<metadata>`. So an element of ours that
+ * contains elements of ours is a container, and those are the values.
  */
 function readMetadata(domain: Element): Record<string, string> {
   const values = new Map<string, string>();
@@ -382,11 +385,11 @@ function readVcpus(domain: Element): number | undefined {
   const text = childrenOf(domain, 'vcpu')[0]?.text;
   if (text === undefined) return undefined;
   if (!/^[1-9]\d{0,8}$/.test(text))
-    throw bad(`<vcpu> of the domain is ${quoted(text)}: that is no count`);
+    throw invalid(`the domain's <vcpu> is ${quoted(text)}, which is not a count`);
   return Number(text);
 }
 
-/** Bytes of a unit in libvirt's words, in lower case: `k` and `kib` are 1024 of them, `kb` 1000. */
+/** The bytes in a libvirt unit, given in lower case: 1024 for `k` and `kib`, 1000 for `kb`. */
 function unitBytes(unit: string): number | undefined {
   if (unit === 'b' || unit === 'bytes') return 1;
   const [, letter, rest] = /^([kmgt])(b|ib)?$/.exec(unit) ?? [];
@@ -403,8 +406,8 @@ function readMemory(domain: Element): number | undefined {
     ? Number(memory.text) * (unitBytes(unit.toLowerCase()) ?? Number.NaN)
     : Number.NaN;
   if (!Number.isSafeInteger(bytes)) {
-    throw bad(
-      `<memory> of the domain is ${quoted(memory.text)}, unit ${quoted(unit)}: that is no size`,
+    throw invalid(
+      `the domain's <memory> is ${quoted(memory.text)}, unit ${quoted(unit)}, which is not a size`,
     );
   }
   return Math.ceil(bytes / 1024);
@@ -415,7 +418,9 @@ function readArchitecture(domain: Element): string | undefined {
     .flatMap((os) => childrenOf(os, 'type'))[0]
     ?.attributes.get('arch');
   if (architecture !== undefined && !/^\w{1,32}$/.test(architecture)) {
-    throw bad(`<type arch=…> of the domain is ${quoted(architecture)}: that is no architecture`);
+    throw invalid(
+      `the domain's <type arch=…> is ${quoted(architecture)}, which is not an architecture`,
+    );
   }
   return architecture;
 }
