@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Answer, ask, freePort, mainFile, temporaryFolder } from '../test/support/daemon.js';
+import { type Answer, ask, freePort, mainFile } from '../test/support/daemon.js';
 import type { BareOptions, FixedAnswer } from './bare.js';
 import { type LoadName, type Outcome, runRound } from './load.js';
 
@@ -273,7 +274,7 @@ function printRow(cells: readonly string[]): void {
 }
 
 async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
-  const { folder, remove } = temporaryFolder();
+  const folder = mkdtempSync(join(tmpdir(), 'mdserver-bench-'));
   const addresses = addressesOf(instances);
   const [first = host] = addresses;
   const servers: Server[] = [];
@@ -312,7 +313,7 @@ async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
     if (written !== expected) throw new Error(`${written} request lines for ${expected} requests`);
   } finally {
     for (const { process: child } of servers) child.kill('SIGKILL');
-    remove();
+    rmSync(folder, { recursive: true });
   }
 }
 

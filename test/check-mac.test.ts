@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { AddressReport, InstanceDetails } from '../src/control/api.js';
 import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
-import { askControl, eventually, startWithControl, testFolder } from './support/control-socket.js';
-import type { Daemon } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { askControl, startWithControl } from './support/control-socket.js';
+import { type Daemon, eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
@@ -93,9 +94,8 @@ async function startSite(
     sandbox = [],
   }: { records?: readonly object[]; sandbox?: readonly string[] } = {},
 ): Promise<Site> {
-  const host = addHost();
-  t.after(host.remove);
-  const folder = testFolder(t);
+  const host = addHost(t);
+  const folder = temporaryFolder(t);
   for (const address of [`${metadata6}/128`, 'fd00:122::ffff/64']) {
     host.ip(`address add ${address} dev br-mds nodad`);
   }
@@ -105,6 +105,7 @@ async function startSite(
     writeFileSync(join(folder, 'userdata', `web${number}`), `secret of web${number}\n`);
   }
   const daemon = await startWithControl(
+    t,
     folder,
     hostConfiguration(folder, {
       mdserver: `listen_address = ${metadata}, ${metadata6}\ncheck_mac = ${checkMac}`,
@@ -364,13 +365,14 @@ test('with check_mac, a record without a MAC is served by its address, and a str
 });
 
 test('with check_mac, what the host asks for an instance under an address of its own is served', async (t) => {
-  const folder = testFolder(t);
+  const folder = temporaryFolder(t);
   const address = '127.143.0.1';
   writeFileSync(
     join(folder, 'db.json'),
     JSON.stringify([{ ...a, mds_ipv4: '127.143.0.8', mds_ipv6: null }]),
   );
   const daemon = await startWithControl(
+    t,
     folder,
     loopbackConfiguration(address, folder, { mdserver: 'check_mac = yes' }),
     address,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { hostname, tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { symlinkSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join, relative } from 'node:path';
+import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { ConfigError } from '../src/config/dialect.js';
@@ -20,28 +20,9 @@ import {
   ownVersion,
   publishedVersions,
 } from '../src/config/options.js';
+import { temporaryFolder } from './support/cleanup.js';
 
 const fixtures = fileURLToPath(new URL('../../test/fixtures/config/', import.meta.url));
-
-/** A folder with these files (a path that ends in "/" is a folder), removed after the test. */
-function folderWith(
-  context: TestContext,
-  files: Readonly<Record<string, string | Buffer>>,
-): string {
-  const folder = mkdtempSync(join(tmpdir(), 'mdserver-config-'));
-  context.after(() => rmSync(folder, { recursive: true, force: true }));
-  for (const [name, content] of Object.entries(files)) {
-    const path = join(folder, name);
-    mkdirSync(name.endsWith('/') ? path : dirname(path), { recursive: true });
-    if (!name.endsWith('/')) {
-      writeFileSync(
-        path,
-        typeof content === 'string' ? content.replaceAll('@DIR@', folder) : content,
-      );
-    }
-  }
-  return folder;
-}
 
 function refusal(read: () => unknown): string {
   try {
@@ -436,7 +417,7 @@ test('_config_items_ takes quotes, defaults, other sections and old spellings of
 });
 
 test('includes: folders first, each in code point order, then files, the last value winning', (context) => {
-  const folder = folderWith(context, {
+  const folder = temporaryFolder(context, {
     'main.conf': `[mdserver]
 port = 1
 [public-keys]
@@ -507,7 +488,7 @@ files = @DIR@/last.conf:@DIR@/absent.conf:@DIR@/one:@DIR@/first.conf
 });
 
 test('_include_ counts in the main file only', (context) => {
-  const folder = folderWith(context, {
+  const folder = temporaryFolder(context, {
     'main.conf': '[_include_]\nfiles = @DIR@/next.conf',
     'next.conf': '[_include_]\nfiles = @DIR@/third.conf\ndirectories = @DIR@',
     'third.conf': '[mdserver]\nport = 99',
@@ -521,7 +502,7 @@ test('_include_ counts in the main file only', (context) => {
 });
 
 test('relative includes start at the current directory', (context) => {
-  const folder = folderWith(context, { 'sub/x.conf': '[mdserver]\nport = 99' });
+  const folder = temporaryFolder(context, { 'sub/x.conf': '[mdserver]\nport = 99' });
   writeFileSync(
     join(folder, 'sub/main.conf'),
     `[_include_]\nfiles = ${relative(process.cwd(), folder)}/sub/../sub/x.conf:x.conf`,
@@ -533,7 +514,7 @@ test('relative includes start at the current directory', (context) => {
 });
 
 test('an error in an included file names that file', (context) => {
-  const folder = folderWith(context, {
+  const folder = temporaryFolder(context, {
     'main.conf': '[_include_]\ndirectories = @DIR@/conf.d',
     'conf.d/a.conf': '[mdserver]\n\nport = many',
   });
@@ -544,7 +525,7 @@ test('an error in an included file names that file', (context) => {
 });
 
 test('a file that cannot be read is refused by name', (context) => {
-  const folder = folderWith(context, {
+  const folder = temporaryFolder(context, {
     'folder/': '',
     'latin1.conf': Buffer.from('# M\xfcller\n', 'latin1'),
     'gzip.conf': Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]),
@@ -567,7 +548,7 @@ test('a file that cannot be read is refused by name', (context) => {
 });
 
 test('a byte-order mark does no harm', (context) => {
-  const folder = folderWith(context, { 'main.conf': '\ufeff[mdserver]\r\nport = 81\r\n' });
+  const folder = temporaryFolder(context, { 'main.conf': '\ufeff[mdserver]\r\nport = 81\r\n' });
   assert.equal(loadConfig(join(folder, 'main.conf')).config.mdserver.port, 81);
 });
 

@@ -20,13 +20,13 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import type { BootRecord, InstanceDetails, RenderedDocument } from '../src/control/api.js';
 import { listenOnSocket } from '../src/control/socket.js';
+import { atEnd, temporaryFolder } from './support/cleanup.js';
 import {
   askControl,
   type ControlAnswer,
   type ControlAsking,
   listenWhileFull,
   startWithControl,
-  testFolder,
 } from './support/control-socket.js';
 import { closing, type Daemon, type Start } from './support/daemon.js';
 import { missing } from './support/parts.js';
@@ -85,7 +85,7 @@ location = host1`,
 }
 
 async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
-  const folder = testFolder(t);
+  const folder = temporaryFolder(t);
   chmodSync(folder, 0o755);
   const database = join(folder, 'db.json');
   if (setup.records) writeFileSync(database, JSON.stringify(setup.records));
@@ -94,7 +94,13 @@ async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
   for (const [name, content] of Object.entries(setup.userdata ?? {})) {
     writeFileSync(join(folder, 'userdata', name), content);
   }
-  const daemon = await startWithControl(folder, configuration(folder, setup), address, setup.start);
+  const daemon = await startWithControl(
+    t,
+    folder,
+    configuration(folder, setup),
+    address,
+    setup.start,
+  );
   const socket = setup.socket ?? join(folder, 'run', 'control.sock');
   const ask = (path: string, asking?: ControlAsking) => askControl(socket, path, asking);
   return {
@@ -182,7 +188,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   // ---- what may be in its place ----
 
   test('a socket that a killed daemon left behind is replaced', async (t) => {
-    const folder = testFolder(t);
+    const folder = temporaryFolder(t);
     const socket = join(folder, 'control.sock');
     const first = await startSite(t, { socket });
     first.daemon.process.kill('SIGKILL');
@@ -217,12 +223,12 @@ describe('the control socket', { concurrency: 4 }, () => {
   test('a socket whose owner is too busy to take a connection is not taken from it', {
     skip: missing('python'),
   }, async (t) => {
-    const folder = testFolder(t);
+    const folder = temporaryFolder(t);
     const path = join(folder, 'control.sock');
     await listenWhileFull(t, path);
     const before = statSync(path).ino;
     const server = createServer();
-    t.after(() => server.close());
+    atEnd(t, () => server.close());
     await assert.rejects(listenOnSocket(server, path), {
       message: `${path} is another mdserver's`,
     });
@@ -235,7 +241,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     ['a link that leads nowhere', (path: string) => symlinkSync('/nonexistent', path)],
   ] as const) {
     test(`${what} in the place of the socket stays as it is, and metadata is served`, async (t) => {
-      const folder = testFolder(t);
+      const folder = temporaryFolder(t);
       const socket = join(folder, 'control.sock');
       put(socket);
       const before = lstatSync(socket);
@@ -251,7 +257,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   }
 
   test('a folder where no socket can be made is logged, and metadata is served', async (t) => {
-    const folder = testFolder(t);
+    const folder = temporaryFolder(t);
     // Longer than the kernel takes (unix(7)).
     const socket = join(folder, 'x'.repeat(120));
     const { daemon } = await startSite(t, { socket });

@@ -4,7 +4,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { type Daemon, startDaemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.131.0.1';
@@ -82,13 +83,11 @@ async function interruptedBurst(daemon: Daemon, round: number): Promise<Map<stri
 }
 
 test('kill -9 in a burst of uploads loses nothing that was answered, and leaves no half file', async (t) => {
-  const { folder, remove } = temporaryFolder();
-  t.after(remove);
+  const folder = temporaryFolder(t);
   const answered = new Map<string, string>();
   let interrupted = 0;
   for (let round = 0; round < rounds; round++) {
-    const daemon = await startDaemon(folder, loopbackConfiguration(address, folder), address);
-    t.after(() => daemon.process.kill('SIGKILL'));
+    const daemon = await startDaemon(t, folder, loopbackConfiguration(address, folder), address);
     assertAgreement(folder);
     const now = await interruptedBurst(daemon, round);
     if (now.size > 0 && now.size < clients * uploadsEach) interrupted++;
@@ -104,8 +103,7 @@ test('kill -9 in a burst of uploads loses nothing that was answered, and leaves 
   }
   assert.ok(interrupted > rounds / 3, `only ${interrupted} bursts were interrupted`);
 
-  const daemon = await startDaemon(folder, loopbackConfiguration(address, folder), address);
-  t.after(() => daemon.process.kill('SIGKILL'));
+  const daemon = await startDaemon(t, folder, loopbackConfiguration(address, folder), address);
   assertAgreement(folder);
   const asked = await Promise.all(
     [...answered].slice(0, 20).map(async ([name, from]) => {

@@ -7,8 +7,8 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/finding.js';
-import { eventually } from './support/control-socket.js';
-import { type Daemon, freePort, startDaemon, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { type Daemon, eventually, freePort, startDaemon } from './support/daemon.js';
 import { addHost, type Ended } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { hostConfiguration } from './support/samples.js';
@@ -50,8 +50,7 @@ interface Host {
 }
 
 function hostOf(t: TestContext, more = ''): Host {
-  const { folder, remove } = temporaryFolder();
-  t.after(remove);
+  const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'userdata'));
   const file = join(folder, 'mdserver.conf');
   const configuration = `
@@ -79,8 +78,7 @@ gateway = 127.77.0.1
     folder,
     file,
     start: async () => {
-      const daemon = await startDaemon(folder, configuration, '127.0.0.1');
-      t.after(() => daemon.stop());
+      const daemon = await startDaemon(t, folder, configuration, '127.0.0.1');
       return daemon;
     },
     ctl: (...args) => ended(process.execPath, [program, '--config', file, ...args]),
@@ -682,13 +680,9 @@ test('check has dnsmasq look at all of the files that were written for it', {
 test('a host where all is well passes the check; a removal is seen by a real dnsmasq', {
   skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,
 }, async (t) => {
-  const { folder, remove } = temporaryFolder();
+  const folder = temporaryFolder(t);
   // The bridge of the network that libvirt's test driver has.
-  const host = addHost('virbr0');
-  t.after(() => {
-    host.remove();
-    remove();
-  });
+  const host = addHost(t, 'virbr0');
   const guest = host.addGuest('52:54:00:ff:ff:ff');
   guest.ip('address add 10.122.255.250/16 dev eth0');
   mkdirSync(join(folder, 'userdata'));
@@ -700,7 +694,7 @@ test('a host where all is well passes the check; a removal is seen by a real dns
     dnsmasq: 'user = root\nnet_name = default\ninterface = virbr0',
     sections: '[public-keys]\ndefault = ssh-ed25519 AAAA me',
   });
-  const daemon = await startDaemon(folder, configuration, '169.254.169.254', host.start);
+  const daemon = await startDaemon(t, folder, configuration, '169.254.169.254', host.start);
   const ctl = (...args: string[]) =>
     host.run(process.execPath, [program, '--config', join(folder, 'mdserver.conf'), ...args], {
       ...process.env,

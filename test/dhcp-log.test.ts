@@ -20,7 +20,9 @@ import {
 } from '../src/boots/dhcp-log.js';
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
-import { askControl, eventually, startWithControl, testFolder } from './support/control-socket.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { askControl, startWithControl } from './support/control-socket.js';
+import { eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing, python } from './support/parts.js';
 import { hostConfiguration } from './support/samples.js';
@@ -110,7 +112,7 @@ test('the log is beside the one of mdserver, where system-integration.sh has it 
 
 /** A log that is followed with a clock of the test's own. */
 function follow(t: TestContext, before?: string) {
-  const folder = testFolder(t);
+  const folder = temporaryFolder(t);
   const path = join(folder, 'dnsmasq.log');
   if (before !== undefined) writeFileSync(path, before);
   t.mock.timers.enable({ apis: ['setInterval'] });
@@ -242,9 +244,8 @@ test('what cannot be read as a log throws nothing, and is followed once it can b
 test('what dnsmasq does for a guest stands in its boot record, also after its log was rotated', {
   skip: missing('netns', 'dnsmasq', 'udhcpc', 'cloud-init'),
 }, async (t) => {
-  const host = addHost();
-  t.after(host.remove);
-  const folder = testFolder(t);
+  const host = addHost(t);
+  const folder = temporaryFolder(t);
   const record = (number: number) => ({
     domain_name: `web${number}`,
     domain_uuid: `00000000-0000-4000-8000-00000000000${number}`,
@@ -254,6 +255,7 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
   });
   writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
   await startWithControl(
+    t,
     folder,
     hostConfiguration(folder, { dnsmasq: 'user = root' }),
     '169.254.169.254',

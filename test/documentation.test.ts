@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { options } from '../src/config/options.js';
 import { commandTable } from '../src/ctl/commands.js';
 import { generatedFiles } from '../tools/generated-files.js';
 import { escaped } from '../tools/roff.js';
-import { repository, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { repository } from './support/daemon.js';
 import { missing } from './support/parts.js';
 
 function committed(path: string): string {
@@ -72,43 +73,39 @@ test('the completion has no warning of shellcheck', {
 });
 
 /** What bash offers for the last word of a line, with a mdserverctl that lists two instances. */
-function offered(...words: string[]): string[] {
-  const { folder, remove } = temporaryFolder();
-  try {
-    const stub = join(folder, 'mdserverctl');
-    writeFileSync(
-      stub,
-      `#!/bin/sh\nprintf '%s\\n' "$*" >${folder}/asked\nprintf 'web1\\t10.0.0.1\\nweb 2\\t-\\n'\n`,
-    );
-    chmodSync(stub, 0o755);
-    writeFileSync(join(folder, 'domain.xml'), '');
-    const script = `. ${completion}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _mdserverctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
-    const args = ['--norc', '-c', script, 'bash', 'mdserverctl', ...words];
-    const env = { ...process.env, PATH: `${folder}:${process.env['PATH']}` };
-    const bash = spawnSync('bash', args, { encoding: 'utf8', cwd: folder, env });
-    assert.equal(bash.stderr, '');
-    return bash.stdout.split('\n').filter((line) => line !== '');
-  } finally {
-    remove();
-  }
+function offered(t: TestContext, ...words: string[]): string[] {
+  const folder = temporaryFolder(t);
+  const stub = join(folder, 'mdserverctl');
+  writeFileSync(
+    stub,
+    `#!/bin/sh\nprintf '%s\\n' "$*" >${folder}/asked\nprintf 'web1\\t10.0.0.1\\nweb 2\\t-\\n'\n`,
+  );
+  chmodSync(stub, 0o755);
+  writeFileSync(join(folder, 'domain.xml'), '');
+  const script = `. ${completion}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _mdserverctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
+  const args = ['--norc', '-c', script, 'bash', 'mdserverctl', ...words];
+  const env = { ...process.env, PATH: `${folder}:${process.env['PATH']}` };
+  const bash = spawnSync('bash', args, { encoding: 'utf8', cwd: folder, env });
+  assert.equal(bash.stderr, '');
+  return bash.stdout.split('\n').filter((line) => line !== '');
 }
 
-test('bash completes commands, options, instances, documents and files', () => {
-  assert.deepEqual(offered(''), [...commandTable.keys()]);
-  assert.deepEqual(offered('--json', 'sh'), ['show']);
-  assert.deepEqual(offered('sync', '--pr'), ['--prune']);
-  assert.deepEqual(offered('list', '--pr'), []);
-  assert.deepEqual(offered('show', ''), ['web1', 'web\\ 2']);
-  assert.deepEqual(offered('show', 'web1', ''), []);
-  assert.deepEqual(offered('remove', 'a', 'b', 'web1'), ['web1']);
-  assert.deepEqual(offered('render', 'web1', ''), [
+test('bash completes commands, options, instances, documents and files', (t) => {
+  assert.deepEqual(offered(t, ''), [...commandTable.keys()]);
+  assert.deepEqual(offered(t, '--json', 'sh'), ['show']);
+  assert.deepEqual(offered(t, 'sync', '--pr'), ['--prune']);
+  assert.deepEqual(offered(t, 'list', '--pr'), []);
+  assert.deepEqual(offered(t, 'show', ''), ['web1', 'web\\ 2']);
+  assert.deepEqual(offered(t, 'show', 'web1', ''), []);
+  assert.deepEqual(offered(t, 'remove', 'a', 'b', 'web1'), ['web1']);
+  assert.deepEqual(offered(t, 'render', 'web1', ''), [
     'user-data',
     'meta-data',
     'vendor-data',
     'network-config',
     'tree',
   ]);
-  assert.deepEqual(offered('upload', 'dom'), ['domain.xml']);
-  assert.deepEqual(offered('--socket', '/x', 'render', '--as-xml', 'dom'), ['domain.xml']);
-  assert.deepEqual(offered('sync', '-c', 'qemu:///se'), ['qemu:///session']);
+  assert.deepEqual(offered(t, 'upload', 'dom'), ['domain.xml']);
+  assert.deepEqual(offered(t, '--socket', '/x', 'render', '--as-xml', 'dom'), ['domain.xml']);
+  assert.deepEqual(offered(t, 'sync', '-c', 'qemu:///se'), ['qemu:///session']);
 });

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
-import { temporaryFolder } from './support/daemon.js';
+import { type TestContext, test } from 'node:test';
+import { temporaryFolder } from './support/cleanup.js';
 import { dsIdentify, missing } from './support/parts.js';
 
 // What decides in every cloud image, before the network is up, which datasource is the one: by
@@ -36,8 +36,8 @@ interface Identified {
 }
 
 /** What ds-identify makes of a guest; `cloudConfig` is a file of the image's `cloud.cfg.d`. */
-function identify(smbios: Smbios, cloudConfig = ''): Identified {
-  const { folder: root, remove } = temporaryFolder();
+function identify(t: TestContext, smbios: Smbios, cloudConfig = ''): Identified {
+  const root = temporaryFolder(t);
   const put = (path: string, content: string, mode = 0o644) => {
     const file = join(root, path);
     mkdirSync(join(file, '..'), { recursive: true });
@@ -59,13 +59,17 @@ function identify(smbios: Smbios, cloudConfig = ''): Identified {
     encoding: 'utf8',
   });
   const written = readFileSync(join(root, 'run/cloud-init/cloud.cfg'), 'utf8').trim().split('\n');
-  remove();
   return { status, written, stderr };
 }
 
 /** That cloud-init runs with this one datasource. */
-function assertChosen(datasource: string, smbios: Smbios, cloudConfig?: string): void {
-  assert.deepEqual(identify(smbios, cloudConfig), {
+function assertChosen(
+  t: TestContext,
+  datasource: string,
+  smbios: Smbios,
+  cloudConfig?: string,
+): void {
+  assert.deepEqual(identify(t, smbios, cloudConfig), {
     status: 0,
     written: [`datasource_list: [ ${datasource}, None ]`],
     stderr: '',
@@ -73,8 +77,8 @@ function assertChosen(datasource: string, smbios: Smbios, cloudConfig?: string):
 }
 
 /** That cloud-init is switched off: nothing was found. */
-function assertNoneChosen(smbios: Smbios): void {
-  assert.deepEqual(identify(smbios), {
+function assertNoneChosen(t: TestContext, smbios: Smbios): void {
+  assert.deepEqual(identify(t, smbios), {
     status: 1,
     written: [
       'di_report:',
@@ -89,14 +93,14 @@ const ec2Uuid = 'ec2b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10';
 
 test('the AWS look-alike (uuid and serial the same, from "ec2" on) is taken for Ec2', {
   skip,
-}, () => {
+}, (t) => {
   const vendor = { sys_vendor: 'Amazon EC2', chassis_asset_tag: 'Amazon EC2' };
-  assertChosen('Ec2', { product_uuid: ec2Uuid, product_serial: ec2Uuid });
-  assertChosen('Ec2', { product_uuid: ec2Uuid, product_serial: ec2Uuid, ...vendor });
-  assertChosen('Ec2', { product_uuid: ec2Uuid.toUpperCase(), product_serial: ec2Uuid });
+  assertChosen(t, 'Ec2', { product_uuid: ec2Uuid, product_serial: ec2Uuid });
+  assertChosen(t, 'Ec2', { product_uuid: ec2Uuid, product_serial: ec2Uuid, ...vendor });
+  assertChosen(t, 'Ec2', { product_uuid: ec2Uuid.toUpperCase(), product_serial: ec2Uuid });
 });
 
-test('with half of the AWS look-alike, cloud-init does not run', { skip }, () => {
+test('with half of the AWS look-alike, cloud-init does not run', { skip }, (t) => {
   const own = plainGuest.product_uuid ?? '';
   const halves: Smbios[] = [
     { product_uuid: ec2Uuid },
@@ -105,33 +109,33 @@ test('with half of the AWS look-alike, cloud-init does not run', { skip }, () =>
     { product_uuid: own, product_serial: own },
     { sys_vendor: 'Amazon EC2' },
   ];
-  for (const half of halves) assertNoneChosen(half);
+  for (const half of halves) assertNoneChosen(t, half);
 });
 
-test('a serial that names the NoCloud address is taken for NoCloud', { skip }, () => {
-  assertChosen('NoCloud', {
+test('a serial that names the NoCloud address is taken for NoCloud', { skip }, (t) => {
+  assertChosen(t, 'NoCloud', {
     product_serial: 'ds=nocloud-net;s=http://169.254.169.254/nocloud/',
   });
 });
 
-test('OpenStack Nova as product or asset tag is taken for OpenStack', { skip }, () => {
-  assertChosen('OpenStack', { product_name: 'OpenStack Nova' });
-  assertChosen('OpenStack', { chassis_asset_tag: 'OpenStack Nova' });
+test('OpenStack Nova as product or asset tag is taken for OpenStack', { skip }, (t) => {
+  assertChosen(t, 'OpenStack', { product_name: 'OpenStack Nova' });
+  assertChosen(t, 'OpenStack', { chassis_asset_tag: 'OpenStack Nova' });
   // The whole recipe.
-  assertChosen('OpenStack', {
+  assertChosen(t, 'OpenStack', {
     sys_vendor: 'OpenStack Foundation',
     product_name: 'OpenStack Nova',
   });
 });
 
-test('without a hint in SMBIOS, cloud-init does not run', { skip }, () => {
-  assertNoneChosen({});
+test('without a hint in SMBIOS, cloud-init does not run', { skip }, (t) => {
+  assertNoneChosen(t, {});
 });
 
-test('the old way of an edited image: one datasource in its configuration', { skip }, () => {
-  assertChosen('Ec2', {}, 'datasource_list: [ Ec2 ]\n');
+test('the old way of an edited image: one datasource in its configuration', { skip }, (t) => {
+  assertChosen(t, 'Ec2', {}, 'datasource_list: [ Ec2 ]\n');
   // With None behind it, as dpkg-reconfigure writes it.
-  assert.deepEqual(identify({}, 'datasource_list: [ Ec2, None ]\n'), {
+  assert.deepEqual(identify(t, {}, 'datasource_list: [ Ec2, None ]\n'), {
     status: 0,
     written: ['datasource_list: [ Ec2, None ]'],
     stderr: '',

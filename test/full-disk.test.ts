@@ -16,7 +16,8 @@ import {
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
+import { atEnd, temporaryFolder } from './support/cleanup.js';
+import { mainFile, startDaemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.132.0.1';
@@ -25,22 +26,18 @@ const address = '127.132.0.1';
  * A small disk of the test's own, gone with the test; undefined, and the test is skipped, where
  * mounting is not allowed. It has to be in CI.
  */
-function smallDisk(context: TestContext, size: string): string | undefined {
-  const { folder, remove } = temporaryFolder();
+function smallDisk(t: TestContext, size: string): string | undefined {
+  const folder = temporaryFolder(t);
   const disk = join(folder, 'disk');
   mkdirSync(disk);
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', disk], { stdio: 'pipe' });
   } catch (error) {
-    remove();
     if (process.env['CI'] !== undefined) throw error;
-    context.skip('no right to mount');
+    t.skip('no right to mount');
     return undefined;
   }
-  context.after(() => {
-    execFileSync('umount', ['--lazy', disk]);
-    remove();
-  });
+  atEnd(t, () => execFileSync('umount', ['--lazy', disk]));
   return disk;
 }
 
@@ -81,11 +78,11 @@ for (const [freePages, name] of [
     if (disk === undefined) return;
     const log = join(disk, '../mdserver.log');
     const daemon = await startDaemon(
+      t,
       join(disk, '..'),
       loopbackConfiguration(address, disk, { logfile: log }),
       address,
     );
-    t.after(() => daemon.process.kill('SIGKILL'));
     assert.equal((await daemon.upload(domainXml(1))).status, 200);
     const before = contents(disk);
     fill(disk, freePages);
@@ -143,11 +140,11 @@ test('a full disk under the log file stops nothing, and the log goes on when it 
   const data = join(disk, '..');
   const log = join(disk, 'mdserver.log');
   const daemon = await startDaemon(
+    t,
     data,
     loopbackConfiguration(address, data, { logfile: log }),
     address,
   );
-  t.after(() => daemon.process.kill('SIGKILL'));
   const { text } = await daemon.upload(domainXml(1), { accept: 'application/json' });
   const from: string = JSON.parse(text).mds_ipv4;
   fill(disk);

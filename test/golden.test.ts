@@ -3,7 +3,8 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { freePort, repository, startDaemon, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { freePort, repository, startDaemon } from './support/daemon.js';
 
 interface Step {
   readonly from: string;
@@ -52,8 +53,8 @@ function withoutComments(text: string): string {
 }
 
 for (const scenario of scenarios) {
-  test(`Python's recorded answers: ${scenario.name}`, async () => {
-    const { folder, remove } = temporaryFolder();
+  test(`Python's recorded answers: ${scenario.name}`, async (t) => {
+    const folder = temporaryFolder(t);
     const here = (text: string) => text.replaceAll('@DIR@', folder);
     for (const [name, content] of Object.entries(scenario.files)) {
       mkdirSync(dirname(join(folder, name)), { recursive: true });
@@ -63,7 +64,7 @@ for (const scenario of scenarios) {
     writeFileSync(database, JSON.stringify(scenario.db));
     const port = await freePort('127.1.0.1');
     const configuration = here(scenario.config).replace('port = 8001', `port = ${port}`);
-    const daemon = await startDaemon(folder, configuration, '127.1.0.1');
+    const daemon = await startDaemon(t, folder, configuration, '127.1.0.1');
 
     for (const step of scenario.steps) {
       const { from, method, path, status, response } = step;
@@ -104,6 +105,5 @@ for (const scenario of scenarios) {
       records.map(({ last_update, ...rest }) => rest),
       scenario.db_after.map(differences.correctRecord),
     );
-    remove();
   });
 }

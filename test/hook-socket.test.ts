@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync }
 import { createServer, type ServerResponse } from 'node:http';
 import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, it, type TestContext } from 'node:test';
+import { before, describe, it, type TestContext } from 'node:test';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
 import {
   begin,
@@ -18,17 +18,13 @@ import {
   silent,
   uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
-import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
-import {
-  askControl,
-  killDaemons,
-  listenWhileFull,
-  startWithControl,
-} from './support/control-socket.js';
+import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { askControl, listenWhileFull, startWithControl } from './support/control-socket.js';
 import { missing } from './support/parts.js';
 import { loopbackConfiguration } from './support/samples.js';
 
-const folder = temporaryFolder();
+const folder = temporaryFolder(suiteScope());
 let packageRoot = '';
 /** As system-integration.sh leaves it; each test fills in its own socket and port. */
 let installed = '';
@@ -50,7 +46,6 @@ before(() => {
     '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\ncontrol_socket = /nonexistent/control.sock\n',
   );
 });
-after(() => removeFolder(folder));
 
 let count = 0;
 /** A folder of the test's own that others may enter. */
@@ -395,11 +390,11 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     const own = place();
     const address = '127.144.0.1';
     const daemon = await startWithControl(
+      t,
       own,
       loopbackConfiguration(address, own, { mdserver: 'upload_over_tcp = no' }),
       address,
     );
-    t.after(() => killDaemons(own));
     const socket = join(own, 'run', 'control.sock');
     const text = installed
       .replace("'/nonexistent/control.sock'", `'${socket}'`)

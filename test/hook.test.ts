@@ -10,7 +10,7 @@ import {
   type Socket,
 } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, it, type TestContext } from 'node:test';
+import { before, describe, it, type TestContext } from 'node:test';
 import {
   begin,
   complaint,
@@ -22,9 +22,10 @@ import {
   silent,
   uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
-import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { killAtEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
 
-const folder = temporaryFolder();
+const folder = temporaryFolder(suiteScope());
 const prefix = join(folder, 'root');
 /** As system-integration.sh leaves it; each test fills in its own server's port. */
 let installed = '';
@@ -38,7 +39,6 @@ before(() => {
   integrate(layPackage(folder), prefix);
   installed = readFileSync(join(prefix, 'etc', 'libvirt', 'hooks', 'qemu'), 'utf8');
 });
-after(() => removeFolder(folder));
 
 let count = 0;
 function hookFor(port: number, change = (text: string): string => text): string {
@@ -212,7 +212,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
       `require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 },
         function () { console.log(this.address().port); })`,
     ]);
-    t.after(() => child.kill('SIGKILL'));
+    killAtEnd(t, child);
     const [line] = await once(child.stdout, 'data');
     const port = Number(String(line));
     child.kill('SIGSTOP');

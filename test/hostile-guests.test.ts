@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { type Answer, type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { type Answer, type Daemon, startDaemon } from './support/daemon.js';
 import { loopbackConfiguration } from './support/samples.js';
 
 // Two guests on one server. Whatever one of them sends, it gets nothing of the other's, no file of
@@ -51,7 +52,8 @@ function domainXml(name: 'alpha' | 'beta'): string {
 }
 
 describe('hostile guests', () => {
-  const { folder, remove } = temporaryFolder();
+  const scope = suiteScope();
+  const folder = temporaryFolder(scope);
   let daemon: Daemon;
   const tokens: Partial<Record<Sender, string>> = {};
 
@@ -76,7 +78,7 @@ default = ssh-ed25519 AAAA everybody@example.net
 [template-data]
 secret = HOST-SECRET`,
     });
-    daemon = await startDaemon(folder, configuration, host);
+    daemon = await startDaemon(scope, folder, configuration, host);
     for (const name of ['alpha', 'beta'] as const) {
       const { status, text } = await daemon.ask('/latest/api/token', {
         method: 'PUT',
@@ -87,8 +89,6 @@ secret = HOST-SECRET`,
       tokens[name] = text;
     }
   });
-
-  after(() => remove());
 
   /** A request that has to be refused, or answered with the sender's own. */
   async function attack(

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { before, type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
 import { pino } from 'pino';
@@ -11,7 +11,8 @@ import { configFrom } from '../src/config/load.js';
 import { createDaemon } from '../src/daemon.js';
 import { buildApp } from '../src/http/app.js';
 import type { Subscriber } from '../src/instances/store.js';
-import { type Asking, type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { atEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
+import { type Asking, type Daemon, startDaemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.135.0.1';
@@ -26,8 +27,8 @@ function configuration(folder: string, prefix = 16): string {
 // ---- the rules, without a socket ----
 
 /** The app with an empty database in a network of 5 addresses, and what it logs. */
-async function testApp() {
-  const { folder, remove } = temporaryFolder();
+async function testApp(t: TestContext) {
+  const folder = temporaryFolder(t);
   const { config } = configFrom(configuration(folder, 29).replace('{port}', '80'));
   const lines: string[] = [];
   const log = pino(
@@ -36,6 +37,7 @@ async function testApp() {
   );
   const parts = await createDaemon(() => config, log);
   const app = buildApp(parts);
+  atEnd(t, () => app.close());
   const { store } = parts;
   lines.length = 0;
   const upload = (payload: string | Buffer, headers = {}, remoteAddress: string = address) =>
@@ -45,7 +47,7 @@ async function testApp() {
     assert.equal(answer.statusCode, 200, answer.body);
     return answer.json().mds_ipv4;
   };
-  return { folder, app, store, lines, upload, uploaded, remove };
+  return { folder, app, store, lines, upload, uploaded };
 }
 
 /** An error as everybody shall see it: one plain line. */
@@ -54,8 +56,8 @@ function assertPlainLine(answer: { headers: Record<string, unknown>; body: strin
   assert.match(answer.body, /^[^\n\r]+\n$/);
 }
 
-test('the caller is the peer, whatever the headers say', async () => {
-  const { app, uploaded, remove } = await testApp();
+test('the caller is the peer, whatever the headers say', async (t) => {
+  const { app, uploaded } = await testApp(t);
   const [one, two] = [await uploaded(1), await uploaded(2)];
   const url = '/latest/meta-data/hostname';
   const forgeries = [
@@ -87,12 +89,10 @@ test('the caller is the peer, whatever the headers say', async () => {
   }
   const mapped = await app.inject({ url, remoteAddress: `::ffff:${two}` });
   assert.equal(mapped.body, 'vm2');
-  await app.close();
-  remove();
 });
 
-test('who is no instance gets 404 for all below a version, and one log line says so', async () => {
-  const { app, lines, uploaded, remove } = await testApp();
+test('who is no instance gets 404 for all below a version, and one log line says so', async (t) => {
+  const { app, lines, uploaded } = await testApp(t);
   await uploaded(1);
   const requests: { method: 'GET' | 'HEAD' | 'PUT'; url: string }[] = [
     { method: 'GET', url: '/latest' },
@@ -118,12 +118,10 @@ test('who is no instance gets 404 for all below a version, and one log line says
       assert.match(lines[0] ?? '', /no instance's address/);
     }
   }
-  await app.close();
-  remove();
 });
 
-test('one instance gets nothing of another one, and each request is one log line', async () => {
-  const { app, lines, uploaded, remove } = await testApp();
+test('one instance gets nothing of another one, and each request is one log line', async (t) => {
+  const { app, lines, uploaded } = await testApp(t);
   const [one, two] = [await uploaded(1), await uploaded(2)];
   lines.length = 0;
   for (const [from, name] of [
@@ -135,22 +133,18 @@ test('one instance gets nothing of another one, and each request is one log line
   }
   assert.equal(lines.length, 2);
   assert.match(lines[0] ?? '', new RegExp(`^${one} vm1 GET /latest/meta-data/hostname 200 `));
-  await app.close();
-  remove();
 });
 
-test('a removed instance is a stranger from then on', async () => {
-  const { app, store, uploaded, remove } = await testApp();
+test('a removed instance is a stranger from then on', async (t) => {
+  const { app, store, uploaded } = await testApp(t);
   const remoteAddress = await uploaded(1);
   await store.remove('vm1');
   const answer = await app.inject({ url: '/latest/meta-data/hostname', remoteAddress });
   assert.equal(answer.statusCode, 404);
-  await app.close();
-  remove();
 });
 
-test('uploads are taken from this host only', async () => {
-  const { app, store, upload, uploaded, remove } = await testApp();
+test('uploads are taken from this host only', async (t) => {
+  const { store, upload, uploaded } = await testApp(t);
   const guest = await uploaded(1);
   for (const from of [guest, stranger, '10.0.0.1', '::2', '127.0.0.2', '::ffff:127.0.0.2']) {
     const headers = {
@@ -166,12 +160,10 @@ test('uploads are taken from this host only', async () => {
   for (const [index, from] of [address, '127.0.0.1', '::1', '::ffff:127.0.0.1'].entries()) {
     assert.equal((await upload(domainXml(index + 2), {}, from)).statusCode, 200, from);
   }
-  await app.close();
-  remove();
 });
 
-test('an upload answers nothing, or JSON where that is asked for', async () => {
-  const { app, upload, remove } = await testApp();
+test('an upload answers nothing, or JSON where that is asked for', async (t) => {
+  const { upload } = await testApp(t);
   for (const accept of [undefined, '*/*', 'text/html', 'application/xml']) {
     const answer = await upload(domainXml(1), accept === undefined ? {} : { accept });
     assert.deepEqual([answer.statusCode, answer.body], [200, ''], accept);
@@ -182,12 +174,10 @@ test('an upload answers nothing, or JSON where that is asked for', async () => {
     assert.match(String(answer.headers['content-type']), /^application\/json\b/);
     assert.equal(answer.json().domain_name, 'vm1');
   }
-  await app.close();
-  remove();
 });
 
-test('a refused upload says why in one plain line and stores nothing', async () => {
-  const { folder, app, store, upload, uploaded, remove } = await testApp();
+test('a refused upload says why in one plain line and stores nothing', async (t) => {
+  const { folder, store, upload, uploaded } = await testApp(t);
   const bodies: [number, string | Buffer][] = [
     [400, ''],
     [400, 'hello'],
@@ -233,40 +223,23 @@ test('a refused upload says why in one plain line and stores nothing', async () 
   assert.match(full.body, /no address left in 127\.135\.0\.0\/29 for vm6/);
   assert.equal((await upload(domainXml(5))).statusCode, 200, 'a known one needs no new address');
   assert.equal(store.instances.byName.size, 5);
-  await app.close();
-  remove();
 });
 
 // ---- the daemon, from the wire ----
 
+const scope = suiteScope();
 let daemon: Daemon;
 let guest: string;
 let other: string;
-let removeFolder: () => void;
 
 before(async () => {
-  const { folder, remove } = temporaryFolder();
-  removeFolder = remove;
-  daemon = await startDaemon(folder, configuration(folder), address);
+  const folder = temporaryFolder(scope);
+  daemon = await startDaemon(scope, folder, configuration(folder), address);
   const addressOf = async (number: number): Promise<string> => {
     const answer = await daemon.upload(domainXml(number), { accept: 'application/json' });
     return JSON.parse(answer.text).mds_ipv4;
   };
   [guest, other] = [await addressOf(1), await addressOf(2)];
-});
-
-after(async () => {
-  try {
-    // What ever was sent: the process lives and found nothing that it calls an error.
-    assert.deepEqual([daemon.process.exitCode, daemon.process.signalCode], [null, null]);
-    assert.equal((await daemon.ask('/latest/meta-data/hostname', { from: guest })).text, 'vm1');
-    assert.equal(await daemon.stop(), 0);
-    assert.deepEqual(daemon.output().match(/.* (ERROR|FATAL) .*/g), null);
-    assert.doesNotMatch(daemon.output(), /^\s+at /m, 'a stack trace');
-  } finally {
-    daemon.process.kill('SIGKILL');
-    removeFolder();
-  }
 });
 
 function socketFrom(from: string): Socket {
@@ -783,4 +756,12 @@ test('no bytes whatever end the process or make it answer 500', async () => {
     }),
     { numRuns: 400 },
   );
+});
+
+test('after all that the daemon serves, has logged no error and stops in order', async () => {
+  assert.deepEqual([daemon.process.exitCode, daemon.process.signalCode], [null, null]);
+  assert.equal((await daemon.ask('/latest/meta-data/hostname', { from: guest })).text, 'vm1');
+  assert.equal(await daemon.stop(), 0);
+  assert.deepEqual(daemon.output().match(/.* (ERROR|FATAL) .*/g), null);
+  assert.doesNotMatch(daemon.output(), /^\s+at /m, 'a stack trace');
 });

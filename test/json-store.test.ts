@@ -18,7 +18,7 @@ import { type Instances, NoAddressError } from '../src/instances/instances.js';
 import { openJsonStore } from '../src/instances/json-store.js';
 import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
 import { type Ipv4, ipv4Network } from '../src/network.js';
-import { temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
 import { domain } from './support/samples.js';
 
 function open(file: string, prefix = 24): Store {
@@ -52,8 +52,8 @@ const isStoreError = (reason: RegExp) => (error: unknown) => {
   return true;
 };
 
-test('changes that arrive together share one round, those during a round the next', async () => {
-  const { folder, remove } = temporaryFolder();
+test('changes that arrive together share one round, those during a round the next', async (t) => {
+  const folder = temporaryFolder(t);
   const store = open(join(folder, 'db.json'));
   const told: number[] = [];
   store.subscribe({ files: () => [], changed: ({ byName }) => told.push(byName.size) });
@@ -67,11 +67,10 @@ test('changes that arrive together share one round, those during a round the nex
   await Promise.all([first, ...rest]);
   assert.deepEqual(told, [5, 6, 9]);
   assert.equal(namesInFile(join(folder, 'db.json')).length, 9);
-  remove();
 });
 
-test('when a change is answered, the database and the files that follow from it hold it', async () => {
-  const { folder, remove } = temporaryFolder();
+test('when a change is answered, the database and the files that follow from it hold it', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const hosts = join(folder, 'hosts');
   const store = open(file);
@@ -99,7 +98,6 @@ test('when a change is answered, the database and the files that follow from it 
   const gone = await store.remove('vm1').then(() => [namesInFile(file), names(store.instances)]);
   assert.deepEqual(gone, [['vm2'], ['vm2']]);
   assert.deepEqual(tree(folder), ['db.details.json', 'db.json', 'hosts']);
-  remove();
 });
 
 const obstacles = [
@@ -137,8 +135,8 @@ const obstacles = [
 ];
 
 for (const { name, path, reason, put, mend } of obstacles) {
-  test(`one file that cannot be written (${name}) stops the whole round, until it is mended`, async () => {
-    const { folder, remove } = temporaryFolder();
+  test(`one file that cannot be written (${name}) stops the whole round, until it is mended`, async (t) => {
+    const folder = temporaryFolder(t);
     const file = join(folder, 'db.json');
     const store = open(file);
     await store.register(domain(1));
@@ -163,12 +161,11 @@ for (const { name, path, reason, put, mend } of obstacles) {
     assert.deepEqual(namesInFile(file), ['vm1', 'vm5']);
     assert.equal(readFileSync(join(folder, path), 'utf8'), 'vm1\nvm5');
     assert.equal(told, 1);
-    remove();
   });
 }
 
-test('a folder that nobody may write to stops the round', async () => {
-  const { folder, remove } = temporaryFolder();
+test('a folder that nobody may write to stops the round', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file);
   await store.register(domain(1));
@@ -177,11 +174,10 @@ test('a folder that nobody may write to stops the round', async () => {
   await assert.rejects(store.register(domain(2)), isStoreError(/\/sys\//));
   assert.deepEqual(namesInFile(file), ['vm1']);
   assert.deepEqual(tree(folder), ['db.details.json', 'db.json']);
-  remove();
 });
 
-test('a database whose folder is gone refuses changes until the folder is back', async () => {
-  const { folder, remove } = temporaryFolder();
+test('a database whose folder is gone refuses changes until the folder is back', async (t) => {
+  const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'var'));
   const file = join(folder, 'var/db.json');
   const store = open(file);
@@ -190,11 +186,10 @@ test('a database whose folder is gone refuses changes until the folder is back',
   mkdirSync(join(folder, 'var'));
   await store.register(domain(1));
   assert.deepEqual(namesInFile(file), ['vm1']);
-  remove();
 });
 
-test('one that gets no address does not fail its neighbours in the round', async () => {
-  const { folder, remove } = temporaryFolder();
+test('one that gets no address does not fail its neighbours in the round', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file, 29);
   await Promise.all([1, 2, 3, 4].map((number) => store.register(domain(number))));
@@ -209,22 +204,20 @@ test('one that gets no address does not fail its neighbours in the round', async
   );
   assert.deepEqual(shown, ['vm5', NoAddressError, 'vm1', NoAddressError]);
   assert.deepEqual(namesInFile(file).sort(), ['vm1', 'vm2', 'vm3', 'vm4', 'vm5']);
-  remove();
 });
 
-test('a round in which all are refused writes nothing', async () => {
-  const { folder, remove } = temporaryFolder();
+test('a round in which all are refused writes nothing', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file, 30);
   await store.register(domain(1));
   const before = lstatSync(file);
   await assert.rejects(store.register(domain(2)), NoAddressError);
   assert.equal(lstatSync(file).ino, before.ino);
-  remove();
 });
 
-test('a database that is edited while the server runs is read again', async () => {
-  const { folder, remove } = temporaryFolder();
+test('a database that is edited while the server runs is read again', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const hosts = join(folder, 'hosts');
   const store = open(file);
@@ -245,11 +238,10 @@ test('a database that is edited while the server runs is read again', async () =
   assert.deepEqual(kept, { ...edited[0], domain_name: 'again' });
   assert.equal(added?.['domain_name'], 'vm3');
   assert.equal(readFileSync(hosts, 'utf8'), 'again\nvm3');
-  remove();
 });
 
-test('an edit that cannot be read refuses every change and is never written over', async () => {
-  const { folder, remove } = temporaryFolder();
+test('an edit that cannot be read refuses every change and is never written over', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file);
   await Promise.all([1, 2].map((number) => store.register(domain(number))));
@@ -266,11 +258,10 @@ test('an edit that cannot be read refuses every change and is never written over
   writeFileSync(file, good.replace('vm2', 'mended'));
   await store.register(domain(3));
   assert.deepEqual(namesInFile(file), ['vm1', 'mended', 'vm3']);
-  remove();
 });
 
-test('an edit is not lost when the round that reads it fails', async () => {
-  const { folder, remove } = temporaryFolder();
+test('an edit is not lost when the round that reads it fails', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file);
   await store.register(domain(1));
@@ -282,11 +273,10 @@ test('an edit is not lost when the round that reads it fails', async () => {
   mkdirSync(join(folder, 'sub'));
   await store.register(domain(2));
   assert.deepEqual(namesInFile(file), ['edited', 'vm2']);
-  remove();
 });
 
-test('a database that is not there is an empty one, and is made by the first change', async () => {
-  const { folder, remove } = temporaryFolder();
+test('a database that is not there is an empty one, and is made by the first change', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file);
   assert.deepEqual(names(store.instances), []);
@@ -296,11 +286,10 @@ test('a database that is not there is an empty one, and is made by the first cha
   await store.register(domain(1));
   assert.deepEqual(namesInFile(file), ['vm1']);
   assert.deepEqual(names(open(file).instances), ['vm1']);
-  remove();
 });
 
-test('a database that cannot be used is not opened and stays as it is', () => {
-  const { folder, remove } = temporaryFolder();
+test('a database that cannot be used is not opened and stays as it is', (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   for (const bad of ['', '{', 'null', '[1]', '[{"domain_name": "a", "mds_ipv4": "x"}]']) {
     writeFileSync(file, bad);
@@ -317,11 +306,10 @@ test('a database that cannot be used is not opened and stays as it is', () => {
   rmSync(file);
   mkdirSync(file);
   assert.throws(() => open(file), { constructor: DatabaseError, message: /db\.json.*EISDIR/ });
-  remove();
 });
 
-test('a database behind a symbolic link stays behind it', async () => {
-  const { folder, remove } = temporaryFolder();
+test('a database behind a symbolic link stays behind it', async (t) => {
+  const folder = temporaryFolder(t);
   for (const name of ['etc', 'disk']) mkdirSync(join(folder, name));
   const [link, real] = [join(folder, 'etc/db.json'), join(folder, 'disk/real.json')];
   writeFileSync(real, '[]');
@@ -333,11 +321,10 @@ test('a database behind a symbolic link stays behind it', async () => {
   assert.deepEqual(namesInFile(real), ['vm1']);
   assert.deepEqual(tree(join(folder, 'etc')), ['db.json']);
   assert.deepEqual(tree(join(folder, 'disk')), ['real.details.json', 'real.json']);
-  remove();
 });
 
-test('an instance that is removed frees its address and its name', async () => {
-  const { folder, remove } = temporaryFolder();
+test('an instance that is removed frees its address and its name', async (t) => {
+  const folder = temporaryFolder(t);
   const store = open(join(folder, 'db.json'), 30);
   const { ipv4 } = await store.register(domain(1));
   await assert.rejects(store.register(domain(2)), NoAddressError);
@@ -349,22 +336,20 @@ test('an instance that is removed frees its address and its name', async () => {
     [byName, byUuid, byMac, byAddress].map((map) => [...map.keys()]),
     [['vm1'], ['00000000-0000-0000-0000-000000000002'], ['52:54:00:00:00:02'], [ipv4]],
   );
-  remove();
 });
 
-test('instances in force are never changed in place', async () => {
-  const { folder, remove } = temporaryFolder();
+test('instances in force are never changed in place', async (t) => {
+  const folder = temporaryFolder(t);
   const store = open(join(folder, 'db.json'));
   await store.register(domain(1));
   const before = store.instances;
   await Promise.all([store.register(domain(2)), store.remove('vm1')]);
   assert.deepEqual(names(before), ['vm1']);
   assert.deepEqual(names(store.instances), ['vm2']);
-  remove();
 });
 
-test('closing waits for all that was asked for before', async () => {
-  const { folder, remove } = temporaryFolder();
+test('closing waits for all that was asked for before', async (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file);
   await store.close();
@@ -376,5 +361,4 @@ test('closing waits for all that was asked for before', async () => {
   await store.close();
   assert.equal(answered, 2);
   assert.deepEqual(namesInFile(file), ['vm1', 'vm2']);
-  remove();
 });

@@ -14,7 +14,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { escapeControls } from '../src/text.js';
-import { mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { mainFile, startDaemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.133.0.1';
@@ -46,8 +47,8 @@ interface Levels {
 }
 
 /** Runs a program that logs, and gives what came of it; `log`, `logging`, `config` are there for it. */
-function runLogging(body: string, levels: Levels = {}) {
-  const { folder, remove } = temporaryFolder();
+function runLogging(t: TestContext, body: string, levels: Levels = {}) {
+  const folder = temporaryFolder(t);
   const { base = 'info', stream = 'info', file = 'debug', debug = false } = levels;
   const logfile = levels.logfile ?? join(folder, 'log');
   const config = { mdserver: { logfile, debug }, loglevels: { base, stream, file } };
@@ -65,7 +66,6 @@ function runLogging(body: string, levels: Levels = {}) {
     { encoding: 'utf8', cwd: folder, maxBuffer: 64 * 1024 * 1024, timeout: 60_000 },
   );
   const written = existsSync(join(folder, 'log')) ? readFileSync(join(folder, 'log'), 'utf8') : '';
-  remove();
   return { status, signal, stdout, stderr, written };
 }
 
@@ -76,15 +76,16 @@ const ends = [
   { name: 'an uncaught throw', code: `throw new Error('uncaught');`, status: 1 },
   {
     name: 'an unhandled rejection',
-    code: `void Promise.reject(new Error('unhandled')); await new Promise(() => {});`,
+    code: `void Promise.reject(new Error('unhandled')); await new Promise((t) => {});`,
     status: 1,
   },
   { name: 'running out of work', code: '', status: 0 },
 ];
 for (const { name, code, status } of ends) {
-  test(`no line is lost, and all are in order, when the process ends by ${name}`, () => {
+  test(`no line is lost, and all are in order, when the process ends by ${name}`, (t) => {
     // Some 4 MB in one turn of the event loop.
     const run = runLogging(
+      t,
       `for (let n = 0; n < 20_000; n++) log.info('line ' + n + ' ' + 'x'.repeat(200)); ${code}`,
     );
     assert.equal(run.status, status, run.stderr);
@@ -115,30 +116,35 @@ const levelCases: [string, Levels, string, string][] = [
   ],
 ];
 for (const [name, levels, stream, file] of levelCases) {
-  test(`levels: ${name}`, () => {
-    const run = runLogging(everyLevel, levels);
+  test(`levels: ${name}`, (t) => {
+    const run = runLogging(t, everyLevel, levels);
     const shown = (text: string) => entriesOf(text).map((entry) => entry.split(' ')[1]);
     assert.deepEqual(shown(run.stdout), stream.split(' '));
     assert.deepEqual(shown(run.written), file.split(' '));
   });
 }
 
-test('levels can be changed while it runs, for lines from then on', () => {
-  const run = runLogging(`
+test('levels can be changed while it runs, for lines from then on', (t) => {
+  const run = runLogging(
+    t,
+    `
     ${everyLevel}
     logging.setLevels({ ...config, loglevels: { base: 'debug', stream: 'fatal', file: 'debug' } });
     ${everyLevel}
     logging.setLevels(config);
     ${everyLevel}
-  `);
+  `,
+  );
   const shown = (text: string) => entriesOf(text).map((entry) => entry.split(' ')[1]);
   const some = ['info', 'warn', 'error', 'fatal'];
   assert.deepEqual(shown(run.stdout), [...some, 'fatal', ...some]);
   assert.deepEqual(shown(run.written), [...some, 'debug', ...some, ...some]);
 });
 
-test('no text can forge a line or speak to a terminal, and errors stay one line', () => {
-  const run = runLogging(`
+test('no text can forge a line or speak to a terminal, and errors stay one line', (t) => {
+  const run = runLogging(
+    t,
+    `
     let all = '';
     for (let code = 0; code < 0x300; code++) all += String.fromCharCode(code);
     log.info(all + '\\u2028\\u2029end');
@@ -146,7 +152,8 @@ test('no text can forge a line or speak to a terminal, and errors stay one line'
     log.error({ err: new Error('two\\r\\nlines') }, 'failed:');
     log.error({ err: 'a\\ntext' }, 'failed:');
     log.info('%s %d %j', 'kept', 'as', 'they are', 'stand');
-  `);
+  `,
+  );
   assert.equal(run.written, run.stdout);
   assert.doesNotMatch(run.written, /[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]/);
   const entries = entriesOf(run.written);
@@ -162,19 +169,20 @@ test('escapeControls leaves printable text alone', () => {
   assert.equal(escapeControls(text), text);
 });
 
-test('a file that cannot be opened stops the start', () => {
+test('a file that cannot be opened stops the start', (t) => {
   for (const logfile of ['/', '/nowhere/at/all', '/dev/null/log']) {
-    const run = runLogging('', { logfile });
+    const run = runLogging(t, '', { logfile });
     assert.equal(run.status, 1);
     assert.match(run.stderr, /ENOENT|EISDIR|ENOTDIR/);
   }
 });
 
-test('after a rename the new file gets the lines, also when opening it failed some times', () => {
-  const { folder, remove } = temporaryFolder();
+test('after a rename the new file gets the lines, also when opening it failed some times', (t) => {
+  const folder = temporaryFolder(t);
   const logs = join(folder, 'logs');
   mkdirSync(logs);
   const run = runLogging(
+    t,
     `
     const turn = () => new Promise((resolve) => setTimeout(resolve, 20));
     log.info('one'); await turn();
@@ -207,11 +215,11 @@ test('after a rename the new file gets the lines, also when opening it failed so
   const old = entriesOf(readFileSync(join(`${logs}.old`, 'log'), 'utf8'));
   assert.deepEqual(old.slice(0, 2), ['INFO one', 'INFO two']);
   assert.deepEqual(entriesOf(readFileSync(join(logs, 'log'), 'utf8')), ['INFO three', 'INFO four']);
-  remove();
 });
 
-test('a log file that can never be written is said once and costs nothing else', () => {
+test('a log file that can never be written is said once and costs nothing else', (t) => {
   const run = runLogging(
+    t,
     `for (let n = 0; n < 30_000; n++) { log.info('line ' + n); if (n % 100 === 0) await 0; }
      await new Promise((resolve) => setTimeout(resolve, 50));
      log.info('last');`,
@@ -226,17 +234,14 @@ test('a log file that can never be written is said once and costs nothing else',
   assert.equal(entries.at(-1), 'INFO last');
 });
 
-async function daemonFor(context: TestContext, more = '') {
-  const { folder, remove } = temporaryFolder();
+async function daemonFor(t: TestContext, more = '') {
+  const folder = temporaryFolder(t);
   const daemon = await startDaemon(
+    t,
     folder,
     loopbackConfiguration(address, folder, { mdserver: more }),
     address,
   );
-  context.after(() => {
-    daemon.process.kill('SIGKILL');
-    remove();
-  });
   return { daemon, folder };
 }
 
@@ -278,8 +283,8 @@ test('the last lines before the end by SIGTERM are in both logs', async (t) => {
   }
 });
 
-test('a failed start is in the log file', () => {
-  const { folder, remove } = temporaryFolder();
+test('a failed start is in the log file', (t) => {
+  const folder = temporaryFolder(t);
   const file = join(folder, 'mdserver.conf');
   writeFileSync(file, loopbackConfiguration(address, folder).replace('{port}', '1'));
   writeFileSync(join(folder, 'db.json'), '{');
@@ -287,7 +292,6 @@ test('a failed start is in the log file', () => {
   assert.notEqual(status, 0);
   const last = entriesOf(readFileSync(join(folder, 'mdserver.log'), 'utf8')).at(-1) ?? '';
   assert.match(last, /^FATAL .*db\.json: not JSON: .*repair it/);
-  remove();
 });
 
 test('standard output that nobody reads any more does not end the daemon', async (t) => {
@@ -309,8 +313,7 @@ test('a full disk under the log file stops neither start, service, reload nor en
       `${folder}/mdserver.log`,
       '/dev/full',
     );
-    const full = await startDaemon(folder, text, address);
-    t.after(() => full.process.kill('SIGKILL'));
+    const full = await startDaemon(t, folder, text, address);
     return { daemon: full };
   });
   for (let n = 0; n < 50; n++) assert.equal((await daemon.ask(`/?${n}`)).status, 200);

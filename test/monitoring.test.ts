@@ -4,8 +4,9 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Health } from '../src/control/api.js';
-import { askControl, eventually, startWithControl, testFolder } from './support/control-socket.js';
-import { type Daemon, repository } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { askControl, startWithControl } from './support/control-socket.js';
+import { type Daemon, eventually, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
@@ -24,9 +25,10 @@ interface Site {
 }
 
 async function startSite(t: TestContext, mdserver = '', prefix = 24): Promise<Site> {
-  const folder = testFolder(t);
+  const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'userdata'));
   const daemon = await startWithControl(
+    t,
     folder,
     loopbackConfiguration(address, folder, { mdserver, prefix }),
     address,
@@ -313,13 +315,13 @@ test('health says that dnsmasq is missing and what could not be stored, until it
 test('with a dnsmasq that runs all is well, reloads are counted, and its end is noticed', {
   skip: missing('netns', 'dnsmasq', 'curl'),
 }, async (t) => {
-  const host = addHost();
-  t.after(host.remove);
-  const folder = testFolder(t);
+  const host = addHost(t);
+  const folder = temporaryFolder(t);
   const guest = host.addGuest('52:54:00:00:00:01');
   guest.ip('address add 10.122.7.8/16 dev eth0');
   guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
   await startWithControl(
+    t,
     folder,
     hostConfiguration(folder, { mdserver: 'metrics = yes', dnsmasq: 'user = root' }),
     '169.254.169.254',

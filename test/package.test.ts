@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { after, before, describe, it, test } from 'node:test';
+import { before, describe, it, test } from 'node:test';
 import semver from 'semver';
 import { integrate } from './fixtures/hook/installed.js';
-import { repository, temporaryFolder } from './support/daemon.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { repository } from './support/daemon.js';
 
 function read(path: string): string {
   return readFileSync(join(repository, path), 'utf8');
@@ -33,7 +34,7 @@ function filesBelow(root: string): string[] {
 }
 
 describe('the package', () => {
-  const { folder, remove } = temporaryFolder();
+  const folder = temporaryFolder(suiteScope());
   const root = join(folder, 'package');
   let files: string[];
 
@@ -49,7 +50,6 @@ describe('the package', () => {
       symlinkSync(join(repository, path), join(root, path));
     }
   });
-  after(remove);
 
   it('has what runs, what is installed and what is read, and nothing else', () => {
     const allowed = [

@@ -6,7 +6,8 @@ import { describe, type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
 import type { HostKeys, InstanceDetails } from '../src/control/api.js';
-import { askControl, startWithControl, testFolder } from './support/control-socket.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { askControl, startWithControl } from './support/control-socket.js';
 import { type Daemon, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
@@ -243,10 +244,10 @@ interface Site {
 }
 
 async function startSite(t: TestContext, inFolder?: string): Promise<Site> {
-  const folder = inFolder ?? testFolder(t);
+  const folder = inFolder ?? temporaryFolder(t);
   if (inFolder === undefined)
     writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
-  const daemon = await startWithControl(folder, loopbackConfiguration(address, folder), address);
+  const daemon = await startWithControl(t, folder, loopbackConfiguration(address, folder), address);
   const details = async (name: string) =>
     (await askControl(join(folder, 'run', 'control.sock'), `/instances/${name}`)).json()
       .body as InstanceDetails;
@@ -475,9 +476,8 @@ test(
   "cloud-init's phone_home brings the host keys of its guest, and brings others after a new installation",
   cloudInit,
   async (t) => {
-    const host = addHost();
-    t.after(host.remove);
-    const folder = testFolder(t);
+    const host = addHost(t);
+    const folder = temporaryFolder(t);
     const web1 = record(1, { mds_ipv4: '10.122.7.8' });
     const web2 = record(2, { mds_ipv4: '10.122.7.9' });
     writeFileSync(join(folder, 'db.json'), JSON.stringify([web1, web2]));
@@ -485,7 +485,7 @@ test(
     guest.ip('address add 10.122.7.8/16 dev eth0');
     guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
     const start = () =>
-      startWithControl(folder, hostConfiguration(folder), '169.254.169.254', host.start);
+      startWithControl(t, folder, hostConfiguration(folder), '169.254.169.254', host.start);
     let daemon = await start();
 
     /** New host keys of the types that sshd makes; gives them as they are kept. */

@@ -15,7 +15,8 @@ import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Daemon, freePort, mainFile, startDaemon, temporaryFolder } from './support/daemon.js';
+import { atEnd, killAtEnd, temporaryFolder } from './support/cleanup.js';
+import { type Daemon, freePort, mainFile, startDaemon } from './support/daemon.js';
 import { missing, python } from './support/parts.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
@@ -23,12 +24,6 @@ const address = '127.134.0.1';
 
 function configuration(folder: string, mdserver = '', sections = ''): string {
   return loopbackConfiguration(address, folder, { mdserver, sections });
-}
-
-function folderFor(context: TestContext): string {
-  const { folder, remove } = temporaryFolder();
-  context.after(remove);
-  return folder;
 }
 
 interface Run {
@@ -61,10 +56,9 @@ async function refusal(args: readonly string[]): Promise<string> {
   return stderr.slice('mdserver: '.length, -1);
 }
 
-async function running(context: TestContext, mdserver = '', rest = '') {
-  const folder = folderFor(context);
-  const daemon = await startDaemon(folder, configuration(folder, mdserver, rest), address);
-  context.after(() => daemon.process.kill('SIGKILL'));
+async function running(t: TestContext, mdserver = '', rest = '') {
+  const folder = temporaryFolder(t);
+  const daemon = await startDaemon(t, folder, configuration(folder, mdserver, rest), address);
   return { daemon, folder };
 }
 
@@ -103,7 +97,7 @@ test('--help and --version say what there is and do nothing', async () => {
 });
 
 test('it starts through a link, as npm installs it', async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   symlinkSync(mainFile, join(folder, 'mdserver'));
   const stdout = execFileSync(process.execPath, [join(folder, 'mdserver'), '--version']);
   assert.match(String(stdout), /^mdserver /);
@@ -157,7 +151,7 @@ const badConfigurations: [string, string, RegExp][] = [
 ];
 for (const [name, text, expected] of badConfigurations) {
   test(`a configuration with ${name} stops the start in one line that says where`, async (t) => {
-    const folder = folderFor(t);
+    const folder = temporaryFolder(t);
     const file = join(folder, 'mdserver.conf');
     writeFileSync(file, text.replaceAll('DIR', folder), 'latin1');
     writeFileSync(join(folder, 'more.conf'), '[mdserver]\nport = 0\n');
@@ -166,13 +160,13 @@ for (const [name, text, expected] of badConfigurations) {
 }
 
 test('a configuration file that cannot be read stops the start', async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   assert.match(await refusal([join(folder, 'none.conf')]), /none\.conf: .*ENOENT/);
   assert.match(await refusal([folder]), /mdserver-test-[^:]*: .*EISDIR/);
 });
 
 test('a bad password is not shown', async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   const file = join(folder, 'mdserver.conf');
   writeFileSync(
     file,
@@ -184,7 +178,7 @@ test('a bad password is not shown', async (t) => {
 });
 
 test('a database that does not parse stops the start and is not written over', async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   const file = join(folder, 'mdserver.conf');
   writeFileSync(file, configuration(folder).replace('{port}', '1'));
   for (const bad of ['', '{"entries": ', '[{"domain_name": "a", "mds_mac": "x"}]']) {
@@ -229,7 +223,7 @@ const badPlaces: [string, (folder: string) => string, RegExp][] = [
 ];
 for (const [name, text, expected] of badPlaces) {
   test(`the start is refused in one line when ${name}`, async (t) => {
-    const folder = folderFor(t);
+    const folder = temporaryFolder(t);
     const file = join(folder, 'mdserver.conf');
     writeFileSync(file, text(folder).replace('{port}', String(await freePort(address))));
     assert.match(await refusal([file]), expected);
@@ -237,7 +231,7 @@ for (const [name, text, expected] of badPlaces) {
 }
 
 /** Collects what a systemd would be told. */
-async function notifyReceiver(context: TestContext, folder: string) {
+async function notifyReceiver(t: TestContext, folder: string) {
   const path = join(folder, 'notify');
   const program = `
 import socket, sys
@@ -247,7 +241,7 @@ print("bound", flush=True)
 while True: print(s.recv(4096).decode(), flush=True)
 `;
   const child = spawn(python, ['-c', program, path], { stdio: ['ignore', 'pipe', 'inherit'] });
-  context.after(() => child.kill('SIGKILL'));
+  killAtEnd(t, child);
   let received = '';
   child.stdout.on('data', (chunk) => (received += chunk));
   const told = async (text: string) => {
@@ -270,10 +264,10 @@ const startTold = (path: string) => (command: string, args: readonly string[]) =
 test("systemd is told READY=1 once, when requests are served and dnsmasq's files are written", {
   skip: missing('python', 'systemd-notify'),
 }, async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   const { path, told } = await notifyReceiver(t, folder);
   const text = configuration(folder);
-  const starting = startDaemon(folder, text, address, startTold(path));
+  const starting = startDaemon(t, folder, text, address, startTold(path));
   await told('READY=1');
   const files = ['mds.conf', 'mds.opts', 'dhcp/mds.dhcp-hosts', 'dns/mds.dns-hosts'];
   assert.deepEqual(
@@ -287,7 +281,6 @@ test("systemd is told READY=1 once, when requests are served and dnsmasq's files
   await once(socket, 'connect');
   socket.destroy();
   const daemon = await starting;
-  t.after(() => daemon.process.kill('SIGKILL'));
   assert.equal((await daemon.ask('/')).status, 200);
   await reloaded(daemon, folder, text);
   assert.equal(await daemon.stop(), 0);
@@ -297,14 +290,15 @@ test("systemd is told READY=1 once, when requests are served and dnsmasq's files
 test('a port that is in use is refused, and systemd is not told that it is ready', {
   skip: missing('python', 'systemd-notify'),
 }, async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   const { path, told } = await notifyReceiver(t, folder);
   const other = createServer().listen(0, address);
   await once(other, 'listening');
-  t.after(() => other.close());
+  atEnd(t, () => other.close());
   const { port } = other.address() as { port: number };
   await assert.rejects(
     startDaemon(
+      t,
       folder,
       configuration(folder).replace('{port}', `${port}`),
       address,
@@ -321,14 +315,14 @@ test('a port that is in use is refused, and systemd is not told that it is ready
 });
 
 test('a systemd that cannot be told does not end the daemon', async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   const daemon = await startDaemon(
+    t,
     folder,
     configuration(folder),
     address,
     startTold(join(folder, 'nobody')),
   );
-  t.after(() => daemon.process.kill('SIGKILL'));
   await daemon.printed(/systemd was not told that mdserver is ready: [^\n]+\n/);
   assert.equal((await daemon.ask('/')).status, 200);
 });
@@ -360,7 +354,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(`${signal} answers what is under way, closes what is idle and takes nothing new`, async (t) => {
     const { daemon, folder } = await running(t);
     const agent = new Agent({ keepAlive: true, maxSockets: 5 });
-    t.after(() => agent.destroy());
+    atEnd(t, () => agent.destroy());
     const idle = Array.from({ length: 5 }, async () => {
       const [response] = await once(get({ host: address, port: daemon.port, agent }), 'response');
       response.resume();
@@ -419,14 +413,13 @@ site = site${n}
 [service]
 name = name${n}
 `;
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'userdata'));
   writeFileSync(
     join(folder, 'userdata/vm1'),
     '{{site}} {{mdserver_password}} {{public_key_default}}',
   );
-  const daemon = await startDaemon(folder, text(folder, 1, 'info'), address);
-  t.after(() => daemon.process.kill('SIGKILL'));
+  const daemon = await startDaemon(t, folder, text(folder, 1, 'info'), address);
   const from = await uploadedAddress(daemon);
   const paths = [
     '/latest/user-data',
@@ -563,13 +556,13 @@ test('many SIGHUPs at once do no harm', async (t) => {
 });
 
 test('SIGHUP while it starts does not end it', async (t) => {
-  const folder = folderFor(t);
+  const folder = temporaryFolder(t);
   const file = join(folder, 'mdserver.conf');
   const port = await freePort(address);
   // Reading it waits for a writer: that is a moment of the start that can be held.
   execFileSync('mkfifo', [file]);
   const child = spawn(process.execPath, [mainFile, file], { stdio: ['ignore', 'pipe', 'inherit'] });
-  t.after(() => child.kill('SIGKILL'));
+  killAtEnd(t, child);
   let output = '';
   child.stdout.on('data', (chunk) => (output += chunk));
   const exit = once(child, 'exit');
@@ -581,6 +574,7 @@ test('SIGHUP while it starts does not end it', async (t) => {
       stdio: ['pipe', 'ignore', 'inherit'],
     },
   );
+  killAtEnd(t, writer);
   writer.stdin.end(configuration(folder).replace('{port}', String(port)));
   while (!output.includes('serving on')) {
     assert.deepEqual([child.exitCode, child.signalCode], [null, null], 'it has ended');

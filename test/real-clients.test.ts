@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, type TestContext, test } from 'node:test';
+import { before, describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { type Daemon, repository, startDaemon, temporaryFolder } from './support/daemon.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { type Daemon, repository, startDaemon } from './support/daemon.js';
 import { addHost, type Host } from './support/netns.js';
 import { ignition, missing, python } from './support/parts.js';
 import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
@@ -34,13 +35,14 @@ interface Guest {
 }
 
 describe('clients of EC2', { skip: missing('netns', 'curl') }, () => {
-  const { folder, remove } = temporaryFolder();
+  const scope = suiteScope();
+  const folder = temporaryFolder(scope);
   let host: Host;
   let daemon: Daemon;
 
   before(async () => {
     mkdirSync(join(folder, 'userdata'));
-    host = addHost();
+    host = addHost(scope);
     const configuration = hostConfiguration(folder, {
       dnsmasq: 'user = root\ndomain = example.net',
       sections: `[public-keys]
@@ -50,13 +52,7 @@ location = rack1
 [metadata-defaults]
 availability-zone = rack1a`,
     });
-    daemon = await startDaemon(folder, configuration, '169.254.169.254', host.start);
-  });
-
-  after(async () => {
-    await daemon.stop();
-    host.remove();
-    remove();
+    daemon = await startDaemon(scope, folder, configuration, '169.254.169.254', host.start);
   });
 
   let guests = 0;
@@ -484,7 +480,7 @@ const guestAddress = '127.143.0.11';
 
 /** A daemon on loopback with one instance, "guest", whose user-data is in a file of its name. */
 async function serveUserdata(t: TestContext): Promise<{ daemon: Daemon; file: string }> {
-  const { folder, remove } = temporaryFolder();
+  const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'userdata'));
   const record = {
     domain_name: 'guest',
@@ -494,11 +490,7 @@ async function serveUserdata(t: TestContext): Promise<{ daemon: Daemon; file: st
     mds_ipv4: guestAddress,
   };
   writeFileSync(join(folder, 'db.json'), JSON.stringify([record]));
-  const daemon = await startDaemon(folder, loopbackConfiguration(server, folder), server);
-  t.after(async () => {
-    await daemon.stop();
-    remove();
-  });
+  const daemon = await startDaemon(t, folder, loopbackConfiguration(server, folder), server);
   return { daemon, file: join(folder, 'userdata/guest') };
 }
 

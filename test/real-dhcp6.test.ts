@@ -9,9 +9,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { temporaryFolder } from './support/cleanup.js';
 import { runCloudInit } from './support/cloud-init-site.js';
-import { eventually } from './support/control-socket.js';
-import { startDaemon, temporaryFolder } from './support/daemon.js';
+import { eventually, startDaemon } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { hostConfiguration } from './support/samples.js';
@@ -45,12 +45,8 @@ const uuid = (number: number) => `ec200000-0000-4000-8000-${String(number).padSt
 
 /** A host with mdserver and these options of `[dnsmasq]`, that has its addresses of both kinds. */
 async function startHost(t: TestContext, options: string): Promise<Host> {
-  const { folder, remove } = temporaryFolder();
-  const host = addHost();
-  t.after(() => {
-    host.remove();
-    remove();
-  });
+  const folder = temporaryFolder(t);
+  const host = addHost(t);
   // A bridge without a guest has no carrier: an address that the kernel first has to look for
   // among neighbours (RFC 4862 5.4) could not be listened on before there is one.
   for (const address of ['fd00:ec2::254/128', `${router}/64`]) {
@@ -62,7 +58,7 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
     mdserver: 'listen_address = 169.254.169.254, [fd00:ec2::254]',
     dnsmasq: `user = root\ndomain = example.net\n${options}`,
   });
-  const start = () => startDaemon(folder, configuration, '169.254.169.254', host.start);
+  const start = () => startDaemon(t, folder, configuration, '169.254.169.254', host.start);
   let daemon = await start();
 
   return {
@@ -286,12 +282,8 @@ test('without net_address6 there is nothing of IPv6: no address, no file, no met
 test('an IPv6 address that the bridge has not yet is served on as soon as it is there', {
   skip,
 }, async (t) => {
-  const { folder, remove } = temporaryFolder();
-  const host = addHost();
-  t.after(() => {
-    host.remove();
-    remove();
-  });
+  const folder = temporaryFolder(t);
+  const host = addHost(t);
   const configuration = `
 [mdserver]
 listen_address = 10.122.0.1, fd00:ec2::254
@@ -302,7 +294,7 @@ logfile = ${folder}/mdserver.log
 base_dir = ${folder}/dnsmasq
 run_dir = ${folder}/run
 `;
-  const daemon = await startDaemon(folder, configuration, '10.122.0.1', host.start);
+  const daemon = await startDaemon(t, folder, configuration, '10.122.0.1', host.start);
   await daemon.printed('cannot serve on http://[fd00:ec2::254]:8080');
   host.ip('address add fd00:ec2::254/128 dev br-mds nodad');
   await daemon.printed('serving on http://[fd00:ec2::254]:8080');

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { eventually } from './support/control-socket.js';
-import { type Daemon, startDaemon, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { type Daemon, eventually, startDaemon } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { hostConfiguration } from './support/samples.js';
@@ -93,12 +93,8 @@ interface HostSettings {
 }
 
 async function startHost(t: TestContext, settings: HostSettings = {}): Promise<Host> {
-  const { folder, remove } = temporaryFolder();
-  const namespace = addHost();
-  t.after(() => {
-    namespace.remove();
-    remove();
-  });
+  const folder = temporaryFolder(t);
+  const namespace = addHost(t);
 
   const resolver = namespace.addGuest('52:54:00:ff:ff:ff');
   resolver.ip('address add 10.122.255.250/16 dev eth0');
@@ -113,7 +109,7 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
   };
 
   const configuration = hostConfiguration(folder, { dnsmasq: settings.dnsmasq ?? 'user = root' });
-  const daemon = await startDaemon(folder, configuration, '169.254.169.254', (command, args) =>
+  const daemon = await startDaemon(t, folder, configuration, '169.254.169.254', (command, args) =>
     start(settings.startWith?.daemon ?? [], command, args),
   );
 

@@ -16,12 +16,12 @@ import {
 } from 'node:fs';
 import { userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
-import { after, describe, it } from 'node:test';
-import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+import { describe, it } from 'node:test';
+import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
 
-const folder = temporaryFolder();
-after(() => removeFolder(folder));
+const folder = temporaryFolder(suiteScope());
 const packageRoot = layPackage(folder);
 
 /** A new prefix with these files in it. */

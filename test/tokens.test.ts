@@ -5,13 +5,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
-import {
-  type Answer,
-  type Daemon,
-  mainFile,
-  startDaemon,
-  temporaryFolder,
-} from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { type Answer, type Daemon, mainFile, startDaemon } from './support/daemon.js';
 import { loopbackConfiguration } from './support/samples.js';
 
 // ---- the rules ----
@@ -125,20 +120,13 @@ interface Host {
 }
 
 function makeHost(t: TestContext, tokens?: string): Host {
-  const { folder, remove } = temporaryFolder();
+  const folder = temporaryFolder(t);
   writeFileSync(join(folder, 'db.json'), JSON.stringify(records(tokens)));
-  const started: Daemon[] = [];
-  t.after(() => {
-    for (const { process } of started) process.kill('SIGKILL');
-    remove();
-  });
   return {
     folder,
-    start: async (lines = '') => {
+    start: (lines = '') => {
       const configuration = loopbackConfiguration(host, folder, { mdserver: lines });
-      const daemon = await startDaemon(folder, configuration, host);
-      started.push(daemon);
-      return daemon;
+      return startDaemon(t, folder, configuration, host);
     },
   };
 }

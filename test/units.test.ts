@@ -2,16 +2,16 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { integrate, layPackage, removeFolder, temporaryFolder } from './fixtures/hook/installed.js';
+import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const units = ['mdserver.service', 'mdserver-dnsmasq.service'];
 
-const folder = temporaryFolder();
-after(() => removeFolder(folder));
+const folder = temporaryFolder(suiteScope());
 
 /** Runs a tool to its end. */
 function tool(command: string, args: readonly string[]) {

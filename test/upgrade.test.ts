@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { repository, temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 
@@ -104,8 +105,7 @@ function sha256(text: string): string {
 test('over an installed Python md_server, every guest keeps address, names, instance-id and user-data', {
   skip,
 }, async (t) => {
-  const { folder, remove } = temporaryFolder();
-  t.after(remove);
+  const folder = temporaryFolder(t);
   const python: Record<string, string> = {
     'etc/mdserver/mdserver.conf': configuration,
     'var/lib/mdserver/db_file.json': JSON.stringify(records, null, 4),
@@ -122,8 +122,7 @@ test('over an installed Python md_server, every guest keeps address, names, inst
   }
   mkdirSync(join(folder, 'layers'));
 
-  const host = addHost();
-  t.after(host.remove);
+  const host = addHost(t);
   const script = join(repository, 'test/fixtures/upgrade/upgrade.sh');
   const daemon = host.start('unshare', ['-m', script, folder, repository]);
   let output = '';

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import fs, { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
-import { mock, test } from 'node:test';
+import { mock, type TestContext, test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import { createUserdata } from '../src/userdata/userdata.js';
-import { temporaryFolder } from './support/daemon.js';
+import { temporaryFolder } from './support/cleanup.js';
 
 const guest = {
   name: 'guest',
@@ -19,9 +19,10 @@ const guest = {
 
 /** A clock that is ahead makes every directory one that changed long ago: its entries are kept. */
 async function withSettledDirectory(
+  t: TestContext,
   use: (directory: string, served: () => Promise<string>) => Promise<void>,
 ): Promise<void> {
-  const { folder, remove } = temporaryFolder();
+  const folder = temporaryFolder(t);
   const directory = join(folder, 'userdata');
   mkdirSync(directory);
   writeFileSync(join(folder, 'default'), 'the default one');
@@ -46,12 +47,11 @@ async function withSettledDirectory(
     assert.deepEqual(lines, []);
   } finally {
     mock.timers.reset();
-    remove();
   }
 }
 
-test('a file that comes, goes or is renamed is seen at the next request', async () => {
-  await withSettledDirectory(async (directory, served) => {
+test('a file that comes, goes or is renamed is seen at the next request', async (t) => {
+  await withSettledDirectory(t, async (directory, served) => {
     const file = join(directory, 'guest.yaml');
     assert.equal(await served(), 'the default one');
     assert.equal(await served(), 'the default one');
@@ -68,8 +68,8 @@ test('a file that comes, goes or is renamed is seen at the next request', async 
   });
 });
 
-test('a link is seen when the file that it names comes later', async () => {
-  await withSettledDirectory(async (directory, served) => {
+test('a link is seen when the file that it names comes later', async (t) => {
+  await withSettledDirectory(t, async (directory, served) => {
     mkdirSync(join(directory, 'kept'));
     symlinkSync('kept/target', join(directory, 'guest'));
     assert.equal(await served(), 'the default one');
@@ -78,8 +78,8 @@ test('a link is seen when the file that it names comes later', async () => {
   });
 });
 
-test('another directory in the place of the first is seen at the next request', async () => {
-  await withSettledDirectory(async (directory, served) => {
+test('another directory in the place of the first is seen at the next request', async (t) => {
+  await withSettledDirectory(t, async (directory, served) => {
     mkdirSync(`${directory}.new`);
     writeFileSync(join(`${directory}.new`, 'guest'), 'of the new directory');
     assert.equal(await served(), 'the default one');
@@ -99,7 +99,7 @@ test('a directory whose files may be read and not listed is served from', async 
     listing.mock.restore();
     syncBuiltinESMExports();
   });
-  await withSettledDirectory(async (directory, served) => {
+  await withSettledDirectory(t, async (directory, served) => {
     assert.equal(await served(), 'the default one');
     writeFileSync(join(directory, 'guest'), 'its own');
     assert.equal(await served(), 'its own');

@@ -1,40 +1,21 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import fs, {
-  chmodSync,
-  mkdirSync,
-  mkdtempSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import fs, { chmodSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { candidatesOf, findUserdata, UserdataError } from '../src/userdata/find.js';
 import { builtInTemplate, TemplateError } from '../src/userdata/template.js';
 import { createUserdata, type UserdataConfig } from '../src/userdata/userdata.js';
+import { temporaryFolder } from './support/cleanup.js';
 
 const mac = '52:54:00:3a:cf:02';
 
-/** A folder with a `userdata` folder and these files in it; gone after the test. */
-function folderWith(
-  context: TestContext,
-  files: Readonly<Record<string, string | Buffer>>,
-): string {
-  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'mdserver-userdata-')));
-  context.after(() => rmSync(folder, { recursive: true, force: true }));
+/** A folder with a `userdata` folder and these files in it; for others to read, too. */
+function folderWith(t: TestContext, files: Readonly<Record<string, string | Buffer>>): string {
+  const folder = temporaryFolder(t, { 'userdata/': '', ...files });
   chmodSync(folder, 0o755);
-  mkdirSync(join(folder, 'userdata'));
-  for (const [path, content] of Object.entries(files)) {
-    mkdirSync(dirname(join(folder, path)), { recursive: true });
-    writeFileSync(join(folder, path), content);
-  }
   return folder;
 }
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { type Daemon, repository, startDaemon, temporaryFolder } from './daemon.js';
+import { temporaryFolder } from './cleanup.js';
+import { type Daemon, repository, startDaemon } from './daemon.js';
 import { addHost, type Namespace } from './netns.js';
 import { python } from './parts.js';
 import { hostConfiguration } from './samples.js';
@@ -43,12 +44,8 @@ export interface Site {
 
 /** A host with mdserver, and a guest with its address set and the way to the metadata. */
 export async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
-  const { folder, remove } = temporaryFolder();
-  const host = addHost();
-  t.after(() => {
-    host.remove();
-    remove();
-  });
+  const folder = temporaryFolder(t);
+  const host = addHost(t);
   const guest = host.addGuest(web1.mds_mac);
   const address = setup.address ?? web1.mds_ipv4;
   guest.ip(`address add ${address}/16 dev eth0`);
@@ -64,7 +61,7 @@ export async function startSite(t: TestContext, setup: Setup = {}): Promise<Site
     dnsmasq: 'domain = example.net',
     sections: setup.sections ?? '',
   });
-  const daemon = await startDaemon(folder, configuration, metadataService, host.start);
+  const daemon = await startDaemon(t, folder, configuration, metadataService, host.start);
 
   let questions = 0;
   return {

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { type IncomingHttpHeaders, request } from 'node:http';
-import type { TestContext } from 'node:test';
-import { type Daemon, startDaemon, temporaryFolder } from './daemon.js';
+import { killAtEnd, type Scope } from './cleanup.js';
+import { type Daemon, startDaemon } from './daemon.js';
 import { python } from './parts.js';
 
 /** An answer of the control socket. */
@@ -43,50 +43,15 @@ export function askControl(
   });
 }
 
-/** Waits until it is true. Throws, with what it was to be, after 20 seconds. */
-export async function eventually(
-  what: string,
-  isTrue: () => boolean | Promise<boolean>,
-): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!(await isTrue())) {
-    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-const daemons = new Map<string, Daemon[]>();
-
 /** Starts the daemon, and waits until it serves its control socket, too, or has said that it does not. */
 export async function startWithControl(...how: Parameters<typeof startDaemon>): Promise<Daemon> {
-  const [folder] = how;
   const daemon = await startDaemon(...how);
-  daemons.set(folder, [...(daemons.get(folder) ?? []), daemon]);
   await daemon.printed(/mdserverctl is (not )?served/);
   return daemon;
 }
 
-/** Kills the daemons that were started in a folder, and waits for their end: they write no more then. */
-export async function killDaemons(folder: string): Promise<void> {
-  for (const { process: child } of daemons.get(folder) ?? []) {
-    if (child.exitCode !== null || child.signalCode !== null) continue;
-    child.kill('SIGKILL');
-    await once(child, 'exit');
-  }
-}
-
-/** A folder that goes with the test, after the daemons in it. */
-export function testFolder(t: TestContext): string {
-  const { folder, remove } = temporaryFolder();
-  t.after(async () => {
-    await killDaemons(folder);
-    remove();
-  });
-  return folder;
-}
-
 /** Listens on a unix socket that takes no connection: its queue of one is full, and never emptied. */
-export async function listenWhileFull(t: TestContext, path: string): Promise<void> {
+export async function listenWhileFull(scope: Scope, path: string): Promise<void> {
   const program = `import socket, sys, time
 server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
 full = []
@@ -99,6 +64,6 @@ time.sleep(60)`;
   const busy = spawn(python, ['-c', program, path], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  t.after(() => busy.kill('SIGKILL'));
+  killAtEnd(scope, busy);
   await once(busy.stdout, 'data');
 }

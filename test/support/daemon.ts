@@ -1,21 +1,27 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import { createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { killAtEnd, type Scope } from './cleanup.js';
 
 /** The daemon as it is installed. */
 export const mainFile = fileURLToPath(new URL('../../src/main.js', import.meta.url));
 /** The folder of the repository. */
 export const repository = fileURLToPath(new URL('../../../', import.meta.url));
 
-/** A folder of the test's own, gone when the callback given to it is called. */
-export function temporaryFolder(): { folder: string; remove: () => void } {
-  const folder = mkdtempSync(join(tmpdir(), 'mdserver-test-'));
-  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
+/** Waits until something is true. Throws after 60 seconds, with what it was to be. */
+export async function eventually(
+  what: string,
+  isTrue: () => boolean | Promise<boolean>,
+): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!(await isTrue())) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 /** A TCP port that nobody has on the address at this moment. */
@@ -101,9 +107,11 @@ const spawnPlain: Start = (command, args) =>
 
 /**
  * Starts the daemon with a configuration, and waits until it serves. `{port}` in the text is
- * replaced by a free one. Throws with what it printed when it ends instead.
+ * replaced by a free one. It is killed at the end of the scope, if it still runs. Throws with what
+ * it printed when it ends instead of serving.
  */
 export async function startDaemon(
+  scope: Scope,
   folder: string,
   configuration: string,
   host: string,
@@ -113,20 +121,17 @@ export async function startDaemon(
   const file = join(folder, 'mdserver.conf');
   writeFileSync(file, configuration.replaceAll('{port}', String(port)));
   const child = start(process.execPath, ['--enable-source-maps', mainFile, file]);
+  killAtEnd(scope, child);
   let output = '';
   child.stdout?.on('data', (chunk) => (output += chunk));
   child.stderr?.on('data', (chunk) => (output += chunk));
   const ended = once(child, 'exit').then(([code]) => code as number | null);
-  const printed = async (text: string | RegExp) => {
-    const there = () => (typeof text === 'string' ? output.includes(text) : text.test(output));
-    const deadline = Date.now() + 60_000;
-    while (!there()) {
-      if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
-        throw new Error(`no "${text}" in the daemon's output: ${output}`);
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
+  const printed = (text: string | RegExp) =>
+    eventually(`the daemon prints "${text}"`, () => {
+      if (typeof text === 'string' ? output.includes(text) : text.test(output)) return true;
+      if (child.exitCode === null && child.signalCode === null) return false;
+      throw new Error(`no "${text}" in the daemon's output: ${output}`);
+    });
   await printed('serving on');
   const askIt = (path: string, asking?: Asking) => ask(host, port, path, asking);
   return {

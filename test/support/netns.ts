@@ -1,5 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { atEnd, exited, type Scope } from './cleanup.js';
 
 /** How a command ended. */
 export interface Ended {
@@ -34,20 +35,24 @@ function ip(...args: string[]): void {
   execFileSync('ip', args, { stdio: 'pipe' });
 }
 
-const present = new Set<Namespace>();
 let made = 0;
 
-// A run that is cut short (the test runner's time limit, Ctrl-C) leaves nothing behind either.
-process.on('exit', () => {
-  for (const namespace of present) namespace.remove();
-});
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(signal, () => process.exit(1));
-
 /** A network namespace of a name that no other process has. */
-function addNamespace(label: string): Namespace {
+function addNamespace(scope: Scope, label: string): Namespace {
   const name = `mds-${process.pid}-${++made}-${label}`;
   const children = new Set<ChildProcess>();
   ip('netns', 'add', name);
+  let isThere = true;
+  function remove(): void {
+    if (!isThere) return;
+    isThere = false;
+    for (const child of children) child.kill('SIGKILL');
+    ip('netns', 'delete', name);
+  }
+  atEnd(scope, async () => {
+    remove();
+    await Promise.all([...children].map(exited));
+  });
 
   function start(command: string, args: readonly string[], env = process.env): ChildProcess {
     // "ip netns exec" becomes the command: its process id is the command's.
@@ -71,49 +76,39 @@ function addNamespace(label: string): Namespace {
       return { status: (status as number | null) ?? -1, stdout, stderr };
     },
     ip: (line) => ip('-netns', name, ...line.split(' ')),
-    remove: () => {
-      if (!present.delete(namespace)) return;
-      for (const child of children) child.kill('SIGKILL');
-      ip('netns', 'delete', name);
-    },
+    remove,
   };
-  present.add(namespace);
   namespace.ip('link set lo up');
   return namespace;
 }
 
-/** A host of virtual machines: a namespace with a bridge. Its guests are removed with it. */
+/** A host of virtual machines: a namespace with a bridge. */
 export interface Host extends Namespace {
   /** A guest on the bridge: a namespace whose `eth0` has that MAC address, and no IP address yet. */
   readonly addGuest: (mac: string) => Namespace;
 }
 
 /**
- * A host whose bridge has the addresses of etc/libvirt/mds-network.xml, as libvirt makes it. The
- * test has to remove it.
+ * A host whose bridge has the addresses of etc/libvirt/mds-network.xml, as libvirt makes it. It and
+ * its guests are removed at the end of the scope.
  */
-export function addHost(bridge = 'br-mds'): Host {
-  const host = addNamespace('host');
+export function addHost(scope: Scope, bridge = 'br-mds'): Host {
+  const host = addNamespace(scope, 'host');
   // Without an address of its own it takes another with each port that comes, and guests lose it.
   host.ip(`link add ${bridge} address 52:54:00:fe:00:01 type bridge`);
   for (const address of ['169.254.169.254/32', '10.122.0.1/16']) {
     host.ip(`address add ${address} dev ${bridge}`);
   }
   host.ip(`link set ${bridge} up`);
-  const guests: Namespace[] = [];
   return {
     ...host,
     addGuest: (mac) => {
-      const guest = addNamespace('guest');
-      guests.push(guest);
+      const guest = addNamespace(scope, 'guest');
       const port = `tap${made}`;
       host.ip(`link add ${port} type veth peer name eth0 netns ${guest.name}`);
       guest.ip(`link set eth0 address ${mac} up`);
       host.ip(`link set ${port} master ${bridge} up`);
       return guest;
-    },
-    remove: () => {
-      for (const namespace of [host, ...guests]) namespace.remove();
     },
   };
 }
