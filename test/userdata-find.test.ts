@@ -32,9 +32,9 @@ interface Query {
 function lookFor(query: Query): string[] {
   const { folder, directory = 'userdata', name = 'web1', prefix, suffixes = ['', '.yaml'] } = query;
   const defaultTemplate = query.defaultTemplate && join(folder, query.defaultTemplate);
-  const places = { directory: join(folder, directory), suffixes, defaultTemplate };
-  const { what, refused } = findUserdata(candidatesOf(places, { name, mac, prefix }));
-  return [typeof what === 'string' ? what : what.path, ...refused].map((text) =>
+  const location = { directory: join(folder, directory), suffixes, defaultTemplate };
+  const { source, warnings } = findUserdata(candidatesOf(location, { name, mac, prefix }));
+  return [typeof source === 'string' ? source : source.path, ...warnings].map((text) =>
     text.replaceAll(`${folder}/`, ''),
   );
 }
@@ -98,13 +98,13 @@ test('a name that leads out of the directory is refused, with a reason', (t) => 
     'userdata/a..b': '',
   });
   const reason = (name: string, why: string) =>
-    `user-data of ${JSON.stringify(name)}: passed over, the name ${why}`;
+    `user-data of ${JSON.stringify(name)}: ignored: the name ${why}`;
   for (const [name, why] of [
-    ['../secret', 'holds ".."'],
-    ['..', 'holds ".."'],
-    ['sub/../../secret', 'holds ".."'],
-    ['../userdata-2/a', 'holds ".."'],
-    ['web1\0', 'holds a NUL character'],
+    ['../secret', 'contains ".."'],
+    ['..', 'contains ".."'],
+    ['sub/../../secret', 'contains ".."'],
+    ['../userdata-2/a', 'contains ".."'],
+    ['web1\0', 'contains a NUL character'],
   ] as const) {
     assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, why)]);
     assert.deepEqual(lookFor({ folder, prefix: name }), ['none', reason(name, why)]);
@@ -114,7 +114,7 @@ test('a name that leads out of the directory is refused, with a reason', (t) => 
   assert.equal(kind, 'none');
   assert.match(why ?? '', /is an absolute path$/);
   const name = 'sub/a';
-  assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, 'holds "/"')]);
+  assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, 'contains "/"')]);
   for (const harmless of ['.', '', 'x'.repeat(5000), './.', 'web1\n', '%2e%2e']) {
     assert.deepEqual(lookFor({ folder, prefix: harmless }), ['none'], harmless);
   }
@@ -148,7 +148,7 @@ test('links may lead anywhere inside the directory, and nowhere else', (t) => {
     ['sibling', 'userdata-2/a'],
     ['twice', 'secret.yaml'],
   ]) {
-    const reason = `userdata/${name}: passed over, its link leads to ${target}, outside of ${folder}/userdata`;
+    const reason = `userdata/${name}: ignored: the link points to ${target}, outside ${folder}/userdata`;
     assert.deepEqual(lookFor({ folder, name: `${name}` }), [
       'built-in',
       reason.replaceAll(`${folder}/`, ''),
@@ -156,14 +156,14 @@ test('links may lead anywhere inside the directory, and nowhere else', (t) => {
   }
   assert.deepEqual(lookFor({ folder, name: 'loop' }), [
     'built-in',
-    'userdata/loop: passed over, its link leads back to itself',
+    'userdata/loop: ignored: the link points to itself',
   ]);
   assert.deepEqual(lookFor({ folder, name: 'dangling' }), ['built-in']);
   assert.deepEqual(lookFor({ folder, name: 'folder' }), ['built-in']);
   assert.deepEqual(lookFor({ folder, prefix: 'folder/base' }), ['userdata/folder/base']);
   const [kind, reason] = lookFor({ folder, prefix: 'away/a' });
   assert.equal(kind, 'none');
-  assert.match(reason ?? '', /leads to userdata-2\/a, outside/);
+  assert.match(reason ?? '', /points to userdata-2\/a, outside/);
 });
 
 test('folders and FIFOs are no files, a directory that is missing has none', (t) => {
@@ -186,9 +186,9 @@ test('a default template may be anywhere, and has to be a file', (t) => {
   const failure = (defaultTemplate: string, problem: string) =>
     assert.throws(() => lookFor({ folder, defaultTemplate }), {
       constructor: UserdataError,
-      message: `${join(folder, defaultTemplate)}: ${problem}; mdserver.default_template names it`,
+      message: `${join(folder, defaultTemplate)}: ${problem} (set by mdserver.default_template)`,
     });
-  failure('no-such', 'there is no such file');
+  failure('no-such', 'no such file');
   failure('userdata', 'is not a regular file');
   failure('fifo', 'is not a regular file');
 });
@@ -356,7 +356,7 @@ test('an unreadable file is an error, never silently the next one', (t) => {
     { 'userdata/web1': 'own', 'userdata/web1.yaml': 'next', 'base.yaml': 'base' },
     'base.yaml',
   );
-  const problem = 'mdserver may not read it: give its user the right to';
+  const problem = 'mdserver is not allowed to read it: give its user read permission';
   chmodSync(join(folder, 'userdata/web1'), 0);
   asOrdinaryUser(() => {
     assert.throws(() => serve('web1'), UserdataError);
@@ -388,8 +388,8 @@ test('a file over the size that is served is an error that says so', (t) => {
     assert.throws(() => serve(name), UserdataError);
   }
   assert.deepEqual(logged, [
-    'error userdata/text: has 4194305 bytes, 4194304 are the most for a text',
-    'error userdata/binary: has 16777217 bytes, 16777216 are the most',
+    'error userdata/text: is too long: 4194305 bytes, the limit for text is 4194304',
+    'error userdata/binary: is too long: 16777217 bytes, the limit is 16777216',
   ]);
   assert.equal(serve('fits')?.length, 16 * 1024 * 1024);
 });
@@ -404,8 +404,8 @@ test('what is passed over is logged once', (t) => {
   assert.deepEqual(
     logged,
     [
-      `warn userdata/web1: passed over, its link leads to secret.yaml, outside of ${folder}/userdata`,
-      'warn user-data of "../secret": passed over, the name holds ".."',
+      `warn userdata/web1: ignored: the link points to secret.yaml, outside ${folder}/userdata`,
+      'warn user-data of "../secret": ignored: the name contains ".."',
     ].map((line) => line.replaceAll(`${folder}/`, '')),
   );
 });

@@ -190,7 +190,7 @@ test('an unknown name is an error with name and line', () => {
 test('what has no printable value is an error, not "undefined", "NaN" or "[object Object]"', () => {
   assert.equal(
     problem("\n{{public_keys['zoe']}}"),
-    "2: {{public_keys['zoe']}} has no value here: {{… ?? ''}} prints nothing then",
+    "2: {{public_keys['zoe']}} has no value here: write {{… ?? ''}} to print nothing instead",
   );
   assert.match(problem('{{instance.ipv6}}'), /^1: \{\{instance\.ipv6\}\} has no value/);
   assert.match(problem('{{null}}'), /^1: \{\{null\}\} has no value/);
@@ -200,7 +200,7 @@ test('what has no printable value is an error, not "undefined", "NaN" or "[objec
   assert.equal(problem('{{hostname - 1}}'), '1: {{hostname - 1}} is not a number');
   assert.equal(
     problem('{{public_keys}}'),
-    '1: {{public_keys}} is an object: name one of its parts',
+    '1: {{public_keys}} is an object: print one of its properties',
   );
   assert.match(problem('{{hostname.trim}}'), /is a function, which cannot be printed/);
 });
@@ -234,11 +234,11 @@ test('a syntax error names the line and the tag, and shows no generated code', (
     ['{{hostname;}}', /^1: \{\{hostname;\}\} is not JavaScript: /],
     ["{{hostname}}\n{{don't}}\n", /^2: \{\{don't\}\} is not JavaScript: /],
     ['{{% if (x { }}\n{{% } }}', /^1: \{\{% if \(x \{\}\} is not JavaScript: /],
-    ['\n{{% if (1) { }}\n{{hostname}}\n', /^2: \{\{% if \(1\) \{\}\} opens a block that nothing /],
-    ['{{hostname}}\n{{% } }}\n', /^2: \{\{% \}\}\} closes a block that nothing opens/],
+    ['\n{{% if (1) { }}\n{{hostname}}\n', /^2: \{\{% if \(1\) \{\}\} opens a block that no tag /],
+    ['{{hostname}}\n{{% } }}\n', /^2: \{\{% \}\}\} closes a block that no tag opens/],
     ['x\n{{hostname\n', /^2: "\{\{" has no "\}\}"/],
-    ['x\n{{}}', /^2: \{\{\}\} names nothing/],
-    ['x\n{{ \n }}', /^2: \{\{\}\} names nothing/],
+    ['x\n{{}}', /^2: \{\{\}\} is empty/],
+    ['x\n{{ \n }}', /^2: \{\{\}\} is empty/],
     [`{{${'('.repeat(60_000)}}}`, /^1: /],
   ];
   for (const [source, expected] of cases) {
@@ -297,7 +297,7 @@ test("a line that is a statement of Bottle's is an error with line and new form"
   }
   assert.equal(
     problem('% if x:'),
-    `1: "% if" is a statement in Bottle's form: write {{% if (…) { }}, or \\% where the line is text`,
+    `1: "% if" is a Bottle statement: write {{% if (…) { }}, or \\% if the line is text`,
   );
 });
 

@@ -2,7 +2,7 @@ import type { Config } from '../config/options.js';
 import { hostNames, toHostName } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
-import type { Rendered, Userdata } from '../userdata/userdata.js';
+import type { Rendering, Userdata } from '../userdata/userdata.js';
 
 /** What a metadata answer is made from. */
 export interface MetadataContext {
@@ -13,9 +13,9 @@ export interface MetadataContext {
   /** The name that DHCP and DNS know the instance by, without prefix and domain. */
   readonly hostName: () => string;
   /** Finds the instance's user-data: what it gives makes it; undefined where there is none. */
-  readonly userdata: () => (() => Rendered) | undefined;
+  readonly userdata: () => (() => Rendering) | undefined;
   /** Makes the instance's vendor data, empty where none is configured. */
-  readonly vendorData: () => Rendered;
+  readonly vendorData: () => Rendering;
 }
 
 /** Where contexts come from. */

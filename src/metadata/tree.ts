@@ -1,7 +1,7 @@
-import type { Rendered } from '../userdata/userdata.js';
+import type { Rendering } from '../userdata/userdata.js';
 
 /** What a leaf answers: a text, or a rendered file. */
-export type Leaf = string | Rendered;
+export type Leaf = string | Rendering;
 
 /**
  * What a place of the tree holds for a context: a leaf, a leaf that is only made when it is asked

@@ -1,51 +1,53 @@
 import { lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 
-/** Where user-data is looked for: `[mdserver]` userdata_dir, userdata_suffixes, default_template. */
-export interface Places {
+/** Where user-data files are: `[mdserver]` userdata_dir, userdata_suffixes, default_template. */
+export interface UserdataLocation {
   readonly directory: string;
   readonly suffixes: readonly string[];
   readonly defaultTemplate: string | undefined;
 }
 
-/** What an instance's user-data is looked for by. */
-export interface Wanted {
+/** What an instance's user-data is found by. */
+export interface UserdataQuery {
   readonly name: string;
   readonly mac: string | undefined;
   /** `userdata_prefix` of the domain's metadata. */
   readonly prefix: string | undefined;
 }
 
-/** The files that can be an instance's user-data. */
-export interface Candidates extends Places {
-  /** In the directory, in the order in which they are looked for. */
+/** The files that may be an instance's user-data. */
+export interface Candidates extends UserdataLocation {
+  /** In the directory, in order of preference. */
   readonly files: readonly { readonly name: string; readonly path: string }[];
-  /** An instance with a prefix has the file of its prefix or none. */
+  /** The instance has a prefix: without a file for it, it has no user-data. */
   readonly prefixed: boolean;
-  /** A line for the log for each name that was passed over. */
-  readonly refused: readonly string[];
+  /** One for each name that was ignored. */
+  readonly warnings: readonly string[];
 }
 
-/** Is another one whenever a file was written, replaced, or made (un)readable. */
+/** Changes whenever a file is written, replaced, or made readable or unreadable. */
 export type FileVersion = Pick<Stats, 'dev' | 'ino' | 'size' | 'mtimeMs' | 'ctimeMs'>;
 
-/** A regular file as it was when it was looked at. */
-export interface FoundFile {
-  /** The path as it was looked for. */
+/** A regular file, and its version when it was found. */
+export interface SourceFile {
+  /** The path under which it was found. */
   readonly path: string;
-  /** The same file with no symbolic link as its last part, to open. */
+  /** The path to open: the same file, but its last component is no symbolic link. */
   readonly target: string;
   readonly version: FileVersion;
 }
 
-/** A file, the built-in template, or none where a prefix names no file. */
-export interface Found {
-  readonly what: FoundFile | 'built-in' | 'none';
-  /** A line for the log for each thing that was passed over. */
-  readonly refused: readonly string[];
+/** What user-data is rendered from: a file or the built-in template, or `none` if a prefix has no file. */
+export type UserdataSource = SourceFile | 'built-in' | 'none';
+
+export interface SearchResult {
+  readonly source: UserdataSource;
+  /** One for each name or file that was ignored. */
+  readonly warnings: readonly string[];
 }
 
-/** User-data that cannot be served for a reason that its file has; the message is for the log. */
+/** User-data cannot be served because of its file; the message is for the log. */
 export class UserdataError extends Error {
   constructor(
     readonly file: string,
@@ -55,23 +57,24 @@ export class UserdataError extends Error {
   }
 }
 
+const notPermitted = 'mdserver is not allowed to read it: give its user read permission';
 const reasons = new Map([
-  ['EACCES', 'mdserver may not read it: give its user the right to'],
-  ['EPERM', 'mdserver may not read it: give its user the right to'],
+  ['EACCES', notPermitted],
+  ['EPERM', notPermitted],
 ]);
 
-/** The error for what the file system said of a file. */
+/** Converts the file system's error. */
 export function fileError(path: string, error: unknown): UserdataError {
   const { code = '', message } = error as NodeJS.ErrnoException;
   return new UserdataError(path, reasons.get(code) ?? `cannot be read: ${message}`);
 }
 
-/** Whether the file system said one of these. */
-export function isCode(error: unknown, ...codes: string[]): boolean {
+/** Whether this is a system error with one of the codes. */
+export function hasCode(error: unknown, ...codes: string[]): boolean {
   return codes.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
-/** Whether nothing has changed in between. The change time cannot be set back, unlike mtime. */
+/** Whether the file is unchanged. Unlike mtime, nobody can set the change time back. */
 export function sameVersion(a: FileVersion, b: FileVersion): boolean {
   return (
     a.ctimeMs === b.ctimeMs &&
@@ -82,20 +85,20 @@ export function sameVersion(a: FileVersion, b: FileVersion): boolean {
   );
 }
 
-/** A file that is younger (in milliseconds) may change with no new time: FAT counts in two seconds. */
-const unsettled = 2000;
+/** The coarsest resolution of file times, in milliseconds (FAT). Within it, a change may not show. */
+const timeResolution = 2000;
 
-/** Whether any later change will show in the file's version. */
+/** Whether any later change will change the file's version. */
 export function isSettled(stats: Stats): boolean {
-  return Date.now() - stats.ctimeMs > unsettled;
+  return Date.now() - stats.ctimeMs > timeResolution;
 }
 
 /**
- * Gives the names in a directory, which are read anew when it has changed: most guests have no file
- * of their own, and to look for it under each name and suffix costs more than the request otherwise.
- * Gives undefined for a directory that changed just now, or cannot be read.
+ * Returns a function that lists a directory and caches the names until the directory changes. Most
+ * guests have no file of their own, and trying each name and suffix costs more than the rest of the
+ * request. It returns undefined for a directory that changed just now or cannot be read.
  */
-export function directoryEntries(): (directory: string) => ReadonlySet<string> | undefined {
+export function cachedDirectoryEntries(): (directory: string) => ReadonlySet<string> | undefined {
   let version: FileVersion | undefined;
   let entries: ReadonlySet<string> | undefined;
   return (directory) => {
@@ -108,118 +111,124 @@ export function directoryEntries(): (directory: string) => ReadonlySet<string> |
       entries = new Set(readdirSync(directory));
       return entries;
     } catch {
-      // What is wrong is found, and said, when a file is looked for.
+      // The lookup of a file reports the error.
       return undefined;
     }
   };
 }
 
-function foundFile(path: string, target: string, stats: Stats): FoundFile {
+function sourceFile(path: string, target: string, stats: Stats): SourceFile {
   return { path, target, version: stats };
 }
 
-/** Why a name cannot stand for a file of the directory, or undefined. */
-function badName(name: string, folders: boolean): string | undefined {
-  // Nearly all names end here.
+/** Why a name cannot be a file in the directory; undefined if it can. */
+function nameProblem(name: string, allowsFolders: boolean): string | undefined {
+  // This matches nearly all names.
   if (/^\w[^\0/]*$/.test(name)) return undefined;
-  if (name.includes('\0')) return 'holds a NUL character';
+  if (name.includes('\0')) return 'contains a NUL character';
   if (isAbsolute(name)) return 'is an absolute path';
-  if (name.split('/').includes('..')) return 'holds ".."';
-  return name.includes('/') && !folders ? 'holds "/"' : undefined;
+  if (name.split('/').includes('..')) return 'contains ".."';
+  return name.includes('/') && !allowsFolders ? 'contains "/"' : undefined;
 }
 
-/** The file that a path leads to through symbolic links, none of which may leave the directory. */
-function throughLinks(directory: string, path: string, refused: string[]): FoundFile | undefined {
+/** The file that a path with symbolic links resolves to; undefined if that is outside the directory. */
+function resolveLinks(directory: string, path: string, warnings: string[]): SourceFile | undefined {
   const inside = `${realpathSync.native(directory)}/`.replace('//', '/');
   const target = realpathSync.native(path);
   if (!target.startsWith(inside)) {
-    refused.push(`${path}: passed over, its link leads to ${target}, outside of ${directory}`);
+    warnings.push(`${path}: ignored: the link points to ${target}, outside ${directory}`);
     return undefined;
   }
   const stats = statSync(target);
-  return stats.isFile() ? foundFile(path, target, stats) : undefined;
+  return stats.isFile() ? sourceFile(path, target, stats) : undefined;
 }
 
-function fileInside(
+function fileInDirectory(
   directory: string,
   { name, path }: Candidates['files'][number],
-  refused: string[],
-): FoundFile | undefined {
+  warnings: string[],
+): SourceFile | undefined {
   try {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     if (stats === undefined) return undefined;
-    // The usual case needs no look at the real path: a file right in the directory is inside it.
-    if (stats.isFile() && !name.includes('/')) return foundFile(path, path, stats);
+    // The usual case needs no real path: the file is directly in the directory.
+    if (stats.isFile() && !name.includes('/')) return sourceFile(path, path, stats);
     if (!stats.isFile() && !stats.isSymbolicLink()) return undefined;
-    return throughLinks(directory, path, refused);
+    return resolveLinks(directory, path, warnings);
   } catch (error) {
-    if (isCode(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined;
-    if (!isCode(error, 'ELOOP')) throw fileError(path, error);
-    refused.push(`${path}: passed over, its link leads back to itself`);
+    if (hasCode(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined;
+    if (!hasCode(error, 'ELOOP')) throw fileError(path, error);
+    warnings.push(`${path}: ignored: the link points to itself`);
     return undefined;
   }
 }
 
 /**
- * A file that an option names: it may be anywhere, and it has to be there.
- * Throws UserdataError where it is not, or cannot be looked at.
+ * The file that an option names. It may be in any directory.
+ * Throws UserdataError if it does not exist or cannot be accessed.
  */
-export function configuredFile(path: string, option: string): FoundFile {
+export function configuredFile(path: string, option: string): SourceFile {
   let stats: Stats | undefined;
   try {
     stats = lstatSync(path, { throwIfNoEntry: false });
-    if (stats?.isFile()) return foundFile(path, path, stats);
+    if (stats?.isFile()) return sourceFile(path, path, stats);
     stats = statSync(path, { throwIfNoEntry: false });
-    if (stats?.isFile()) return foundFile(path, realpathSync.native(path), stats);
+    if (stats?.isFile()) return sourceFile(path, realpathSync.native(path), stats);
   } catch (error) {
     throw fileError(path, error);
   }
-  const problem = stats === undefined ? 'there is no such file' : 'is not a regular file';
-  throw new UserdataError(path, `${problem}; ${option} names it`);
+  const problem = stats === undefined ? 'no such file' : 'is not a regular file';
+  throw new UserdataError(path, `${problem} (set by ${option})`);
 }
 
 /**
- * Where an instance's user-data may be: in the file of its prefix alone where it has one, else of
- * its name, else of its MAC, each with each suffix. A prefix may name one in a folder.
+ * The files that may be an instance's user-data: named by its prefix if it has one, else by its name
+ * or MAC, each with each suffix. Only a prefix may contain a folder.
  */
-export function candidatesOf(places: Places, { name, mac, prefix }: Wanted): Candidates {
+export function candidatesOf(
+  location: UserdataLocation,
+  { name, mac, prefix }: UserdataQuery,
+): Candidates {
   const prefixed = prefix !== undefined;
-  const refused: string[] = [];
+  const warnings: string[] = [];
   const files: { name: string; path: string }[] = [];
   for (const stem of prefixed ? [prefix] : [name, mac]) {
     if (stem === undefined) continue;
-    const bad = badName(stem, prefixed);
-    if (bad !== undefined) {
-      refused.push(`user-data of ${JSON.stringify(stem)}: passed over, the name ${bad}`);
+    const problem = nameProblem(stem, prefixed);
+    if (problem !== undefined) {
+      warnings.push(`user-data of ${JSON.stringify(stem)}: ignored: the name ${problem}`);
       continue;
     }
-    // "." and ".." are made of a name and a suffix at most: both are folders, hence no files.
-    for (const suffix of places.suffixes) {
-      files.push({ name: stem + suffix, path: `${places.directory}/${stem}${suffix}` });
+    // A name and a suffix can only form "." or "..", which are folders and so never found.
+    for (const suffix of location.suffixes) {
+      files.push({ name: stem + suffix, path: `${location.directory}/${stem}${suffix}` });
     }
   }
-  return { ...places, files, prefixed, refused };
+  return { ...location, files, prefixed, warnings };
 }
 
 /**
- * Where an instance's user-data comes from: the first of its candidates that is a regular file
- * inside the directory, else, without a prefix, the default template, else the built-in one.
- * `entries` is what is in the directory, where that is known: each file is looked at otherwise.
- * Throws UserdataError for what is there and cannot be looked at.
+ * Finds the source of an instance's user-data: the first candidate that is a regular file inside the
+ * directory; without one, and without a prefix, the default template or else the built-in one.
+ * `entries` are the names in the directory, if known; they save looking for each candidate.
+ * Throws UserdataError if a file exists but cannot be accessed.
  */
-export function findUserdata(candidates: Candidates, entries?: ReadonlySet<string>): Found {
+export function findUserdata(candidates: Candidates, entries?: ReadonlySet<string>): SearchResult {
   const { directory, defaultTemplate, files, prefixed } = candidates;
-  const passedOver: string[] = [];
-  let what: Found['what'] | undefined;
+  const fileWarnings: string[] = [];
+  let source: UserdataSource | undefined;
   for (const file of files) {
     if (entries?.has(file.name) === false && !file.name.includes('/')) continue;
-    what = fileInside(directory, file, passedOver);
-    if (what !== undefined) break;
+    source = fileInDirectory(directory, file, fileWarnings);
+    if (source !== undefined) break;
   }
-  what ??= prefixed ? 'none' : 'built-in';
-  if (what === 'built-in' && defaultTemplate !== undefined) {
-    what = configuredFile(defaultTemplate, 'mdserver.default_template');
+  source ??= prefixed ? 'none' : 'built-in';
+  if (source === 'built-in' && defaultTemplate !== undefined) {
+    source = configuredFile(defaultTemplate, 'mdserver.default_template');
   }
-  const { refused } = candidates;
-  return { what, refused: passedOver.length === 0 ? refused : [...refused, ...passedOver] };
+  const { warnings } = candidates;
+  return {
+    source,
+    warnings: fileWarnings.length === 0 ? warnings : [...warnings, ...fileWarnings],
+  };
 }

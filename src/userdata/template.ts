@@ -4,17 +4,17 @@ import { Eta } from 'eta/core';
 import type { PublicKey } from '../config/options.js';
 import { truncate } from '../text.js';
 
-/** The names a template knows and their values; without a prototype, so that it knows no others. */
+/** The values that a template can use, by name. Has no prototype, which would add names. */
 export type TemplateData = Readonly<Record<string, unknown>>;
 
 /** Renders a template. Throws TemplateError. */
 export type Template = (data: TemplateData) => string;
 
-/** A template that cannot be used, or not with these data: one line for the log. */
+/** A template cannot be compiled or rendered; the message is one line for the log. */
 export class TemplateError extends Error {
   constructor(
     readonly file: string,
-    /** The line in the template, from 1. */
+    /** The line in the template, counted from 1. */
     readonly line: number,
     problem: string,
   ) {
@@ -22,7 +22,7 @@ export class TemplateError extends Error {
   }
 }
 
-/** What a template may use of an instance. */
+/** The part of an instance that templates can use. */
 export interface TemplateInstance {
   readonly name: string;
   readonly uuid: string | undefined;
@@ -33,14 +33,14 @@ export interface TemplateInstance {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** What a template may use of the configuration. */
+/** The part of the configuration that templates can use. */
 export interface TemplateSettings {
   readonly publicKeys: readonly PublicKey[];
   readonly templateData: ReadonlyMap<string, string>;
   readonly password: string | undefined;
 }
 
-/** Used where an instance has no template of its own and there is no default one. */
+/** Used if an instance has no template of its own and no default template is configured. */
 export const builtInTemplate = `#cloud-config
 hostname: {{hostname}}
 local-hostname: {{hostname}}
@@ -53,21 +53,21 @@ manage_etc_hosts: true
 {{% for (const key of keys) { }}    - {{key}}
 {{% } } }}`;
 
-/** Bounds for a template, so that no file keeps the server busy for long. */
-const longestTag = 65_536;
-const mostTags = 10_000;
-const longestStatement = 1000;
+/** Limits, so that no template keeps the server busy for long. Lengths are in characters. */
+const maxTagLength = 65_536;
+const maxTags = 10_000;
+const maxStatementLength = 1000;
 
 function withoutPrototype(entries: object): Record<string, unknown> {
   return Object.assign(Object.create(null), entries);
 }
 
-/** Names of the generated code: data of that name are found by `{{name}}`, see interpolation(). */
+/** Names that the generated code uses. interpolation() handles data with these names. */
 const hiddenNames = Object.freeze({ __proto__: null, __eta: true, it: true });
 
 /**
- * The data for an instance's template. What is in an object of it cannot be changed; a name of it
- * can, so that each rendering needs an object of its own that inherits from this one.
+ * The data for an instance's template. Its objects are frozen, but a template can assign to its names,
+ * so each rendering needs its own object that inherits from this one.
  */
 export function templateData(
   { publicKeys, templateData, password }: TemplateSettings,
@@ -90,7 +90,7 @@ export function templateData(
   return data;
 }
 
-/** A tag of a template: `{{code}}` prints a value, `{{% code }}` is a statement or a part of one. */
+/** A tag of a template: `{{code}}` prints a value, `{{% code }}` is a statement or part of one. */
 interface Tag {
   readonly line: number;
   readonly code: string;
@@ -98,7 +98,7 @@ interface Tag {
 }
 
 const comment = String.raw`[ \t]*(?:#.*)?$`;
-/** What a line of Bottle's templates says after its "%", and how that is written here. */
+/** Statements of Bottle templates (the text after the "%") and how to write them here. */
 const bottleStatements: readonly (readonly [RegExp, string])[] = [
   [new RegExp(`^(if)\\b.*:${comment}`), '{{% if (…) { }}'],
   [new RegExp(`^(elif)\\b.*:${comment}`), '{{% } else if (…) { }}'],
@@ -124,25 +124,25 @@ const bottleStatements: readonly (readonly [RegExp, string])[] = [
 const anyStatement = new RegExp(bottleStatements.map(([{ source }]) => source).join('|'));
 
 /**
- * The problem with a line that is a statement in Bottle's templates, or undefined for text, such as
- * `%wheel ALL=(ALL) ALL`. The opener is the line's "%" or "<%", the code what follows it.
+ * The problem with a line that is a statement in Bottle templates; undefined for text such as
+ * `%wheel ALL=(ALL) ALL`. `opener` is the line's "%" or "<%", `code` the rest of it.
  */
 function bottleProblem(opener: string, code: string): string | undefined {
   const trimmed = code.replace(/^[ \t]+/, '').trimEnd();
-  // Nearly all lines of text end here: one look is quicker than sixteen.
+  // One regular expression rules out nearly all lines of text, faster than sixteen.
   if (!anyStatement.test(trimmed)) return undefined;
   for (const [pattern, newForm] of bottleStatements) {
     const word = pattern.exec(trimmed)?.[1];
     if (word === undefined) continue;
     const asText = opener === '%' ? '\\%' : "{{'<%'}}";
-    return `"${opener} ${word}" is a statement in Bottle's form: write ${newForm}, or ${asText} where the line is text`;
+    return `"${opener} ${word}" is a Bottle statement: write ${newForm}, or ${asText} if the line is text`;
   }
   return undefined;
 }
 
 /**
- * As bottleProblem, for the line from `start` on, which has its opener right there. The last block
- * end is where the template's last `%>` is.
+ * Like bottleProblem, for the line whose opener is at `start`. `lastBlockEnd` is the position of the
+ * template's last `%>`.
  */
 function problemAt(
   source: string,
@@ -152,26 +152,26 @@ function problemAt(
 ): string | undefined {
   const newline = source.indexOf('\n', start);
   const end = newline < 0 ? source.length : newline;
-  if (end - start > longestStatement) return undefined;
+  if (end - start > maxStatementLength) return undefined;
   const code = source.slice(start + opener.length, end);
   if (opener === '%') return bottleProblem(opener, code);
   if (code.trim() === '' && lastBlockEnd > end) {
-    return `"<%" opens a block in Bottle's form: write {{% … }} in JavaScript, or {{'<%'}} where the line is text`;
+    return `"<%" opens a Bottle block: write {{% … }} in JavaScript, or {{'<%'}} if the line is text`;
   }
   return bottleProblem(opener, code.replace(/%>\s*$/, ''));
 }
 
-// A quote that opens no string stands for itself: JavaScript finds out what is wrong there.
+// A quote that opens no string is a token of its own; the JavaScript compiler reports it.
 const tokens =
   /'(?:[^'\\\n]|\\[\s\S])*'|"(?:[^"\\\n]|\\[\s\S])*"|`(?:[^`\\]|\\[\s\S])*`|\/\*(?:[\s\S]*?\*\/|[\s\S]*)|\/\/(?:(?!\}\})[^\n])*|[{}]|[^'"`/{}]+|['"`/]/y;
 
-/** A regular expression on one line; a "/" in a class of it has to have a backslash. */
+/** A regular expression on one line. In a character class, "/" needs a backslash. */
 const regularExpression = /\/(?:[^/\\\n]|\\.)+\//y;
 
-/** The tokens of JavaScript that matter for its braces, each with its place. */
+/** Splits JavaScript into tokens, as far as that is needed to find its braces. */
 function* tokensOf(text: string): Generator<readonly [position: number, token: string]> {
   let position = 0;
-  // The last character that is no space: it tells a regular expression from a division.
+  // The last character that is not a space tells a regular expression from a division.
   let before = '(';
   while (position < text.length) {
     tokens.lastIndex = position;
@@ -187,16 +187,16 @@ function* tokensOf(text: string): Generator<readonly [position: number, token: s
 }
 
 /**
- * The length of a tag's inside, which the text begins with, or undefined where no `}}` ends it.
- * A `}}` in a string, a comment or an object (`{a: {b: 1}}`) does not.
+ * The length of the tag content at the start of the text; undefined if no `}}` ends it. A `}}` in a
+ * string, a comment or an object (`{a: {b: 1}}`) does not end it.
  */
-function insideLength(text: string): number | undefined {
+function contentLength(text: string): number | undefined {
   const prints = !/^\s*%/.test(text);
   let braces = 0;
   for (const [position, token] of tokensOf(text)) {
     if (token === '{') braces += 1;
     if (token !== '}') continue;
-    // The braces of a statement are seldom balanced: `{{% if (x) { }}`.
+    // The braces of a statement need not be balanced: `{{% if (x) { }}`.
     if (text.startsWith('}}', position) && (braces === 0 || !prints)) return position;
     braces = Math.max(0, braces - 1);
   }
@@ -204,11 +204,10 @@ function insideLength(text: string): number | undefined {
 }
 
 /**
- * The texts and tags of a template, in order. Eta's own parser changes line ends, takes "-" and "_"
- * beside a brace away, and can take minutes for a file: this one reads each character once.
- * Throws TemplateError.
+ * Splits a template into text and tags. Eta's own parser changes line ends, removes "-" and "_" next
+ * to braces, and can take minutes for a file; this one takes linear time. Throws TemplateError.
  */
-function pieces(source: string, file: string): (string | Tag)[] {
+function parseTemplate(source: string, file: string): (string | Tag)[] {
   const found: (string | Tag)[] = [];
   const marks = /\{\{|(?<=^|\n)[ \t]*(?:\\?%|<%)/g;
   const lastBlockEnd = source.lastIndexOf('%>');
@@ -230,15 +229,19 @@ function pieces(source: string, file: string): (string | Tag)[] {
       text += source.slice(taken, after - 2);
       taken = after - 1;
     } else if (opener === '{{') {
-      const inside = source.slice(after, after + longestTag);
-      const length = insideLength(inside);
+      const inside = source.slice(after, after + maxTagLength);
+      const length = contentLength(inside);
       if (length === undefined) {
-        const problem = `"{{" has no "}}" within ${longestTag} characters: add it, or write {{'{{'}} where the braces are text`;
+        const problem = `"{{" has no "}}" within ${maxTagLength} characters: add it, or write {{'{{'}} if the braces are text`;
         throw new TemplateError(file, line, problem);
       }
       tags += 1;
-      if (tags > mostTags) {
-        throw new TemplateError(file, line, `more than ${mostTags} tags: use a loop, or split it`);
+      if (tags > maxTags) {
+        throw new TemplateError(
+          file,
+          line,
+          `more than ${maxTags} tags: use a loop, or split the template`,
+        );
       }
       text += source.slice(taken, mark.index);
       if (text !== '') found.push(text);
@@ -266,19 +269,19 @@ function isExpression(code: string): boolean {
   }
 }
 
-/** Expressions that look like a name of the data, and have a meaning of their own. */
-const ownMeaning = new Set(['it', '__eta', 'this', 'null', 'true', 'false']);
+/** Expressions that look like a name in the data but have a meaning in JavaScript. */
+const reservedNames = new Set(['it', '__eta', 'this', 'null', 'true', 'false']);
 
 /**
- * The JavaScript of a tag that prints. Names of data that are none in JavaScript work, too, where
- * they are all of the tag: `{{public_key_my-key}}`, `{{class}}`.
+ * The JavaScript expression for a tag that prints. Names that JavaScript does not allow also work if
+ * the tag contains nothing else: `{{public_key_my-key}}`, `{{class}}`.
  */
 function interpolation(code: string): string {
-  // The newline ends a comment of the code's.
+  // The newline ends a comment in the code.
   const expression = `(${code}\n)`;
   if (!/^[\w$.-]+$/.test(code)) return expression;
   const valid = isExpression(code);
-  if (valid && /^[A-Za-z_$][\w$]*$/.test(code) && !ownMeaning.has(code)) return expression;
+  if (valid && /^[A-Za-z_$][\w$]*$/.test(code) && !reservedNames.has(code)) return expression;
   const name = JSON.stringify(code);
   const otherwise = valid
     ? expression
@@ -291,8 +294,8 @@ function singleQuotedContent(text: string): string {
   return JSON.stringify(text).slice(1, -1).replaceAll("'", "\\'");
 }
 
-/** A value as text. Throws for what prints as no operator wants it. */
-function printed(value: unknown): string {
+/** The text for a value. Throws for values whose text would be useless, such as an object. */
+function valueText(value: unknown): string {
   switch (typeof value) {
     case 'string':
       return value;
@@ -303,15 +306,15 @@ function printed(value: unknown): string {
     case 'bigint':
       return String(value);
     case 'undefined':
-      throw new Error("has no value here: {{… ?? ''}} prints nothing then");
+      throw new Error("has no value here: write {{… ?? ''}} to print nothing instead");
     case 'function':
     case 'symbol':
       throw new Error(`is a ${typeof value}, which cannot be printed`);
     case 'object': {
-      if (value === null) return printed(undefined);
+      if (value === null) return valueText(undefined);
       const prototype: unknown = Object.getPrototypeOf(value);
       if (prototype === null || prototype === Object.prototype) {
-        throw new Error('is an object: name one of its parts');
+        throw new Error('is an object: print one of its properties');
       }
       return String(value);
     }
@@ -331,11 +334,11 @@ function tagText({ code, prints }: Tag): string {
   return `{{${prints ? '' : '% '}${truncate(collapseSpaces(code), 60)}}}`;
 }
 
-/** What to say of an error that a tag's code threw. */
+/** The message for an error that a tag's code threw. */
 function runtimeProblem(tag: Tag, error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   const unknown = error instanceof ReferenceError && /^(.+) is not defined$/.exec(message)?.[1];
-  // A name of the language or of the generated code that is none of the template's.
+  // A name of JavaScript or of the generated code, not of the template data.
   const leaked =
     tag.code in Object.prototype || /^\w+: is a function/.test(`${tag.code}: ${message}`);
   const name = unknown || (leaked && tag.prints ? tag.code : undefined);
@@ -345,31 +348,31 @@ function runtimeProblem(tag: Tag, error: unknown): string {
   );
 }
 
-/** The tag whose brace has no partner, and what is wrong with it. */
+/** The tag with an unbalanced brace, and the problem. */
 function unbalanced(tags: readonly Tag[]): { tag: Tag; problem: string } | undefined {
   const open: Tag[] = [];
   for (const tag of tags.filter(({ prints }) => !prints)) {
     for (const [, token] of tokensOf(tag.code)) {
       if (token === '{') open.push(tag);
       else if (token === '}' && open.pop() === undefined) {
-        return { tag, problem: 'closes a block that nothing opens' };
+        return { tag, problem: 'closes a block that no tag opens' };
       }
     }
   }
   const last = open.at(-1);
-  return last && { tag: last, problem: 'opens a block that nothing closes: add {{% } }}' };
+  return last && { tag: last, problem: 'opens a block that no tag closes: add {{% } }}' };
 }
 
-/** The tag with a syntax error, and what the error is. */
+/** The tag with a syntax error, and the problem. */
 function syntaxProblem(tags: readonly Tag[], code: string): { tag: Tag; problem: string } {
   const first = tags[0] ?? { line: 1, code: '', prints: true };
   try {
     new Script(`(function(it, options) {${code}\n})`, { filename: 'template' });
   } catch (error) {
-    const wrong = unbalanced(tags);
-    if (wrong !== undefined) return wrong;
+    const imbalance = unbalanced(tags);
+    if (imbalance !== undefined) return imbalance;
     const { message, stack = '' } = error as Error;
-    // The stack begins with the place in the generated code, where Eta notes the tag it is at.
+    // The stack begins with the position in the generated code, in which Eta records the current tag.
     const place = Number(/^template:(\d+)/.exec(stack)?.[1] ?? 0);
     const before = code.split('\n', place).join('\n');
     const number = [...before.matchAll(/^__eta\.line=(\d+)$/gm)].at(-1)?.[1];
@@ -378,16 +381,16 @@ function syntaxProblem(tags: readonly Tag[], code: string): { tag: Tag; problem:
   return { tag: first, problem: 'or a later tag is not JavaScript' };
 }
 
-/** Unknown names must not be found in the prototype of the global object instead. */
+/** Hides the names of Object.prototype, where unknown names would be found otherwise. */
 const shadowedGlobals = `let ${Object.getOwnPropertyNames(Object.prototype).join(', ')};`;
 
 /**
- * A template made ready: `{{name}}` and `{{!name}}` print a value as it is, `{{% … }}` is
- * JavaScript, a line that begins with `\%` loses the backslash; all else is text, byte for byte.
- * Throws TemplateError for a syntax error or a line in the form of a Bottle statement.
+ * Compiles a template: `{{name}}` and `{{!name}}` print a value unescaped, `{{% … }}` is JavaScript, a
+ * line that begins with `\%` loses the backslash, and everything else is literal text. Throws
+ * TemplateError for a syntax error or a line that is a Bottle statement.
  */
 export function compileTemplate(source: string, file: string): Template {
-  const parts = pieces(source, file);
+  const parts = parseTemplate(source, file);
   const tags = parts.filter((part) => typeof part !== 'string');
   if (tags.length === 0) {
     const text = parts.join('');
@@ -395,15 +398,15 @@ export function compileTemplate(source: string, file: string): Template {
   }
   for (const tag of tags) {
     if (tag.prints && tag.code === '') {
-      const problem = "{{}} names nothing: write {{'{{}}'}} where the braces are text";
+      const problem = "{{}} is empty: write {{'{{}}'}} if the braces are text";
       throw new TemplateError(file, tag.line, problem);
     }
   }
   const eta = new Eta({
     autoEscape: false,
     autoFilter: true,
-    filterFunction: printed,
-    // Has the generated code note which tag it is at. The numbers given here are not lines.
+    filterFunction: valueText,
+    // Makes the generated code record the current tag: lineNo is the number of a tag, not a line.
     debug: true,
     functionHeader: shadowedGlobals,
   });
@@ -414,8 +417,8 @@ export function compileTemplate(source: string, file: string): Template {
       const val = part.prints ? interpolation(part.code) : part.code;
       return { t: part.prints ? 'i' : 'e', val, lineNo: number++ };
     });
-    // Eta's own `with` would have its helpers (output, block, …) hide data of their names. In the
-    // strict function an assignment to an unknown name is an error, not a global for all guests.
+    // In Eta's own `with`, its helpers (output, block, …) would hide data with their names. In the
+    // strict function, assigning to an unknown name is an error; it does not create a global.
     const open = { t: 'e', val: 'with (it) { (() => { "use strict";', lineNo: 0 };
     return [open, ...body, { t: 'e', val: '})(); }', lineNo: tags.length - 1 }];
   };
@@ -427,7 +430,7 @@ export function compileTemplate(source: string, file: string): Template {
   try {
     render = eta.compile('');
   } catch (error) {
-    // Eta's message holds all of the generated code.
+    // Eta's message contains all of the generated code.
     if (!(error instanceof Error)) throw error;
     const { tag, problem } = syntaxProblem(tags, eta.compileToString(''));
     throw new TemplateError(file, tag.line, problemText(`${tagText(tag)} ${problem}`));

@@ -3,18 +3,18 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs
 import type { Config } from '../config/options.js';
 import {
   type Candidates,
+  cachedDirectoryEntries,
   candidatesOf,
   configuredFile,
-  directoryEntries,
   type FileVersion,
-  type Found,
-  type FoundFile,
   fileError,
   findUserdata,
-  isCode,
+  hasCode,
   isSettled,
+  type SourceFile,
   sameVersion,
   UserdataError,
+  type UserdataSource,
 } from './find.js';
 import {
   builtInTemplate,
@@ -34,79 +34,82 @@ export type UserdataConfig = Pick<Config, 'publicKeys' | 'templateData'> & {
 };
 
 export interface UserdataOptions {
-  /** The configuration in force; a new one has every file read again. */
+  /** The configuration in force. A new object clears the caches. */
   readonly config: () => UserdataConfig;
   readonly log: Record<'error' | 'warn', (message: string) => void>;
-  /** Is given each user-data that was made (mdserver.debug_userdata). */
+  /** Called with each rendered user-data (mdserver.debug_userdata). */
   readonly keepCopy?: (instanceName: string, body: string | Buffer) => void;
 }
 
-/** What was made for an instance, and the file that it was made from: null for the built-in one. */
-export interface Rendered {
+/** Rendering user-data or vendor data. */
+export interface Rendering {
   readonly body: string | Buffer;
+  /** The path of its template; null for the built-in one. */
   readonly file: string | null;
 }
 
-/** What throws here throws TemplateError and UserdataError, which are in the log by then. */
+/** Errors are TemplateError and UserdataError, and are already logged when they are thrown. */
 export interface Userdata {
-  /** Makes an instance's user-data when what it gives is called; undefined where there is none. */
-  readonly userdata: (instance: TemplateInstance) => (() => Rendered) | undefined;
-  /** Makes an instance's vendor data: empty where none is configured. */
-  readonly vendorData: (instance: TemplateInstance) => Rendered;
+  /** A function that renders the user-data of an instance; undefined if it has none. */
+  readonly userdata: (instance: TemplateInstance) => (() => Rendering) | undefined;
+  /** Renders the vendor data of an instance; empty if none is configured. */
+  readonly vendorData: (instance: TemplateInstance) => Rendering;
 }
 
-/** EC2 itself takes 16 KiB. In bytes. */
-const longestText = 4 * 1024 * 1024;
-const longestFile = 16 * 1024 * 1024;
+/** In bytes. EC2's own limit is 16 KiB. */
+const maxTextLength = 4 * 1024 * 1024;
+const maxFileLength = 16 * 1024 * 1024;
 
-const mostKept = 1000;
-const mostKeptBytes = 64 * 1024 * 1024;
-const mostReported = 1000;
+const maxCachedFiles = 1000;
+const maxCachedBytes = 64 * 1024 * 1024;
+const maxReportedLines = 1000;
 
-/** A file in the state in which it was read. */
-interface Content {
+/** The content of a file when it was read. */
+interface FileSnapshot {
   readonly bytes: Buffer;
   readonly version: FileVersion;
-  /** The file was old enough for a later change to show in its version. */
+  /** Any later change changes the version: see isSettled. */
   readonly settled: boolean;
 }
 
-/** A file's content, ready to be served. */
-interface Kept extends Content {
+interface CacheEntry extends FileSnapshot {
   readonly render: (data: TemplateData) => string | Buffer;
 }
 
-/** The file's content, or undefined where it is gone or no regular file any more. */
-function readContent({ path, target }: FoundFile): Content | undefined {
+/** Reads the file; undefined if it is gone or no longer a regular file. */
+function readFile({ path, target }: SourceFile): FileSnapshot | undefined {
   let descriptor: number | undefined;
   try {
-    // Had a FIFO taken the file's place, opening it would wait for a writer.
+    // O_NONBLOCK: if a FIFO has replaced the file, open would wait for a writer.
     const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
     descriptor = openSync(target, flags);
     const stats = fstatSync(descriptor);
     if (!stats.isFile()) return undefined;
-    if (stats.size > longestFile) {
-      throw new UserdataError(path, `has ${stats.size} bytes, ${longestFile} are the most`);
+    if (stats.size > maxFileLength) {
+      throw new UserdataError(
+        path,
+        `is too long: ${stats.size} bytes, the limit is ${maxFileLength}`,
+      );
     }
     const settled = isSettled(stats);
     return { bytes: readFileSync(descriptor), version: stats, settled };
   } catch (error) {
-    if (isCode(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE')) return undefined;
+    if (hasCode(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE')) return undefined;
     throw error instanceof UserdataError ? error : fileError(path, error);
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }
 }
 
-/** cloud-init's own templates: their double braces are for the guest ("Instance metadata"). */
+/** cloud-init's own templates: cloud-init replaces their double braces in the guest. */
 const guestTemplate = /^## template: *jinja/i;
 
-/** How a content is served: text as a template, anything else as it is. */
-function renderer(bytes: Buffer, path: string): Kept['render'] {
+/** Renders text as a template, and anything else unchanged. */
+function renderer(bytes: Buffer, path: string): CacheEntry['render'] {
   if (!isUtf8(bytes) || guestTemplate.test(bytes.toString('latin1', 0, 40))) return () => bytes;
   try {
-    if (bytes.length > longestText) {
-      const problem = `has ${bytes.length} bytes, ${longestText} are the most for a text`;
+    if (bytes.length > maxTextLength) {
+      const problem = `is too long: ${bytes.length} bytes, the limit for text is ${maxTextLength}`;
       throw new UserdataError(path, problem);
     }
     return compileTemplate(bytes.toString('utf8'), path);
@@ -118,39 +121,40 @@ function renderer(bytes: Buffer, path: string): Kept['render'] {
 }
 
 /**
- * The files that were served, so that an unchanged one is neither read nor compiled again.
- * Gives undefined for a file that is gone.
+ * Returns a function that gives a file's renderer and caches it, so that an unchanged file is neither
+ * read nor compiled again. It returns undefined for a file that is gone.
  */
-function fileRenderers(): (file: FoundFile) => Kept['render'] | undefined {
-  const kept = new Map<string, Kept>();
-  let keptBytes = 0;
+function cachedRenderers(): (file: SourceFile) => CacheEntry['render'] | undefined {
+  const cache = new Map<string, CacheEntry>();
+  let cachedBytes = 0;
 
-  function forget(path: string): void {
-    keptBytes -= kept.get(path)?.bytes.length ?? 0;
-    kept.delete(path);
+  function evict(path: string): void {
+    cachedBytes -= cache.get(path)?.bytes.length ?? 0;
+    cache.delete(path);
   }
 
   return (file) => {
-    const known = kept.get(file.path);
-    if (known?.settled && sameVersion(known.version, file.version)) return known.render;
-    forget(file.path);
-    const content = readContent(file);
-    if (content === undefined) return undefined;
-    const same = known?.bytes.equals(content.bytes);
-    const render = same ? known?.render : undefined;
-    const entry = { ...content, render: render ?? renderer(content.bytes, file.path) };
-    kept.set(file.path, entry);
-    keptBytes += content.bytes.length;
-    for (const path of kept.keys()) {
-      if (path === file.path || (kept.size <= mostKept && keptBytes <= mostKeptBytes)) break;
-      forget(path);
+    const cached = cache.get(file.path);
+    if (cached?.settled && sameVersion(cached.version, file.version)) return cached.render;
+    evict(file.path);
+    const snapshot = readFile(file);
+    if (snapshot === undefined) return undefined;
+    const same = cached?.bytes.equals(snapshot.bytes);
+    const render = same ? cached?.render : undefined;
+    const entry = { ...snapshot, render: render ?? renderer(snapshot.bytes, file.path) };
+    cache.set(file.path, entry);
+    cachedBytes += snapshot.bytes.length;
+    for (const path of cache.keys()) {
+      if (path === file.path) break;
+      if (cache.size <= maxCachedFiles && cachedBytes <= maxCachedBytes) break;
+      evict(path);
     }
     return entry.render;
   };
 }
 
-/** Logs a line once, or once for each version of the file that it is about. */
-function onceEach(): (
+/** Returns a function that logs a line once, or once for each version of the file that it is about. */
+function onceLogger(): (
   version: FileVersion | undefined,
   line: string,
   log: (line: string) => void,
@@ -163,36 +167,35 @@ function onceEach(): (
     reported.delete(line);
     reported.set(line, version);
     for (const oldest of reported.keys()) {
-      if (reported.size <= mostReported) break;
+      if (reported.size <= maxReportedLines) break;
       reported.delete(oldest);
     }
     log(line);
   };
 }
 
-/** What an instance's user-data is made with, whatever its template holds. */
-interface Prepared {
+/** What follows from an instance and the configuration, whatever its template is. */
+interface RenderInputs {
   readonly candidates: Candidates;
   readonly data: TemplateData;
 }
 
 const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
 
-/** The user-data of all instances. What is wrong with a file is logged once until it changes. */
+/** Creates what renders user-data and vendor data. An error of a file is logged once until it changes. */
 export function createUserdata({ config, log, keepCopy }: UserdataOptions): Userdata {
   let current: UserdataConfig | undefined;
-  let fileRenderer = fileRenderers();
-  let once = onceEach();
-  let entries = directoryEntries();
-  // An instance is never changed in place: another state of it is another key.
-  let prepared = new WeakMap<TemplateInstance, Prepared>();
+  let rendererOf = cachedRenderers();
+  let logOnce = onceLogger();
+  let entriesOf = cachedDirectoryEntries();
+  // Instances are immutable: an update is a new key.
+  let inputs = new WeakMap<TemplateInstance, RenderInputs>();
 
-  /** What follows from the instance and the configuration alone. */
-  function prepare(instance: TemplateInstance, settings: UserdataConfig): Prepared {
-    const before = prepared.get(instance);
-    if (before !== undefined) return before;
+  function inputsOf(instance: TemplateInstance, settings: UserdataConfig): RenderInputs {
+    const cached = inputs.get(instance);
+    if (cached !== undefined) return cached;
     const { publicKeys, templateData: values, mdserver } = settings;
-    const places = {
+    const location = {
       directory: mdserver.userdata_dir,
       suffixes: mdserver.userdata_suffixes,
       defaultTemplate: mdserver.default_template,
@@ -200,77 +203,77 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
     const { name, mac, metadata } = instance;
     const parts = { publicKeys, templateData: values, password: mdserver.password };
     const made = {
-      candidates: candidatesOf(places, { name, mac, prefix: userdataPrefix(metadata) }),
+      candidates: candidatesOf(location, { name, mac, prefix: userdataPrefix(metadata) }),
       data: templateData(parts, instance),
     };
-    prepared.set(instance, made);
+    inputs.set(instance, made);
     return made;
   }
 
-  function find(instance: TemplateInstance, settings: UserdataConfig): Found['what'] {
-    const present = entries(settings.mdserver.userdata_dir);
-    const { what, refused } = findUserdata(prepare(instance, settings).candidates, present);
-    for (const line of refused) once(undefined, line, (text) => log.warn(text));
-    return what;
+  function find(instance: TemplateInstance, settings: UserdataConfig): UserdataSource {
+    const entries = entriesOf(settings.mdserver.userdata_dir);
+    const { source, warnings } = findUserdata(inputsOf(instance, settings).candidates, entries);
+    for (const line of warnings) logOnce(undefined, line, (text) => log.warn(text));
+    return source;
   }
 
-  /** Whether there is a file for the prefix. */
-  function exists(instance: TemplateInstance, settings: UserdataConfig): boolean {
+  /** Whether an instance with a prefix has a file. */
+  function hasFile(instance: TemplateInstance, settings: UserdataConfig): boolean {
     try {
       return find(instance, settings) !== 'none';
     } catch (error) {
-      // Something is there: render() meets the same error, and says so.
+      // There is a file; render() meets the same error and reports it.
       if (error instanceof UserdataError) return true;
       throw error;
     }
   }
 
-  /** Makes what `look` finds; a file that goes away between look and read is looked for once more. */
+  /** Renders what `look` finds. Looks once more if the file disappears before it is read. */
   function render(
     what: string,
     instance: TemplateInstance,
     settings: UserdataConfig,
-    look: () => Found['what'],
-  ): Rendered {
+    look: () => UserdataSource,
+  ): Rendering {
     let version: FileVersion | undefined;
     try {
-      const data: TemplateData = Object.create(prepare(instance, settings).data);
+      const data: TemplateData = Object.create(inputsOf(instance, settings).data);
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const found = look();
         if (found === 'none') break;
         if (found === 'built-in') return { body: builtIn(data), file: null };
         version = found.version;
-        const body = fileRenderer(found)?.(data);
+        const body = rendererOf(found)?.(data);
         if (body !== undefined) return { body, file: found.path };
       }
-      throw new UserdataError(`${what} of ${instance.name}`, 'went away while it was read');
+      throw new UserdataError(`${what} of ${instance.name}`, 'disappeared while it was read');
     } catch (error) {
       if (error instanceof TemplateError || error instanceof UserdataError) {
-        once(version, error.message, (text) => log.error(text));
+        logOnce(version, error.message, (text) => log.error(text));
       }
       throw error;
     }
   }
 
-  /** The configuration in force; what was kept under another one is forgotten. */
-  function settingsNow(): UserdataConfig {
+  /** The configuration in force. Clears the caches if it is new. */
+  function currentConfig(): UserdataConfig {
     const settings = config();
     if (settings !== current) {
       current = settings;
-      fileRenderer = fileRenderers();
-      once = onceEach();
-      entries = directoryEntries();
-      prepared = new WeakMap();
+      rendererOf = cachedRenderers();
+      logOnce = onceLogger();
+      entriesOf = cachedDirectoryEntries();
+      inputs = new WeakMap();
     }
     return settings;
   }
 
   return {
     userdata(instance) {
-      const settings = settingsNow();
-      // With no prefix there is always some: metadata listings cost no look at the files then.
+      const settings = currentConfig();
+      // Without a prefix there always is user-data, so a metadata listing need not look at files.
       const prefixed = userdataPrefix(instance.metadata) !== undefined;
-      if (prefixed && !exists(instance, settings)) return undefined;
+      if (prefixed && !hasFile(instance, settings)) return undefined;
       return () => {
         const look = () => find(instance, settings);
         const rendered = render('user-data', instance, settings, look);
@@ -279,7 +282,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       };
     },
     vendorData(instance) {
-      const settings = settingsNow();
+      const settings = currentConfig();
       const { vendor_data: path } = settings.mdserver;
       if (path === undefined) return { body: '', file: null };
       return render('vendor data', instance, settings, () =>
@@ -289,7 +292,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
   };
 }
 
-/** An empty prefix is none. */
+/** Undefined if it is missing or empty. */
 function userdataPrefix(metadata: TemplateInstance['metadata']): string | undefined {
   const prefix = Object.hasOwn(metadata, 'userdata_prefix') ? metadata['userdata_prefix'] : '';
   return prefix === '' ? undefined : prefix;
