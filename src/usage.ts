@@ -1,9 +1,9 @@
 import { wrapped } from './text.js';
 
-/** The configuration that mdserver and mdserverctl read where none is named. */
+/** The configuration that mdserver and mdserverctl read by default. */
 export const defaultConfigFile = '/etc/mdserver/mdserver.conf';
 
-/** What mdserver takes on its command line, for `--help` and for mdserver(8). */
+/** The command line of mdserver, for `--help` and mdserver(8). */
 export const daemonArguments: readonly (readonly [argument: string, explanation: string])[] = [
   ['CONFIG', `configuration file (default: ${defaultConfigFile})`],
   ['-h, --help', 'show this help'],
@@ -11,10 +11,10 @@ export const daemonArguments: readonly (readonly [argument: string, explanation:
 ];
 
 export const daemonSummary =
-  'Serves EC2 metadata and user-data to the virtual machines of this host, and keeps the configuration of the dnsmasq that gives them their addresses and names.';
+  'Serves EC2 metadata and user-data to the virtual machines of this host, and writes the configuration of the dnsmasq that gives them their addresses and names.';
 
 /** What SIGHUP does. */
-export const reloadWords = 'reads the configuration again and reopens the log file.';
+export const reloadExplanation = 'Read the configuration again and reopen the log file.';
 
 /** The text of `mdserver --help`. */
 export const usage = `Usage: mdserver [CONFIG]
@@ -23,5 +23,6 @@ ${wrapped(daemonSummary, 90).join('\n')}
 
 ${daemonArguments.map(([argument, text]) => `  ${argument.padEnd(13)}  ${text}`).join('\n')}
 
-SIGHUP ${reloadWords}
+Signals:
+  SIGHUP         ${reloadExplanation}
 `;

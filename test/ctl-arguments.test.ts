@@ -1,108 +1,169 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readArguments, UsageError } from '../src/ctl/arguments.js';
-import { commandTable } from '../src/ctl/commands.js';
+import { type Invocation, readArguments } from '../src/ctl/arguments.js';
+import { type Command, defineCommand, globalOptions } from '../src/ctl/command.js';
+import { commands } from '../src/ctl/commands/index.js';
+import { UsageError } from '../src/ctl/errors.js';
 
-const none = {
-  config: undefined,
-  socket: undefined,
-  json: false,
-  yes: false,
-  prune: false,
-  connect: undefined,
-  'as-xml': undefined,
-};
+/** The global options when none is given. */
+const none = { config: undefined, socket: undefined, json: false, help: false, version: false };
 
-function refusal(...args: string[]): string {
+/** What is to run, by the command's name. */
+function invocation(line: readonly string[], known?: readonly Command[]) {
+  const read = readArguments(line, known) as Invocation;
+  return { command: read.command.name, operands: read.operands, options: read.options };
+}
+
+function usageError(line: readonly string[]): string {
   try {
-    readArguments(args);
+    readArguments(line);
   } catch (error) {
     if (error instanceof UsageError) return error.message;
     throw error;
   }
-  return 'it was taken';
+  return 'no error';
 }
 
-test('options stand before and after a command, with and without an equals sign', () => {
-  const expected = {
-    command: 'render',
-    operands: ['web1', 'meta-data'],
-    options: { ...none, json: true, socket: '/run/x.sock' },
-  };
-  for (const line of [
-    '--json --socket /run/x.sock render web1 meta-data',
-    'render --socket=/run/x.sock web1 --json meta-data',
-    'render web1 meta-data --socket /run/x.sock --json',
-  ]) {
-    assert.deepEqual(readArguments(line.split(' ')), expected, line);
-  }
-});
+for (const line of [
+  '--json --socket /run/x.sock render web1 meta-data',
+  'render --socket=/run/x.sock web1 --json meta-data',
+  'render web1 meta-data --socket /run/x.sock --json',
+]) {
+  test(`options can stand anywhere: ${line}`, () => {
+    assert.deepEqual(invocation(line.split(' ')), {
+      command: 'render',
+      operands: ['web1', 'meta-data'],
+      options: { ...none, 'as-xml': undefined, json: true, socket: '/run/x.sock' },
+    });
+  });
+}
 
-test('every option of every command is read', () => {
-  assert.deepEqual(readArguments(['sync', '--prune', '-y', '-c', 'test:///default']), {
+test('a command gets its own options and the global ones, and no others', () => {
+  assert.deepEqual(invocation(['sync', '--prune', '-y', '-c', 'test:///default']), {
     command: 'sync',
     operands: [],
     options: { ...none, prune: true, yes: true, connect: 'test:///default' },
   });
-  assert.deepEqual(readArguments(['render', '--as-xml', '-', 'tree', '--config', 'a.conf']), {
+  assert.deepEqual(invocation(['render', '--as-xml', '-', 'tree', '--config', 'a.conf']), {
     command: 'render',
     operands: ['tree'],
     options: { ...none, 'as-xml': '-', config: 'a.conf' },
   });
+  assert.deepEqual(invocation(['list']), { command: 'list', operands: [], options: none });
+});
+
+test('a line in the table of a command is enough for an option: it is typed, read and in --help', async () => {
+  let received: readonly [string | undefined, boolean] | undefined;
+  const example = defineCommand({
+    name: 'example',
+    usage: [''],
+    operands: [0, 0],
+    completes: [],
+    options: {
+      colour: { argument: 'NAME', explanation: 'Use this colour.' },
+      loud: { short: 'l', explanation: 'Be loud.' },
+    },
+    summary: 'Show that options need no second list.',
+    help: [],
+    examples: [['mdserverctl example', '']],
+    run: async (_operands, options) => {
+      // These types come from the table: the compiler refuses any other.
+      const colour: string | undefined = options.colour;
+      const loud: boolean = options.loud;
+      // @ts-expect-error: an option with an argument is text, not a switch.
+      const wrong: boolean = options.colour;
+      // @ts-expect-error: this command has no such option.
+      const unknown: unknown = options.prune;
+      assert.deepEqual([wrong, unknown], [colour, undefined]);
+      received = [colour, loud];
+      return 0;
+    },
+  });
+  const read = readArguments(['example', '--colour', 'red', '-l'], [example]) as Invocation;
+  assert.equal(await read.command.run(read.operands, read.options), 0);
+  assert.deepEqual(received, ['red', true]);
+  const help = readArguments(['example', '--help'], [example]);
+  assert.ok('print' in help);
+  assert.match(help.print, /^ {2}--colour NAME +Use this colour\.$/m);
+});
+
+test('an option of several commands is the same in all of them, as the parser needs it', () => {
+  const seen = new Map<string, unknown>(Object.entries(globalOptions));
+  for (const { name, options } of commands) {
+    for (const [option, entry] of Object.entries(options)) {
+      assert.equal(seen.get(option) ?? entry, entry, `--${option} of ${name}`);
+      seen.set(option, entry);
+    }
+  }
 });
 
 test('"-" is an operand, and after "--" everything is', () => {
-  assert.deepEqual(readArguments(['upload', '-']), {
-    command: 'upload',
-    operands: ['-'],
-    options: none,
-  });
-  assert.deepEqual(readArguments(['remove', '--', '--yes', '-x']), {
+  assert.deepEqual(invocation(['upload', '-']).operands, ['-']);
+  assert.deepEqual(invocation(['remove', '--', '--yes', '-x']), {
     command: 'remove',
     operands: ['--yes', '-x'],
-    options: none,
+    options: { ...none, yes: false },
   });
 });
 
-test('what is wrong with a command line is said in one line that names the way on', () => {
-  const refusals: [string[], string][] = [
-    [[], 'no command given, see mdserverctl --help'],
-    [['lst'], 'unknown command "lst", did you mean list?'],
-    [['frobnicate'], 'unknown command "frobnicate", see mdserverctl --help'],
-    [['constructor'], 'unknown command "constructor", see mdserverctl --help'],
-    [['list', '--frob'], "Unknown option '--frob'; see mdserverctl --help"],
-    [['list', '--prune'], 'list has no option --prune, see mdserverctl list --help'],
-    [['list', 'web1'], 'too many arguments: mdserverctl list; see mdserverctl list --help'],
-    [['show'], 'too few arguments: mdserverctl show NAME; see mdserverctl show --help'],
-    [['remove'], 'too few arguments: mdserverctl remove NAME...; see mdserverctl remove --help'],
-    [['render'], 'render needs a NAME, see mdserverctl render --help'],
-    [
-      ['render', 'web1', 'userdata'],
-      '"userdata" is none of user-data, meta-data, vendor-data, network-config, tree; see mdserverctl render --help',
-    ],
-    [
-      ['render', 'web1', 'tree', '--as-xml', 'x'],
-      '--as-xml stands in place of NAME, see mdserverctl render --help',
-    ],
-    [['list', '--socket='], '--socket needs a value, see mdserverctl list --help'],
-  ];
-  for (const [args, message] of refusals) assert.equal(refusal(...args), message);
-  assert.match(refusal('list', '--socket'), /^Option '--socket <value>' argument missing; see /);
-});
+const usageErrors: [line: string[], message: string | RegExp][] = [
+  [[], 'no command given, see mdserverctl --help'],
+  [['lst'], 'unknown command "lst", did you mean list?'],
+  [['frobnicate'], 'unknown command "frobnicate", see mdserverctl --help'],
+  [['constructor'], 'unknown command "constructor", see mdserverctl --help'],
+  [['list', '--frob'], "Unknown option '--frob'; see mdserverctl --help"],
+  [['list', '--prune'], 'list has no option --prune, see mdserverctl list --help'],
+  [['list', 'web1'], 'too many arguments: mdserverctl list; see mdserverctl list --help'],
+  [['show'], 'too few arguments: mdserverctl show NAME; see mdserverctl show --help'],
+  [['remove'], 'too few arguments: mdserverctl remove NAME...; see mdserverctl remove --help'],
+  [['list', '--socket='], '--socket needs a value, see mdserverctl list --help'],
+  [['list', '--socket'], /^Option '--socket <value>' argument missing; see /],
+];
+for (const [line, message] of usageErrors) {
+  test(`a wrong command line is reported in one line that helps: "${line.join(' ')}"`, () => {
+    if (typeof message === 'string') assert.equal(usageError(line), message);
+    else assert.match(usageError(line), message);
+  });
+}
 
-test('--help names every command, and that of a command its options and examples', () => {
+const renderErrors: [line: string[], message: string][] = [
+  [['render'], 'render needs a NAME, see mdserverctl render --help'],
+  [
+    ['render', 'web1', 'userdata'],
+    '"userdata" is not one of user-data, meta-data, vendor-data, network-config, tree; see mdserverctl render --help',
+  ],
+  [
+    ['render', 'web1', 'tree', '--as-xml', 'x'],
+    '--as-xml takes the place of NAME, see mdserverctl render --help',
+  ],
+];
+for (const [line, message] of renderErrors) {
+  test(`render reports wrong operands before it connects: "${line.join(' ')}"`, async () => {
+    const { command, operands, options } = readArguments(line) as Invocation;
+    await assert.rejects(command.run(operands, options), { name: 'UsageError', message });
+  });
+}
+
+test('--help lists every command', () => {
   const overall = readArguments(['--help']);
   assert.ok('print' in overall);
-  for (const [name, { summary, options, examples }] of commandTable) {
+  for (const { name, summary } of commands) {
     assert.match(overall.print, new RegExp(`^  ${name}\\b.*${summary}$`, 'm'));
+  }
+});
+
+for (const { name, options, examples } of commands) {
+  test(`${name} --help shows its options and examples, in at most 100 columns`, () => {
     const own = readArguments([name, '--help']);
     assert.ok('print' in own);
     assert.ok(own.print.startsWith(`Usage: mdserverctl ${name}`));
-    for (const option of [...options, 'json']) assert.ok(own.print.includes(`--${option}`));
-    for (const [example] of examples) assert.ok(own.print.includes(example));
+    for (const option of Object.keys({ ...options, ...globalOptions })) {
+      assert.ok(own.print.includes(`--${option}`), option);
+    }
+    for (const [example] of examples) assert.ok(own.print.includes(example), example);
     for (const line of own.print.split('\n')) assert.ok(line.length <= 100, line);
-  }
-});
+  });
+}
 
 test('--help and --version are answered before operands are counted', () => {
   assert.ok('print' in readArguments(['show', '--help']));

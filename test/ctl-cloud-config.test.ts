@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hookTarget } from '../src/ctl/check-host.js';
-import { userdataProblems } from '../src/ctl/cloud-config.js';
+import { userdataProblems } from '../src/ctl/checks/cloud-config.js';
+import { hookTarget } from '../src/ctl/checks/hook.js';
 import { builtInTemplate } from '../src/userdata/template.js';
 
-test('what cloud-init, Ignition and cloudbase-init take has no problem', () => {
+test('user-data that cloud-init, Ignition or cloudbase-init accepts has no problem', () => {
   for (const text of [
     '',
     '#cloud-config\n',
@@ -24,11 +24,11 @@ test('what cloud-init, Ignition and cloudbase-init take has no problem', () => {
   assert.deepEqual(userdataProblems(Buffer.from([0x1f, 0x8b, 8, 0xff])), []);
 });
 
-test('a first line that means nothing is a warning that shows it', () => {
+test('a first line that cloud-init does not recognise is a warning that quotes it', () => {
   const expected = (line: string) => [
     {
       level: 'warning',
-      text: `the first line is ${JSON.stringify(line)}: cloud-init takes it for nothing it knows (cloud-config begins with "#cloud-config")`,
+      text: `cloud-init does not recognise the first line, ${JSON.stringify(line)} (cloud-config begins with "#cloud-config")`,
     },
   ];
   for (const line of ['# cloud-config', 'hostname: a', '#cloudconfig']) {
@@ -40,24 +40,24 @@ test('YAML that does not parse is a failure at its line', () => {
   const [problem, ...others] = userdataProblems('#cloud-config\nusers:\n  - a\n - b\nc: 1\n');
   assert.deepEqual(others, []);
   assert.equal(problem?.level, 'failure');
-  assert.match(problem?.text ?? '', /^YAML, line 4 of the result: /);
+  assert.match(problem?.text ?? '', /^YAML, line 4 of the rendered text: /);
   assert.equal(userdataProblems('#cloud-config\na: [1\n')[0]?.level, 'failure');
   assert.equal(userdataProblems('#cloud-config\na: *x\n')[0]?.level, 'failure');
   assert.equal(userdataProblems('#cloud-config\na: "x\n')[0]?.level, 'failure');
   assert.equal(userdataProblems('#cloud-config\n\ta: 1\n')[0]?.level, 'failure');
 });
 
-test('cloud-config that is no mapping is a failure, a key given twice a warning', () => {
+test('cloud-config that is not a mapping is a failure, a duplicate key is a warning', () => {
   assert.deepEqual(userdataProblems('#cloud-config\n- a\n'), [
-    { level: 'failure', text: 'YAML: cloud-config has to be a mapping (key: value)' },
+    { level: 'failure', text: 'YAML: cloud-config must be a mapping (key: value)' },
   ]);
   assert.equal(userdataProblems('#cloud-config\njust text\n')[0]?.level, 'failure');
   assert.deepEqual(userdataProblems('#cloud-config\na: 1\na: 2\n'), [
-    { level: 'warning', text: 'YAML, line 3 of the result: Map keys must be unique' },
+    { level: 'warning', text: 'YAML, line 3 of the rendered text: Map keys must be unique' },
   ]);
 });
 
-test('aliases that grow without end are refused, quickly', () => {
+test('aliases that expand without bound are a failure', () => {
   const levels = Array.from({ length: 12 }, (_, index) =>
     index === 0
       ? 'a0: &a0 [x, x, x, x, x, x, x, x]'
@@ -73,7 +73,7 @@ test("the built-in template's own text is cloud-config", () => {
   );
 });
 
-test("mdserver's hook is known by the lines that system-integration.sh fills in", () => {
+test("mdserver's hook is recognised by the lines that system-integration.sh fills in", () => {
   const url = 'http://169.254.169.254:80/instance-upload';
   const socket = '/run/mdserver/control.sock';
   const old = `#!/bin/sh\nconst uploadUrl = '${url}';\n`;

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { outcomeOf } from '../src/boots/boots.js';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
-import { explainAddress, explainInstance } from '../src/ctl/explain.js';
+import { explainAddress, explainInstance } from '../src/ctl/commands/explain.js';
 import { blankBoot } from './support/samples.js';
 
 const start = 1_700_000_000;
-const explaining = {
+const context = {
   style: { terminal: false, colour: false },
   now: start + 3600,
   network: 'mds',
@@ -49,18 +49,18 @@ const asked = {
   user_agents: ['Cloud-Init/22.4.2'],
 };
 
-function words(...boots: BootRecord[]): string[] {
-  return explainInstance(instance(...boots), explaining);
+function explained(...boots: BootRecord[]): string[] {
+  return explainInstance(instance(...boots), context);
 }
 
 /** The lines under "What to look at:". */
 function notes(...boots: BootRecord[]): string[] {
-  return words(...boots)
+  return explained(...boots)
     .filter((line) => line.startsWith('  - '))
     .map((line) => line.slice(4));
 }
 
-test('a boot that went well is told in order, with nothing to look at', () => {
+test('a boot that went well is described in order, without advice', () => {
   const well = boot({
     ...asked,
     dhcp: [lease],
@@ -70,49 +70,52 @@ test('a boot that went well is told in order, with nothing to look at', () => {
     errors: ['404 /latest/meta-data/iam/'],
   });
   const before = boot({ started: start - 86_400, ended: start - 10 });
-  assert.deepEqual(words(well, before), [
+  assert.deepEqual(explained(well, before), [
     'web1 (10.122.0.2, 52:54:00:00:00:01): its last boot phoned home.',
     '  2023-11-14T22:13:20Z  libvirt started it',
     '  2023-11-14T22:13:22Z  got the address 10.122.0.2 by DHCP',
-    '  2023-11-14T22:13:23Z  first request; until now 12 requests; looked where ec2 clients look; tokens: 1 given, 11 used, 0 refused; by Cloud-Init/22.4.2',
+    '  2023-11-14T22:13:23Z  first request, of 12 requests; on the paths of ec2; tokens: 1 issued, 11 used, 0 refused; by Cloud-Init/22.4.2',
     '  2023-11-14T22:13:25Z  got 812 bytes of user-data from /u/web1.yaml',
     '  2023-11-14T22:13:29Z  last request',
     '  2023-11-14T22:13:50Z  phoned home',
-    '  errors it got: 404 /latest/meta-data/iam/',
-    'Boots before that:',
+    '  errors: 404 /latest/meta-data/iam/',
+    'Earlier boots:',
     '  2023-11-13T22:13:20Z  ended',
   ]);
 });
 
-test('no boot at all: says that boots are kept in memory, and where to look', () => {
-  assert.deepEqual(words(), [
-    'web1 (10.122.0.2, 52:54:00:00:00:01): no boot of it was seen since mdserver was started.',
-    "Its domain was last uploaded 1 hour ago. Boots are kept in memory. If it was started since then, libvirt's hook did not tell of it: see mdserverctl check.",
+test('without a boot: says that boots are kept in memory, and what to check', () => {
+  assert.deepEqual(explained(), [
+    'web1 (10.122.0.2, 52:54:00:00:00:01): no boot of it was seen since mdserver started.',
+    "Its domain was last uploaded 1 hour ago. mdserver keeps boots in memory only. If it started since then, libvirt's hook did not report it: run mdserverctl check.",
   ]);
 });
 
-test('nothing seen of a boot: asks for the network, dnsmasq and the guest', () => {
+test('a boot of which nothing was seen: asks for the network, dnsmasq and the guest', () => {
   const note =
-    'No DHCP request seen: is its first interface on network mds (virsh domiflist web1), does mdserver-dnsmasq run (systemctl status mdserver-dnsmasq), does the guest bring that interface up?';
+    'No DHCP request was seen: is its first interface on network mds (virsh domiflist web1), is mdserver-dnsmasq running (systemctl status mdserver-dnsmasq), does the guest bring that interface up?';
   assert.deepEqual(notes(boot()), [note]);
   assert.deepEqual(notes(boot({ started: start + 3590 })), [
-    `${note} It started 10 seconds ago: it may be on its way still.`,
+    `${note} It started 10 seconds ago and may still be booting.`,
   ]);
   assert.deepEqual(notes(boot({ started: start + 3590, ended: start + 3595 })), [note]);
   assert.deepEqual(notes(boot({ by: 'reconnect' })), [
-    'Nothing seen of it since libvirtd was started: a guest that runs on asks seldom.',
+    'Nothing was seen of it since libvirtd started: a guest that is already running rarely asks for anything.',
   ]);
 });
 
-test('an address and then nothing: cloud-init, its datasource, a firewall', () => {
-  assert.match(notes(boot({ dhcp: [lease] }))[0] ?? '', /^It asked for its address and then for /);
+test('a boot that got an address and no more: asks for cloud-init, its datasource, a firewall', () => {
+  assert.match(
+    notes(boot({ dhcp: [lease] }))[0] ?? '',
+    /^It got its address and then asked for nothing: /,
+  );
 });
 
 test('a lease for another address than the record has is pointed out', () => {
   const other = { ...lease, address: '10.122.0.99' };
   assert.match(
     notes(boot({ dhcp: [lease, other] }))[0] ?? '',
-    /^Its lease is for 10\.122\.0\.99, its record says 10\.122\.0\.2: /,
+    /^Its lease is for 10\.122\.0\.99, but its record has 10\.122\.0\.2, /,
   );
   // What it was refused, or only asked for, is no lease.
   for (const action of ['DHCPNAK', 'DHCPDISCOVER']) {
@@ -120,67 +123,67 @@ test('a lease for another address than the record has is pointed out', () => {
   }
 });
 
-test('a token and then nothing is told from metadata without user-data', () => {
+test('a boot that got a token and no more is distinguished from one without user-data', () => {
   const tokens = { given: 2, used: 0, refused: 0 };
   assert.match(
     notes(boot({ ...asked, requests: 2, tokens })).join(),
-    /^It asked for a token and then nothing: /,
+    /^It asked for a token and then for nothing: /,
   );
   assert.match(
     notes(boot({ ...asked, tokens })).join(),
-    /^It asked for metadata and not for user-data: /,
+    /^It asked for metadata but not for user-data: /,
   );
 });
 
-test('a template that fails names the command that shows its line', () => {
+test('for a template with an error, names the command that shows its line', () => {
   const userdata = { at: start + 5, status: 500, file: '/u/web1.yaml', bytes: 0 };
   assert.deepEqual(notes(boot({ ...asked, userdata })), [
-    'Its user-data cannot be made: "mdserverctl render web1" shows the error at its line.',
+    'Its user-data cannot be rendered: "mdserverctl render web1" shows the error and its line.',
   ]);
 });
 
-test('user-data that is missing, or the built-in one, is explained', () => {
+test('missing and built-in user-data is explained', () => {
   const missing = { at: start + 5, status: 404, file: null, bytes: 0 };
   assert.deepEqual(notes(boot({ ...asked, userdata: missing })), [
-    'There is no user-data for it: the userdata_prefix in the metadata of its domain names no file in mdserver.userdata_dir.',
+    'There is no user-data for it: mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain.',
   ]);
   const builtIn = { at: start + 5, status: 200, file: null, bytes: 96 };
   assert.match(
     notes(boot({ ...asked, userdata: builtIn }))[0] ?? '',
-    /^Its user-data is the built-in /,
+    /^Its user-data comes from the built-in template: /,
   );
 });
 
-test('requests without a good token are told from a token that was refused', () => {
+test('requests without a valid token are distinguished from a refused token', () => {
   assert.match(
     notes(boot({ ...asked, errors: ['401 /latest/meta-data/'] })).at(-1) ?? '',
-    /imds_tokens = required/,
+    /^It got a 401 without a valid token: /,
   );
   const tokens = { given: 1, used: 0, refused: 3 };
-  assert.match(notes(boot({ ...asked, tokens })).at(-1) ?? '', /^A token of its was refused/);
+  assert.match(notes(boot({ ...asked, tokens })).at(-1) ?? '', /^One of its tokens was refused: /);
 });
 
-test('changed host keys are part of the story', () => {
+test('changed host keys are reported', () => {
   const said = (at: number, key: string) => ({ at, hostname: null, fqdn: null, keys: [key] });
   const lines = explainInstance(
     {
       ...instance(boot({ phone_home: start + 30 })),
       host_keys: [said(start + 30, 'b'), said(1, 'a')],
     },
-    explaining,
+    context,
   );
   assert.equal(
     lines.at(-1),
-    'Its ssh host keys changed 2023-11-14T22:13:50Z: that is right after a new installation only.',
+    'Its SSH host keys changed 2023-11-14T22:13:50Z, which is expected only if it was installed again.',
   );
 });
 
-test('what a guest sent cannot control the terminal', () => {
+test('text from a guest cannot control the terminal', () => {
   const evil = boot({ ...asked, user_agents: ['\x1b]0;x\x07'], errors: ['404 /\x1b[2J'] });
-  assert.doesNotMatch(words(evil).join(''), /[\x00-\x1f]/);
+  assert.doesNotMatch(explained(evil).join(''), /[\x00-\x1f]/);
 });
 
-test("an address that is nobody's: each thing that can be known of it", () => {
+test('an address that no instance has: everything that is known about it', () => {
   const report = {
     address: '10.122.9.9',
     instance: null,
@@ -189,14 +192,14 @@ test("an address that is nobody's: each thing that can be known of it", () => {
     last_refused: null,
   };
   const mac = '52:54:00:00:00:09';
-  assert.deepEqual(explainAddress({ ...report, last_refused: start }, undefined, explaining), [
-    "10.122.9.9 is no instance's address.",
-    'It asked for something, last 2023-11-14T22:13:20Z, and got a 404.',
-    "Nobody answers for it in the kernel's neighbour table (ip neighbour show dev br-mds): ping it and ask again.",
+  assert.deepEqual(explainAddress({ ...report, last_refused: start }, undefined, context), [
+    'No instance has the address 10.122.9.9.',
+    'Its last request, which got a 404, was at 2023-11-14T22:13:20Z.',
+    "The kernel's neighbour table has no MAC address for it (ip neighbour show dev br-mds): ping it and try again.",
   ]);
   const second = (mac_instance: string | null, domain?: string) =>
-    explainAddress({ ...report, mac, mac_instance }, domain, explaining)[1] ?? '';
-  assert.match(second('web1'), /^52:54:00:00:00:09 answers for it, which is web1's: /);
-  assert.match(second(null, 'db1'), /which is the domain db1's, .*mdserverctl sync/);
-  assert.match(second(null), /which no instance and no domain that runs has/);
+    explainAddress({ ...report, mac, mac_instance }, domain, context)[1] ?? '';
+  assert.match(second('web1'), /^It belongs to 52:54:00:00:00:09, the MAC address of web1: /);
+  assert.match(second(null, 'db1'), /the MAC address of the domain db1, .*mdserverctl sync/);
+  assert.match(second(null), /the MAC address of no instance and no running domain/);
 });

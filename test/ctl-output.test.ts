@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { HostKeys, InstanceDetails, InstanceSummary } from '../src/control/api.js';
-import { keysChanged, knownHostsLines } from '../src/ctl/known-hosts.js';
-import { printable, spanText, table, timeText } from '../src/ctl/output.js';
-import { detailsTable, instanceTable } from '../src/ctl/show.js';
-import { withoutDomain } from '../src/ctl/sync.js';
+import { keysChangedAt, knownHostsLines } from '../src/ctl/commands/known-hosts.js';
+import { instanceTable } from '../src/ctl/commands/list.js';
+import { detailsTable } from '../src/ctl/commands/show.js';
+import { instancesWithoutDomain } from '../src/ctl/commands/sync.js';
+import { durationText, printable, table, timeText } from '../src/ctl/output.js';
 
 const plain = { terminal: false, colour: false };
 const columns = { terminal: true, colour: false };
@@ -64,7 +65,7 @@ test('list: tabs without heading or colours for a script, columns under a headin
   assert.equal(instanceTable(columns, [], now), '');
 });
 
-test('show: a line for each thing that is known, "-" for what is not', () => {
+test('show: a line for each item, "-" if there is no value', () => {
   const instance: InstanceDetails = {
     ...web1,
     metadata: { role: 'front', userdata_prefix: 'web' },
@@ -96,7 +97,7 @@ metadata userdata_prefix\tweb
   );
 });
 
-test('what a guest sent cannot control a terminal or make a second line or column', () => {
+test('text from a guest cannot control a terminal or add a line or a column', () => {
   assert.equal(
     printable('a\x1b[31m\n\t\x9bb\u2028\u202e'),
     'a\\u001b[31m\\u000a\\u0009\\u009bb\\u2028\\u202e',
@@ -105,15 +106,28 @@ test('what a guest sent cannot control a terminal or make a second line or colum
   assert.equal(printable('wörld 日本'), 'wörld 日本');
 });
 
-test('a thousand rows are no matter for the widths of columns', () => {
+test('columns line up under wide, combining and emoji characters', () => {
+  const rows = [
+    ['日本', 'x'],
+    ['e\u0301t\u00e9', 'x'],
+    ['🦆👩‍💻', 'x'],
+    ['ascii', 'x'],
+  ];
+  assert.equal(
+    table(columns, ['NAME', 'B'], rows),
+    'NAME   B\n日本   x\ne\u0301t\u00e9    x\n🦆👩‍💻   x\nascii  x\n',
+  );
+});
+
+test('the widths of columns are found for hundreds of thousands of rows', () => {
   const rows = Array.from({ length: 200_000 }, (_, index) => [`n${index}`, 'x']);
   assert.equal(table(columns, ['A', 'B'], rows).split('\n')[1], 'n0       x');
 });
 
-test('times are UTC for a script, spans are in their largest unit', () => {
+test('times are UTC for a script, durations are in their largest unit', () => {
   assert.equal(timeText(plain, 0), '1970-01-01T00:00:00Z');
   assert.match(timeText(columns, 0), /^19(69|70)-\d\d-\d\d \d\d:\d\d:\d\d$/);
-  assert.deepEqual([-5, 0, 1, 59, 60, 3600, 86_399, 86_400, 900_000].map(spanText), [
+  assert.deepEqual([-5, 0, 1, 59, 60, 3600, 86_399, 86_400, 900_000].map(durationText), [
     '0 seconds',
     '0 seconds',
     '1 second',
@@ -142,7 +156,7 @@ function withKeys(...host_keys: HostKeys[]): InstanceDetails {
   };
 }
 
-test("known-hosts: the newest keys under DNS names and addresses, not under a guest's own words", () => {
+test('known-hosts: the newest keys under DNS names and addresses, not under names the guest claims', () => {
   const now = { at: 200, hostname: 'bank.example.com', fqdn: 'bank.example.com', keys: [key] };
   const before = { at: 100, hostname: null, fqdn: null, keys: [otherKey] };
   assert.deepEqual(knownHostsLines(withKeys(now, before)), [
@@ -151,7 +165,7 @@ test("known-hosts: the newest keys under DNS names and addresses, not under a gu
   assert.deepEqual(knownHostsLines(withKeys()), []);
 });
 
-test('known-hosts: a key that is none, or that would make a line of its own, is left out', () => {
+test('known-hosts: what is not a key, or would add a line of its own, is left out', () => {
   const keys = [
     key,
     `${key}\n* ${otherKey}`,
@@ -164,28 +178,33 @@ test('known-hosts: a key that is none, or that would make a line of its own, is 
   assert.equal(knownHostsLines(withKeys(said)).length, 1);
 });
 
-test('changed keys are told from a changed name, and the time is that of the change', () => {
+test('changed keys are distinguished from a changed name, and dated by the change', () => {
   const said = (at: number, keys: string[], hostname: string | null = null) => ({
     at,
     hostname,
     fqdn: null,
     keys,
   });
-  assert.equal(keysChanged(withKeys()), undefined);
-  assert.equal(keysChanged(withKeys(said(1, [key]))), undefined);
-  assert.equal(keysChanged(withKeys(said(2, [key], 'new'), said(1, [key], 'old'))), undefined);
-  assert.equal(keysChanged(withKeys(said(2, [key]), said(1, [otherKey]))), 2);
+  assert.equal(keysChangedAt(withKeys()), undefined);
+  assert.equal(keysChangedAt(withKeys(said(1, [key]))), undefined);
+  assert.equal(keysChangedAt(withKeys(said(2, [key], 'new'), said(1, [key], 'old'))), undefined);
+  assert.equal(keysChangedAt(withKeys(said(2, [key]), said(1, [otherKey]))), 2);
   const renamed = [said(3, [key], 'new'), said(2, [key], 'old'), said(1, [otherKey])];
-  assert.equal(keysChanged(withKeys(...renamed)), 2);
+  assert.equal(keysChangedAt(withKeys(...renamed)), 2);
 });
 
-test('sync: a record has no domain when neither uuid nor, without one, name is known here', () => {
+test('sync: a record has no domain if libvirt does not know its uuid or, without one, its name', () => {
   const domains = { uuids: [web1.uuid ?? ''], names: ['web1', 'old one'] };
   const gone = { ...web1, name: 'gone', uuid: '00000000-0000-4000-8000-000000000009' };
   const reused = { ...gone, name: 'web1' };
   const elsewhere = { ...gone, name: 'elsewhere', location: 'rack2' };
   const unplaced = { ...gone, name: 'unplaced', location: null };
   const all = [web1, bare, gone, reused, elsewhere, unplaced];
-  assert.deepEqual(withoutDomain(all, domains, 'rack1'), [gone, reused, unplaced]);
-  assert.deepEqual(withoutDomain(all, domains, undefined), [gone, reused, elsewhere, unplaced]);
+  assert.deepEqual(instancesWithoutDomain(all, domains, 'rack1'), [gone, reused, unplaced]);
+  assert.deepEqual(instancesWithoutDomain(all, domains, undefined), [
+    gone,
+    reused,
+    elsewhere,
+    unplaced,
+  ]);
 });

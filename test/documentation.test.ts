@@ -4,9 +4,9 @@ import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { options } from '../src/config/options.js';
-import { commandTable } from '../src/ctl/commands.js';
+import { commands } from '../src/ctl/commands/index.js';
 import { generatedFiles } from '../tools/generated-files.js';
-import { escaped } from '../tools/roff.js';
+import { escaped, synopsis } from '../tools/roff.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { repository } from './support/daemon.js';
 import { missing } from './support/parts.js';
@@ -18,8 +18,8 @@ function committed(path: string): string {
 const pages = [...generatedFiles.keys()].filter((path) => path.includes('/man/'));
 
 for (const [path, text] of generatedFiles) {
-  test(`${path} is what the tables of the code give`, () => {
-    assert.equal(committed(path), text(), 'write it anew: npm run generate');
+  test(`${path} is up to date with the tables in the code`, () => {
+    assert.equal(committed(path), text(), 'write it again: npm run generate');
   });
 }
 
@@ -43,7 +43,7 @@ test('a reader finds every command and every option in the pages', {
   skip: missing('groff'),
 }, () => {
   const control = read('etc/man/mdserverctl.1');
-  for (const [name, { summary }] of commandTable) {
+  for (const { name, summary } of commands) {
     assert.ok(control.includes(`${name} mdserverctl ${name} `), name);
     assert.ok(control.includes(summary), summary);
   }
@@ -54,10 +54,18 @@ test('a reader finds every command and every option in the pages', {
   }
 });
 
-test('text in a page stays as it is, whatever roff would take for a command', () => {
+test('text in a page is printed unchanged, even if it looks like a roff command', () => {
   assert.equal(
     escaped('.a\n\'b \\fB "-x" ~^` é'),
     '\\&.a\n\\(aqb \\(rsfB \\(dq\\-x\\(dq \\(ti\\(ha\\(ga \\[u00E9]',
+  );
+});
+
+test('capitals are placeholders in a usage line, but not after a hyphen', () => {
+  assert.equal(synopsis('-V, --version'), '\\fB\\-V, \\-\\-version\\fR');
+  assert.equal(
+    synopsis('-c, --connect URI [SECTION.KEY...]'),
+    '\\fB\\-c, \\-\\-connect \\fR\\fIURI\\fR\\fB [\\fR\\fISECTION\\fR\\fB\\&.\\fR\\fIKEY\\fR\\fB\\&...]\\fR',
   );
 });
 
@@ -90,8 +98,11 @@ function offered(t: TestContext, ...words: string[]): string[] {
   return bash.stdout.split('\n').filter((line) => line !== '');
 }
 
-test('bash completes commands, options, instances, documents and files', (t) => {
-  assert.deepEqual(offered(t, ''), [...commandTable.keys()]);
+test('bash completes commands, options, instances, documents, settings and files', (t) => {
+  assert.deepEqual(
+    offered(t, ''),
+    commands.map(({ name }) => name),
+  );
   assert.deepEqual(offered(t, '--json', 'sh'), ['show']);
   assert.deepEqual(offered(t, 'sync', '--pr'), ['--prune']);
   assert.deepEqual(offered(t, 'list', '--pr'), []);
@@ -108,4 +119,5 @@ test('bash completes commands, options, instances, documents and files', (t) => 
   assert.deepEqual(offered(t, 'upload', 'dom'), ['domain.xml']);
   assert.deepEqual(offered(t, '--socket', '/x', 'render', '--as-xml', 'dom'), ['domain.xml']);
   assert.deepEqual(offered(t, 'sync', '-c', 'qemu:///se'), ['qemu:///session']);
+  assert.deepEqual(offered(t, 'config', 'mdserver.port', 'dnsmasq.run'), ['dnsmasq.run_dir']);
 });

@@ -72,7 +72,7 @@ test('it is the same on every host and for every release, and 80 columns wide', 
   assert.deepEqual(inWords, ['mdserver.control_socket', 'service.location', 'service.version']);
   assert.match(
     example,
-    /Default: the short name\n# of the host\.\n#\n# location =\n\n.*\n#\n# version =\n/,
+    /Default: the short\n# name of the host\.\n#\n# location =\n\n.*\n#\n# version =\n/,
   );
   assert.deepEqual(
     example.split('\n').filter((line) => line.length > 80),

@@ -1,63 +1,70 @@
+import { tableOptions } from '../src/config/load.js';
 import { documentNames } from '../src/control/api.js';
 import {
   type Command,
+  type CommandOption,
   type Completion,
-  commandOptions,
-  commandTable,
   globalOptions,
-  type OptionName,
-  optionNamed,
-} from '../src/ctl/commands.js';
+  type OptionTable,
+} from '../src/ctl/command.js';
+import { commands } from '../src/ctl/commands/index.js';
+import { wrapped } from '../src/text.js';
 
-const names = Object.keys(commandOptions) as OptionName[];
+const commandOptions: OptionTable = Object.assign({}, ...commands.map(({ options }) => options));
 
-function forms(name: OptionName): string[] {
-  const { short } = optionNamed(name);
-  return [...(short === undefined ? [] : [`-${short}`]), `--${name}`];
+/** The pattern of a shell's `case` for the options of a table that have an argument. */
+function pattern(
+  table: OptionTable,
+  accept: (option: CommandOption) => boolean = () => true,
+): string {
+  return Object.entries(table)
+    .filter(([, option]) => option.argument !== undefined && accept(option))
+    .flatMap(([name, { short }]) => [...(short === undefined ? [] : [`-${short}`]), `--${name}`])
+    .join(' | ');
 }
 
-/** The pattern of a shell's `case` for options. */
-function pattern(chosen: readonly OptionName[]): string {
-  return chosen.flatMap(forms).join(' | ');
+function completedAs(kind: Completion): string {
+  return pattern({ ...globalOptions, ...commandOptions }, ({ completes }) => completes === kind);
 }
 
-const withArgument = names.filter((name) => optionNamed(name).argument !== undefined);
-
-function completing(kind: Completion): OptionName[] {
-  return withArgument.filter((name) => optionNamed(name).completes === kind);
+function longForms(table: OptionTable): string {
+  return Object.keys(table)
+    .map((name) => `--${name}`)
+    .join(' ');
 }
 
-/** One line of the `case` over command and number of operand. */
-function operandCases([name, { completes }]: readonly [string, Command]): string[] {
+/** The lines of the `case` over command and number of operand. */
+function operandCases({ name, completes }: Command): string[] {
   return completes.flatMap((kind, index) => {
     if (kind === 'none') return [];
-    // What is said of the last operand holds for all that follow.
+    // The last entry is for all further operands, too.
     const place = index === completes.length - 1 ? '*' : String(index);
     return [`    ${name}:${place}) kind='${kind}' ;;`];
   });
 }
 
-const head = `# Completion of mdserverctl(1) for bash. Made from the table of commands: a change here is lost.
+const head = `# Completion of mdserverctl(1) for bash. Generated from the commands (npm run generate): do not edit.
 # shellcheck shell=bash
 `;
 
-/** The completion for bash, from the table of commands. */
+/** The completion for bash, generated from the commands. */
 export function bashCompletion(): string {
-  const commandCases = [...commandTable].map(
-    ([name, { options }]) =>
-      `    ${name}) options='${[...options, ...globalOptions].map((option) => `--${option}`).join(' ')}' ;;`,
+  const commandCases = commands.map(
+    ({ name, options }) =>
+      `    ${name}) options='${longForms({ ...options, ...globalOptions })}' ;;`,
   );
+  const settings = Array.from(tableOptions(), ({ name }) => name);
   return `${head}
 _mdserverctl() {
   local word=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD - 1]}
-  local command='' kind='' options='${globalOptions.map((name) => `--${name}`).join(' ')}'
+  local command='' kind='' options='${longForms(globalOptions)}'
   local -i index place=0
   local -a where=()
   COMPREPLY=()
   for ((index = 1; index < COMP_CWORD; index++)); do
     case \${COMP_WORDS[index]} in
-    --config | --socket) where+=("\${COMP_WORDS[index]}" "\${COMP_WORDS[++index]}") ;;
-    ${pattern(withArgument.filter((name) => !globalOptions.includes(name)))}) ((++index)) ;;
+    ${pattern(globalOptions)}) where+=("\${COMP_WORDS[index]}" "\${COMP_WORDS[++index]}") ;;
+    ${pattern(commandOptions)}) ((++index)) ;;
     -?*) ;;
     *) if [ -z "$command" ]; then command=\${COMP_WORDS[index]}; else ((++place)); fi ;;
     esac
@@ -67,17 +74,22 @@ ${commandCases.join('\n')}
   esac
   case $command:$place in
     :*) kind='command' ;;
-${[...commandTable].flatMap(operandCases).join('\n')}
+${commands.flatMap(operandCases).join('\n')}
   esac
   case $before in
-    ${pattern(completing('file'))}) kind='file' ;;
-    ${pattern(completing('uri'))}) kind='uri' ;;
+    ${completedAs('file')}) kind='file' ;;
+    ${completedAs('uri')}) kind='uri' ;;
     *) if [[ $word == -?* ]]; then kind='option'; fi ;;
   esac
   case $kind in
-    command) mapfile -t COMPREPLY < <(compgen -W '${[...commandTable.keys()].join(' ')}' -- "$word") ;;
+    command) mapfile -t COMPREPLY < <(compgen -W '${commands.map(({ name }) => name).join(' ')}' -- "$word") ;;
     option) mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word") ;;
     document) mapfile -t COMPREPLY < <(compgen -W '${documentNames.join(' ')}' -- "$word") ;;
+    setting)
+      mapfile -t COMPREPLY < <(compgen -W '
+${wrapped(settings.join(' '), 90, '        ').join('\n')}
+      ' -- "$word")
+      ;;
     uri) mapfile -t COMPREPLY < <(compgen -W 'qemu:///system qemu:///session' -- "$word") ;;
     file)
       compopt -o filenames 2>/dev/null

@@ -4,40 +4,42 @@ import { wrapped } from '../src/text.js';
 const width = 80;
 
 const sectionExplanations: Readonly<Record<keyof typeof options, string>> = {
-  mdserver: 'The metadata server itself.',
-  loglevels: 'Levels are debug, info, warning, error and critical.',
-  dnsmasq: 'The network of the instances, and the dnsmasq that serves it.',
-  service: 'What /service/ and the list of versions tell.',
-  'metadata-defaults': 'What meta-data/ says of every instance where nothing better is known.',
+  mdserver: 'The metadata server.',
+  loglevels: 'Levels of the log: debug, info, warning, error and critical.',
+  dnsmasq: 'The network of the instances and its dnsmasq.',
+  service: 'Answers to /service/, and the metadata versions.',
+  'metadata-defaults':
+    'Values in meta-data/ for instances that do not have their own. The metadata of a domain overrides them.',
   _include_:
-    'More files to read. The last value of an option wins. This section counts in the main file only.',
+    'More files to read. The last value of an option wins. This section is ignored in included files.',
 };
 
-/** The sections whose keys are the operator's own. */
+/** The sections whose keys the operator chooses. */
 const freeSections = `[public-keys]
-# SSH public keys for the instances, any number of them: name = key. "default"
-# has index 0 in the metadata, the others follow in the order of the file.
-# Templates have them as {{public_key_NAME}} and {{public_keys['NAME']}}.
+# SSH public keys for the instances: any number of lines "name = key". The key
+# "default" has index 0 in the metadata; the others follow in the order of the
+# file. Templates can use {{public_key_NAME}} and {{public_keys['NAME']}}.
 #
 # default = ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... you@your-desk
 
 [template-data]
-# Values for user-data templates, any number of them: with "proxy" set as below,
-# {{proxy}} gives its value. Keys are read as lower case.
+# Values for user-data templates: any number of lines "name = value". With the
+# line below, {{proxy}} in a template gives the value. Names are read as lower
+# case.
 #
 # proxy = http://10.122.0.1:3128/
 #
-# Options from other sections, with commas between, that templates are given
-# under their key: {{domain}} and {{port}} for these.
+# Options of other sections that templates can use under their key, separated by
+# commas: {{domain}} and {{port}} for the line below.
 #
 # _config_items_ = dnsmasq.domain, mdserver.port
 `;
 
 const head = `# Configuration of mdserver. Options that are commented out show their defaults.
 #
-# A "#" or ";" at the start of a line makes it a comment; inside a value it
-# belongs to the value, as quotes do. An indented line continues the value
-# above. A "%" is written as "%%".
+# A line that begins with "#" or ";" is a comment; elsewhere these characters
+# are part of the value, as are quotes. An indented line continues the value
+# above it. Write "%%" for a "%".
 `;
 
 function commentLines(text: string): string[] {
@@ -46,18 +48,18 @@ function commentLines(text: string): string[] {
 
 function optionLines(key: string, option: Option): string[] {
   const { explanation, defaultInWords } = option;
-  const shown = defaultInWords === undefined ? (option.default ?? '') : '';
+  const value = defaultInWords === undefined ? (option.default ?? '') : '';
   return [
     ...commentLines(
       defaultInWords === undefined ? explanation : `${explanation} Default: ${defaultInWords}.`,
     ),
     '#',
-    // The indent makes a long list one value when the "# " is taken away.
-    ...wrapped(`${key} = ${shown}`.trimEnd(), width, '# ', '#     '),
+    // With the "# " removed, the indent makes a long list one value.
+    ...wrapped(`${key} = ${value}`.trimEnd(), width, '# ', '#     '),
   ];
 }
 
-/** The parts of the section, with a blank line between. */
+/** The section, with a blank line between its parts. */
 function sectionText(name: string, explanation: string, parts: readonly string[][]): string {
   return [[`[${name}]`, ...commentLines(explanation)], ...parts]
     .map((lines) => `${lines.join('\n')}\n`)
@@ -65,8 +67,8 @@ function sectionText(name: string, explanation: string, parts: readonly string[]
 }
 
 /**
- * The text of etc/mdserver/mdserver.conf: every option under its explanation, commented out with its
- * default. Only the folder of further files that system-integration.sh makes is switched on.
+ * The text of etc/mdserver/mdserver.conf: every option with its explanation, commented out with its
+ * default. Only the folder for included files, which system-integration.sh makes, is set.
  */
 export function exampleConfig(): string {
   const { _include_, ...sections } = options;

@@ -1,4 +1,4 @@
-/* Writes the files that come from the tables of the code: npm run generate */
+/* Writes the files that are generated from the tables in the code: npm run generate */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,13 +1,14 @@
 import { type Option, options, ownVersion, releaseDate } from '../src/config/options.js';
-import {
-  commandTable,
-  exitCodeMeanings,
-  globalOptions,
-  type OptionName,
-  optionNamed,
-} from '../src/ctl/commands.js';
+import { type Command, globalOptions, type OptionTable } from '../src/ctl/command.js';
+import { commands } from '../src/ctl/commands/index.js';
+import { exitCodeMeanings } from '../src/ctl/errors.js';
 import { optionForm } from '../src/ctl/help.js';
-import { daemonArguments, daemonSummary, defaultConfigFile, reloadWords } from '../src/usage.js';
+import {
+  daemonArguments,
+  daemonSummary,
+  defaultConfigFile,
+  reloadExplanation,
+} from '../src/usage.js';
 import { exampleConfig } from './example-config.js';
 import {
   bold,
@@ -25,65 +26,62 @@ import {
 
 const source = `mdserver ${ownVersion}`;
 
-function optionDefinitions(names: readonly OptionName[]): string {
-  return names
-    .map((name) => definition(synopsis(optionForm(name)), optionNamed(name).explanation))
+function optionDefinitions(table: OptionTable): string {
+  return Object.entries(table)
+    .map(([name, option]) => definition(synopsis(optionForm(name, option)), option.explanation))
     .join('');
 }
 
-function commandSection(name: string): string {
-  const command = commandTable.get(name);
-  if (command === undefined) return '';
-  const { usage, summary, help, options: own, examples } = command;
+function commandSection({ name, usage, summary, help, options: own, examples }: Command): string {
   const forms = usage.map((form) => synopsis(`mdserverctl ${name} ${form}`.trimEnd()));
-  const shown = examples.map(([line, text]) => (text === '' ? line : `${line}   # ${text}`));
+  const exampleLines = examples.map(([line, text]) => (text === '' ? line : `${line}   # ${text}`));
   return [
     subsection(name),
     forms.join('\n.br\n'),
     '\n',
     ...[summary, ...help].map(paragraph),
     optionDefinitions(own),
-    example(shown),
+    example(exampleLines),
   ].join('');
 }
 
-/** mdserverctl(1), from the table of commands. */
+/** mdserverctl(1), generated from the commands. */
 export function controlManual(): string {
   return [
-    head('mdserverctl', 1, releaseDate, source, 'ask and tell the mdserver of this host'),
+    head('mdserverctl', 1, releaseDate, source, 'show and manage the instances of mdserver'),
     section('SYNOPSIS'),
     `${bold('mdserverctl')} [${italic('OPTION')}...] ${italic('COMMAND')} [${italic('ARGUMENT')}...]\n`,
     section('DESCRIPTION'),
     escaped(
-      'mdserverctl shows the instances that mdserver(8) knows, what they get and what they asked for, and removes and uploads them. It talks to the control socket, which root and the group mdserver alone may use.',
+      'mdserverctl shows the instances that mdserver(8) knows, what they get and what they asked for; it uploads and removes instances, and checks the installation. It uses the control socket of mdserver, which only root and the group mdserver may open.',
     ),
     '\n',
     paragraph(
-      'On a terminal it prints columns under a heading, in colours. Elsewhere it prints a line for each thing, with tabs between the values, times in UTC, no heading and no colours; "-" stands for no value. Control characters in names and in what guests sent are shown as \\u and four digits.',
+      'On a terminal, output is in columns under a heading, and in colour. Elsewhere it is one line for each item, with tabs between the values and times in UTC, without heading and colour. "-" means that there is no value. Control characters are shown as \\u and four hexadecimal digits.',
     ),
     section('OPTIONS'),
     optionDefinitions(globalOptions),
     section('COMMANDS'),
-    ...[...commandTable.keys()].map(commandSection),
+    ...commands.map(commandSection),
     section('EXIT STATUS'),
     ...exitCodeMeanings.map(([code, meaning]) => definition(bold(String(code)), meaning)),
     section('ENVIRONMENT'),
-    definition(bold('NO_COLOR'), 'No colours, when it is set to anything.'),
+    definition(bold('NO_COLOR'), 'If it is set, output has no colour.'),
     definition(
       bold('PREFIX'),
-      'Put before /etc/libvirt/hooks by check, as system-integration.sh does.',
+      'A path to put before /etc/libvirt/hooks and before the files that the configuration includes, as system-integration.sh does.',
     ),
     section('FILES'),
     definition(italic(defaultConfigFile), 'The configuration; see mdserver.conf(5).'),
     definition(
       italic(`${options.dnsmasq.run_dir.default}/control.sock`),
-      'The control socket, where neither mdserver.control_socket nor dnsmasq.run_dir says otherwise.',
+      'The control socket, unless mdserver.control_socket or dnsmasq.run_dir is set.',
     ),
     seeAlso(['mdserver', 8], ['mdserver.conf', 5], ['virsh', 1], ['cloud-init', 1]),
   ].join('');
 }
 
-/** The comments of a section of the example file, up to where `end` matches. */
+/** The comments at the start of a section of the example file, up to a match of `end`. */
 function sectionComments(name: string, end: RegExp): string {
   const text = exampleConfig();
   const start = text.indexOf(`[${name}]\n`) + name.length + 3;
@@ -91,7 +89,7 @@ function sectionComments(name: string, end: RegExp): string {
   return own.replace(/^# ?/gm, '').trim();
 }
 
-/** Paragraphs and, where a part begins with "key = value", examples. */
+/** Comments as paragraphs, and those that begin with "key = value" as examples. */
 function introduction(comments: string): string {
   return comments
     .split(/\n\n+/)
@@ -111,7 +109,7 @@ function optionDefinition(key: string, option: Option): string {
   );
 }
 
-/** mdserver.conf(5), from the table of options. */
+/** mdserver.conf(5), generated from the table of options. */
 export function configManual(): string {
   const { _include_, ...others } = options;
   const table = (name: string, entries: Readonly<Record<string, Option>>) =>
@@ -129,14 +127,14 @@ export function configManual(): string {
     `${italic(defaultConfigFile)}\n`,
     section('DESCRIPTION'),
     escaped(
-      'The configuration of mdserver(8): sections in brackets, each with lines "key = value" (or "key: value"). Keys are the same in capitals and small letters, sections are not.',
+      'The configuration of mdserver(8) has sections, with their names in brackets, and in each section lines "key = value" (or "key: value"). Keys are case-insensitive, names of sections are not. Keys in a section [DEFAULT] are in every section that does not have its own.',
     ),
     '\n',
     paragraph(
-      'A "#" or ";" at the start of a line makes it a comment; inside a value it belongs to the value, as quotes do. An indented line continues the value above. A "%" is written as "%%". A section, or a key of a section, that stands twice in one file is an error; an unknown one is a warning.',
+      'A line that begins with "#" or ";" is a comment; elsewhere these characters are part of the value, as are quotes. An indented line continues the value above it. Write "%%" for a "%". A section or key that occurs twice in a file is an error; an unknown one is a warning.',
     ),
     paragraph(
-      'SIGHUP (systemctl reload mdserver) has mdserver read it again. A configuration with an error is refused: the one in force stays. mdserverctl(1) check finds errors before that.',
+      'On SIGHUP (systemctl reload mdserver), mdserver reads the configuration again. If there is an error in it, mdserver keeps the old one. "mdserverctl check" finds errors beforehand, and "mdserverctl config" prints the values in effect.',
     ),
     section('OPTIONS'),
     ...Object.entries<Readonly<Record<string, Option>>>(others).map(([name, entries]) =>
@@ -149,7 +147,7 @@ export function configManual(): string {
   ].join('');
 }
 
-/** mdserver(8), from its usage. */
+/** mdserver(8), generated from its usage and the table of options. */
 export function daemonManual(): string {
   const { mdserver, dnsmasq } = options;
   return [
@@ -159,22 +157,25 @@ export function daemonManual(): string {
     section('DESCRIPTION'),
     `${escaped(daemonSummary)}\n`,
     paragraph(
-      "Guests are found by their source address. They come to be known by libvirt's hook, which uploads the XML of each domain that starts, or by mdserverctl(1) upload and sync; POST /instance-upload takes one from this host, too.",
+      'mdserver identifies a guest by its source address. It learns of instances from libvirt\'s hook, which uploads the XML of each domain that starts, or from "mdserverctl upload" and "mdserverctl sync". It also accepts a POST of domain XML to /instance-upload from this host.',
     ),
     paragraph(
-      'User-data comes from templates in mdserver.userdata_dir, by the userdata_prefix in the metadata of the domain, else by its name, else by its MAC address, else from mdserver.default_template, else from a built-in template.',
+      'mdserver renders user-data from a template. It takes the first one that exists: the file in mdserver.userdata_dir for the userdata_prefix in the metadata of the domain, for its name, or for its MAC address; mdserver.default_template; a built-in template. A userdata_prefix without a file means no user-data.',
     ),
     section('OPTIONS'),
     ...daemonArguments.map(([argument, text]) => definition(synopsis(argument), text)),
     section('SIGNALS'),
-    definition(bold('SIGHUP'), `It ${reloadWords}`),
-    definition(bold('SIGTERM, SIGINT'), 'Answers what is under way, then ends.'),
+    definition(bold('SIGHUP'), reloadExplanation),
+    definition(bold('SIGTERM, SIGINT'), 'Finish the requests in progress, then stop.'),
     section('EXIT STATUS'),
-    definition(bold('0'), 'It was told to stop.'),
-    definition(bold('1'), 'It cannot run now: an address cannot be served on, a disk is full.'),
+    definition(bold('0'), 'Stopped by a signal.'),
+    definition(
+      bold('1'),
+      'mdserver cannot run at the moment: for example, an address is not available or the disk is full.',
+    ),
     definition(
       bold('78'),
-      'The command line, the configuration or the database has to be mended first; systemd does not try again.',
+      'The command line, the configuration or the database has an error. systemd does not restart mdserver until you have corrected it.',
     ),
     section('FILES'),
     definition(italic(defaultConfigFile), 'The configuration; see mdserver.conf(5).'),

@@ -1,4 +1,4 @@
-/** Text as roff prints it, character for character (groff_char(7)): nothing in it is a command. */
+/** Escapes the text so that roff prints it unchanged (groff_char(7)). */
 export function escaped(text: string): string {
   return text
     .replace(/\\/g, '\\(rs')
@@ -15,15 +15,15 @@ export function escaped(text: string): string {
     .replace(/^\./gm, '\\&.');
 }
 
-/** Words that people type or see as they stand. */
+/** What people type or see literally. */
 export const bold = (text: string) => `\\fB${escaped(text)}\\fR`;
-/** What stands for something else. */
+/** A placeholder. */
 export const italic = (text: string) => `\\fI${escaped(text)}\\fR`;
 
-/** A usage line: what is in capitals is italic, the rest bold. */
+/** A usage line: placeholders, which are words in capitals, in italics and the rest in bold. */
 export function synopsis(text: string): string {
   return text
-    .split(/([A-Z]+(?![a-z]))/)
+    .split(/((?<![-A-Za-z])[A-Z]+(?![a-z]))/)
     .map((part, index) => (part === '' ? '' : index % 2 === 1 ? italic(part) : bold(part)))
     .join('');
 }
@@ -32,13 +32,13 @@ export const paragraph = (text: string) => `.PP\n${escaped(text)}\n`;
 export const section = (title: string) => `.SH "${escaped(title)}"\n`;
 export const subsection = (title: string) => `.SS "${escaped(title)}"\n`;
 
-/** A term, in roff already, and what it means. */
+/** A term, which is roff, and its explanation, which is text. */
 export function definition(term: string, ...paragraphs: readonly string[]): string {
   const [first = '', ...rest] = paragraphs.map(escaped);
   return `.TP\n${term}\n${first}\n${rest.map((text) => `.IP\n${text}\n`).join('')}`;
 }
 
-/** Lines that are kept as they are. */
+/** Lines that are not filled. */
 export function example(lines: readonly string[]): string {
   return `.PP\n.RS 4\n.nf\n${lines.map((line) => `${escaped(line)}\n`).join('')}.fi\n.RE\n`;
 }
@@ -51,7 +51,7 @@ export function head(
   source: string,
   summary: string,
 ): string {
-  return `.\\" Made from the tables of the code: a change here is lost.
+  return `.\\" Generated from the tables in the code (npm run generate): do not edit.
 .TH "${escaped(name.toUpperCase())}" "${manualSection}" "${escaped(date)}" "${escaped(source)}" "mdserver"
 .nh
 .ad l

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { closestMatch } from 'leven';
 import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network } from '../network.js';
@@ -34,7 +34,13 @@ const oldLogLevel = {
   newKey: 'base',
 } as const;
 
-function* tableOptions(): Iterable<{ section: string; key: string; name: string; option: Option }> {
+/** Every option of the table, in its order, under its name `section.key`. */
+export function* tableOptions(): Iterable<{
+  section: string;
+  key: string;
+  name: string;
+  option: Option;
+}> {
   for (const [section, sectionOptions] of table) {
     for (const [key, option] of sectionOptions) {
       yield { section, key, name: `${section}.${key}`, option };
@@ -97,17 +103,19 @@ function configFilesOf(directory: string): string[] {
   );
 }
 
-function includedFiles(main: ConfigFile): string[] {
+/** The paths of the included files; `prefix` is put before absolute ones. */
+function includedFiles(main: ConfigFile, prefix: string): string[] {
   const include = main.sections.get('_include_');
   const { directories, files } = options._include_;
   const directoryPaths = parsed(directories, '_include_.directories', include?.get('directories'));
   const filePaths = parsed(files, '_include_.files', include?.get('files'));
+  const located = (path: string) => resolve(isAbsolute(path) ? join(prefix, path) : path);
   return [
     ...(directoryPaths ?? [])
-      .map((path) => resolve(path))
+      .map(located)
       .filter((path) => statOf(path)?.isDirectory())
       .flatMap(configFilesOf),
-    ...(filePaths ?? []).map((path) => resolve(path)).filter((path) => statOf(path)?.isFile()),
+    ...(filePaths ?? []).map(located).filter((path) => statOf(path)?.isFile()),
   ];
 }
 
@@ -348,17 +356,20 @@ function configOf(files: readonly ConfigFile[]): { config: Config; warnings: str
 }
 
 /**
- * Reads the configuration file and those that it includes; relative paths start at the current
- * directory. Gives the configuration, the files in the order in which they were read, and what the
- * operator should know, a line each. Throws ConfigError.
+ * Reads the configuration file and those that it includes. Relative paths start at the current
+ * directory; `prefix` is put before the absolute paths of included files. Gives the configuration,
+ * the files in the order in which they were read, and warnings, a line each. Throws ConfigError.
  */
-export function loadConfig(file: string): {
+export function loadConfig(
+  file: string,
+  prefix = '',
+): {
   config: Config;
   files: string[];
   warnings: string[];
 } {
   const main = readConfigFile(file);
-  const files = [main, ...includedFiles(main).map(readConfigFile)];
+  const files = [main, ...includedFiles(main, prefix).map(readConfigFile)];
   return { ...configOf(files), files: files.map((read) => read.file) };
 }
 
@@ -370,18 +381,20 @@ export function configFrom(
   return configOf([{ file, sections: sectionsOf(text, file) }]);
 }
 
+/** The value of an option as it is written, on one line; undefined if it has none. */
+export function valueText(config: Config, name: string): string | undefined {
+  // Only lists can span several lines, and white space has no meaning in them.
+  return config.texts.get(name)?.replace(/\n/g, ' ');
+}
+
 /**
- * The lines of `/service/configuration`: `section.key=value` for every option, with the value as it
- * is written, empty for none. No password, public key or template data is among them.
+ * The lines of `/service/configuration`: `section.key=value` for every option that is not secret,
+ * with the value as it is written. Public keys and template data are left out.
  */
 export function readableConfig(config: Config): string[] {
   return [...tableOptions()]
     .filter(({ option }) => !option.secret)
-    .map(({ name }) => {
-      // Only lists may go over several lines, and white space means nothing in those.
-      const text = (config.texts.get(name) ?? '').replace(/\n/g, ' ');
-      return `${name}=${text}`;
-    });
+    .map(({ name }) => `${name}=${valueText(config, name) ?? ''}`);
 }
 
 function optionValue(config: Config, section: string, key: string): unknown {

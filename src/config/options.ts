@@ -2,22 +2,22 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { type IpAddress, type Ipv4, type Ipv6, parseIp, parseIpv4, parseIpv6 } from '../network.js';
 
-/** How one kind of value is read. `parse` gives undefined for what is not `expected`. */
+/** How one kind of value is read. `parse` gives undefined for a text that is not as `expected`. */
 interface Kind<T> {
   readonly expected: string;
   readonly parse: (text: string) => T | undefined;
 }
 
-/** One option: all that the loader, the documentation and `/service/configuration` know of it. */
+/** One option, as the loader, the documentation and `/service/configuration` use it. */
 export interface Option<T = unknown> extends Kind<T> {
-  /** The default as it would be written in a file; undefined for "none". */
+  /** The default as it would be written in a file; undefined if there is none. */
   readonly default: string | undefined;
-  /** What documentation says in place of a default that depends on the host or the release. */
+  /** Describes, in the documentation, a default that depends on the host or the release. */
   readonly defaultInWords: string | undefined;
   readonly explanation: string;
-  /** A change takes effect at the next start only, not at a reload. */
+  /** A change takes effect at the next start, not at a reload. */
   readonly restart: boolean;
-  /** Never shown to anybody: `/service/configuration` and the log leave it out. */
+  /** Left out of `/service/configuration`, the log and lists; `mdserverctl config` prints it only if it is named. */
   readonly secret: boolean;
 }
 
@@ -38,7 +38,7 @@ function option<T>(
   return { ...kind, default: defaultText, explanation, ...noExtras, ...extras };
 }
 
-/** An option that may be absent: its value is then undefined. */
+/** An option without a default: its value is undefined if it is not set. */
 function optional<T>(
   kind: Kind<T>,
   explanation: string,
@@ -64,7 +64,7 @@ const text: Kind<string> = {
   parse: (value) => (/[\0-\x08\n-\x1f\x7f]/.test(value) ? undefined : value),
 };
 
-/** What stands in a dnsmasq file or is part of a file name: dnsmasq has no quoting. */
+/** A value that goes into dnsmasq's files, which have no quoting, or into a file name. */
 const word: Kind<string> = {
   expected: 'a name of letters, digits, ".", "_" and "-"',
   parse: (value) => (/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(value) ? value : undefined),
@@ -75,7 +75,7 @@ const path: Kind<string> = {
   parse: (value) => (value === '' || /[\0-\x1f\x7f]/.test(value) ? undefined : value),
 };
 
-/** dnsmasq's files have no quoting, and a comma separates values in them. */
+/** A path that goes into dnsmasq's files, which have no quoting and separate values by commas. */
 const dnsmasqPath: Kind<string> = {
   expected: 'a path without spaces, commas, quotes, "#" and "\\"',
   parse: (value) => (/^[^\s,"#\\\0-\x1f\x7f]+$/.test(value) ? value : undefined),
@@ -108,7 +108,7 @@ function listItems(value: string): string[] {
     .filter((item) => item !== '');
 }
 
-/** Every item has to parse, and there has to be at least one. */
+/** A list of at least one item, each of which must parse. */
 function list<T>(kind: Kind<T>, expected: string): Kind<readonly [T, ...T[]]> {
   return {
     expected,
@@ -122,7 +122,7 @@ function list<T>(kind: Kind<T>, expected: string): Kind<readonly [T, ...T[]]> {
 
 const addresses: Kind<readonly [IpAddress, ...IpAddress[]]> = list(
   { expected: 'an address', parse: parseIp },
-  'an IP address, or several with commas between',
+  'an IP address, or several separated by commas',
 );
 
 const logLevels = {
@@ -133,7 +133,7 @@ const logLevels = {
   error: 'error',
   critical: 'fatal',
 } as const;
-/** A level in pino's words. */
+/** A level, as pino names it. */
 export type LogLevel = (typeof logLevels)[keyof typeof logLevels];
 
 const logLevel: Kind<LogLevel> = {
@@ -142,11 +142,11 @@ const logLevel: Kind<LogLevel> = {
 };
 
 const suffixes: Kind<readonly string[]> = {
-  expected: 'suffixes with colons between, none of them with a "/"',
+  expected: 'suffixes separated by colons, without "/"',
   parse: (value) => (/[/\0-\x1f\x7f]/.test(value) ? undefined : value.split(':')),
 };
 
-/** The value, or false for one of the "no" words or, as in Python, for an empty one. */
+/** The value, or false for "no" and its synonyms and, as in Python, for an empty text. */
 function orNo(kind: Kind<string>): Kind<string | false> {
   return {
     expected: `${kind.expected}, or "no"`,
@@ -169,7 +169,7 @@ const domainName: Kind<string> = {
       : undefined,
 };
 
-/** Which names an instance gets in DNS: its own, with the prefix, with prefix and domain. */
+/** A name of an instance in DNS: its own, with the prefix, or with prefix and domain. */
 export type NameForm = 'base' | 'prefix' | 'domain';
 const nameForms = new Map<string, NameForm>([
   ['base', 'base'],
@@ -179,7 +179,7 @@ const nameForms = new Map<string, NameForm>([
 ]);
 const entryOrder = list<NameForm>(
   { expected: '', parse: (value) => nameForms.get(value.toLowerCase()) },
-  'base, prefix and domain (or fqdn), with commas between',
+  'base, prefix and domain (or fqdn), separated by commas',
 );
 
 /** An EC2 API version, or "latest". */
@@ -189,14 +189,14 @@ const version: Kind<string> = {
 };
 
 const paths: Kind<readonly string[]> = {
-  expected: 'paths with colons between',
+  expected: 'paths separated by colons',
   parse: (value) =>
     /[\0-\x1f\x7f]/.test(value) ? undefined : value.split(':').filter((item) => item !== ''),
 };
 
 const packageFile = new URL('../../../package.json', import.meta.url);
 const ownPackage = JSON.parse(readFileSync(packageFile, 'utf8'));
-/** This program's own version, and the day it was released on (YYYY-MM-DD). */
+/** The version of mdserver and the date of its release (YYYY-MM-DD). */
 export const ownVersion: string = ownPackage.version;
 export const releaseDate: string = ownPackage.releaseDate;
 
@@ -238,173 +238,205 @@ export const publishedVersions = [
 
 const restart = { restart: true } as const;
 
-/** Every option: the one place that says what there is, how it is read and what it means. */
+/** Every option, how it is read and what it means. */
 export const options = {
   mdserver: {
     listen_address: option(
       addresses,
       '169.254.169.254',
-      'Address to serve metadata on; several with commas between.',
+      'Address to serve metadata on, or several separated by commas.',
       restart,
     ),
     port: option(integer(1, 65535), '80', 'TCP port to serve metadata on.', restart),
-    logfile: option(path, '/var/log/mdserver.log', 'The log file.', restart),
-    debug: option(yesNo, 'no', 'Log everything, everywhere.'),
+    logfile: option(path, '/var/log/mdserver.log', 'Log file.', restart),
+    debug: option(yesNo, 'no', 'Log everything, whatever [loglevels] says.'),
     debug_userdata: option(
       yesNo,
       'no',
-      'Keep a copy of each rendered user-data in the folder debug-userdata beside the database.',
+      'Keep a copy of all rendered user-data in the folder debug-userdata next to the database.',
     ),
-    userdata_dir: option(
-      path,
-      '/etc/mdserver/userdata',
-      'Where user-data templates are looked for.',
-    ),
+    userdata_dir: option(path, '/etc/mdserver/userdata', 'Folder of user-data templates.'),
     userdata_suffixes: option(
       suffixes,
       ':.yaml',
-      'Suffixes tried for each name in userdata_dir, with colons between; an empty one is "none".',
+      'Suffixes to try for each file name in userdata_dir, separated by colons. An empty one means no suffix.',
     ),
-    default_template: optional(path, 'Template for instances that have none of their own.'),
-    password: optional(text, 'Given to templates as mdserver_password.', { secret: true }),
-    hostname_prefix: option(text, 'vm', 'Accepted for old configurations; not used.'),
+    default_template: optional(path, 'Template for instances that do not have their own.'),
+    password: optional(text, 'Password that templates can use as {{mdserver_password}}.', {
+      secret: true,
+    }),
+    hostname_prefix: option(text, 'vm', 'Not used; accepted for old configurations.'),
     vendor_data: optional(
       path,
-      'Template given to NoCloud and OpenStack guests as vendor-data, beside their user-data.',
+      'Template for the vendor-data of NoCloud and OpenStack guests, which they get in addition to their user-data.',
     ),
     network_config: option(
       yesNo,
       'no',
-      'Give NoCloud guests a network configuration: DHCP on the interface with their MAC address.',
+      'Give NoCloud guests a network configuration: DHCP on the interface that has their MAC address.',
     ),
     imds_tokens: option(
       oneOf('optional', 'required'),
       'optional',
-      'Whether an instance has to send a session token (IMDSv2) to get anything; an instance can have its own imds_tokens in the metadata of its domain. NoCloud and OpenStack guests send none.',
+      'Whether a guest must send a session token (IMDSv2) with its requests. imds_tokens in the metadata of a domain overrides this for its instance. NoCloud and OpenStack clients do not send tokens.',
     ),
     instance_id: option(
       oneOf('address', 'uuid'),
       'address',
-      "What instance-id is made of: the IPv4 address, or the domain's uuid as EC2's are. To a guest that has booted before, another one means that it is a new machine.",
+      'Whether instance-id is made from the IPv4 address or, as in EC2, from the uuid of the domain. A guest that has booted before takes a new instance-id to mean that it is a new machine.',
     ),
-    control_socket: optional(path, 'Unix socket that mdserverctl and the libvirt hook talk to.', {
-      restart: true,
-      defaultInWords: 'control.sock in dnsmasq.run_dir',
-    }),
+    control_socket: optional(
+      path,
+      'Unix socket that mdserverctl and the libvirt hook connect to.',
+      {
+        restart: true,
+        defaultInWords: 'control.sock in dnsmasq.run_dir',
+      },
+    ),
     upload_over_tcp: option(
       yesNo,
       'yes',
-      'Take uploads over TCP from this host, that is from every user of it; the control socket always takes them.',
+      'Accept uploads over TCP from this host, which means from all of its users. Uploads on the control socket are always accepted.',
     ),
-    metrics: option(yesNo, 'no', 'Answer /metrics and /health to this host over TCP, too.'),
+    metrics: option(yesNo, 'no', 'Also serve /metrics and /health to this host over TCP.'),
     check_mac: option(
       yesNo,
       'no',
-      "Serve an instance only while its address answers with its MAC address in the kernel's neighbour table.",
+      "Serve an instance only if the kernel's neighbour table has its MAC address for its IP address.",
     ),
-    db_file: option(path, '/var/lib/mdserver/db_file.json', 'The database of instances.', restart),
+    db_file: option(path, '/var/lib/mdserver/db_file.json', 'Database of the instances.', restart),
   },
   loglevels: {
-    base: option(logLevel, 'info', 'The least level that is logged anywhere.'),
-    stream: option(logLevel, 'info', 'The least level that goes to standard output.'),
-    file: option(logLevel, 'debug', 'The least level that goes to the log file.'),
+    base: option(logLevel, 'info', 'Lowest level that is logged at all.'),
+    stream: option(logLevel, 'info', 'Lowest level that is logged to standard output.'),
+    file: option(logLevel, 'debug', 'Lowest level that is logged to the log file.'),
   },
   dnsmasq: {
-    user: option(word, 'mdserver', 'The user that dnsmasq runs as.', restart),
+    user: option(word, 'mdserver', 'User that dnsmasq runs as.', restart),
     base_dir: option(
       dnsmasqPath,
       '/var/lib/mdserver/dnsmasq',
-      'Where the configuration of dnsmasq is written.',
+      'Folder for the configuration of dnsmasq, which mdserver writes.',
       restart,
     ),
-    run_dir: option(dnsmasqPath, '/var/run/mdserver', "Where dnsmasq's pid file is.", restart),
+    run_dir: option(
+      dnsmasqPath,
+      '/var/run/mdserver',
+      "Folder of dnsmasq's pid file and, by default, of the control socket.",
+      restart,
+    ),
     net_name: option(
       word,
       'mds',
-      "The libvirt network: an instance's first interface on it is the one that is served.",
+      'libvirt network of the instances. mdserver serves the first interface that a domain has on it.',
       restart,
     ),
-    interface: option(word, 'br-mds', 'The bridge of that network.', restart),
-    net_address: option(ipv4, '10.122.0.0', 'Addresses of instances are taken from here.', restart),
-    net_prefix: option(integer(1, 30), '16', 'The length of its prefix.', restart),
-    gateway: option(ipv4, '10.122.0.1', "The host's own address in it.", restart),
+    interface: option(word, 'br-mds', 'Bridge of the libvirt network.', restart),
+    net_address: option(
+      ipv4,
+      '10.122.0.0',
+      'Network that the IPv4 addresses of instances are taken from.',
+      restart,
+    ),
+    net_prefix: option(integer(1, 30), '16', 'Prefix length of net_address.', restart),
+    gateway: option(ipv4, '10.122.0.1', 'Address of the host in the network.', restart),
     net_address6: optional(
       ipv6,
-      'IPv6 addresses of instances are taken from here, where it is set.',
+      'Network that the IPv6 addresses of instances are taken from. If it is not set, instances have none.',
       restart,
     ),
-    net_prefix6: option(integer(64, 120), '64', 'The length of its prefix.', restart),
+    net_prefix6: option(integer(64, 120), '64', 'Prefix length of net_address6.', restart),
     listen_address: optional(
       addresses,
-      'Address that dnsmasq listens on, where it is not all of the interface.',
+      'Address that dnsmasq listens on, or several separated by commas. If it is not set, dnsmasq listens on all addresses of the interface.',
       restart,
     ),
     use_dns: option(
       yesNo,
       'no',
-      'Tell instances to use this dnsmasq as their DNS server.',
+      'Tell the guests to use this dnsmasq as their DNS server.',
       restart,
     ),
     lease_len: option(
       integer(1, 4294967294),
       '86400',
-      'Length of a DHCP lease in seconds.',
+      'Duration of a DHCP lease, in seconds.',
       restart,
     ),
     prefix: option(
       orNo(hostNamePrefix),
       'no',
-      'Put before names in DNS, see entry_order.',
+      'Prefix for names in DNS; see entry_order.',
       restart,
     ),
     domain: option(orNo(domainName), 'no', 'DNS domain of the instances.', restart),
     entry_order: option(
       entryOrder,
       'base',
-      'Names in DNS, in this order: base (the name of the domain in libvirt), prefix (with the prefix), domain (with prefix and domain). Forms whose prefix or domain is not set are left out. An address resolves to the first, which dnsmasq puts the domain behind where one is set.',
+      'Names of an instance in DNS, in this order: base (the name of its libvirt domain), prefix (with the prefix), domain (with prefix and domain). Forms whose prefix or domain is not set are left out. Its address resolves to the first name; if dnsmasq.domain is set, dnsmasq appends it.',
       restart,
     ),
   },
   service: {
-    name: option(text, 'mdserver', 'Answer to /service/name: your site, perhaps.'),
+    name: option(text, 'mdserver', 'Answer to /service/name, such as the name of your site.'),
     type: option(text, 'mdserver', 'Answer to /service/type.'),
     location: option(
       text,
       hostname().split('.')[0] ?? 'localhost',
-      'Where this host is: the answer to /service/location.',
+      'Location of this host: the answer to /service/location.',
       { defaultInWords: 'the short name of the host' },
     ),
     version: option(text, ownVersion, 'Answer to /service/version.', {
       defaultInWords: 'the version of mdserver',
     }),
     ec2_versions: option(
-      list(version, 'EC2 versions with commas between, such as "2009-04-04, latest"'),
+      list(version, 'EC2 versions separated by commas, such as "2009-04-04, latest"'),
       [...publishedVersions, 'latest'].join(', '),
-      'EC2 metadata versions that are served.',
+      'EC2 metadata versions to serve.',
     ),
   },
   'metadata-defaults': {
-    'ami-id': option(text, 'ami-00000000000000000', 'The image: mdserver knows of none.'),
-    'ami-launch-index': option(text, '0', 'The place among instances that were launched together.'),
-    'ami-manifest-path': option(text, '(unknown)', "EC2's word for an image with no manifest."),
-    'availability-zone': optional(text, 'The zone; service.location where it is not set.'),
-    'instance-action': option(text, 'none', 'What is about to happen to the instance.'),
-    'instance-life-cycle': option(text, 'on-demand', 'How the instance is paid for.'),
+    'ami-id': option(
+      text,
+      'ami-00000000000000000',
+      'Id of the image, which mdserver does not know.',
+    ),
+    'ami-launch-index': option(
+      text,
+      '0',
+      'Position among the instances that were launched together.',
+    ),
+    'ami-manifest-path': option(
+      text,
+      '(unknown)',
+      'Manifest of the image; "(unknown)" is what EC2 says for an image without one.',
+    ),
+    'availability-zone': optional(text, 'Availability zone. If it is not set, service.location.'),
+    'instance-action': option(
+      text,
+      'none',
+      'Pending action: in EC2 none, shutdown or bundle-pending.',
+    ),
+    'instance-life-cycle': option(
+      text,
+      'on-demand',
+      'Purchasing option, such as on-demand or spot.',
+    ),
     'instance-type': optional(
       text,
-      "Made of the domain's vcpus and memory where it is not set: kvm.2cpu-2048mib.",
+      "Instance type. If it is not set, it is made from the domain's vcpus and memory, such as kvm.2cpu-2048mib.",
     ),
-    'owner-id': option(text, '000000000000', 'The account, twelve digits in EC2.'),
-    profile: option(text, 'default-hvm', 'How the instance is virtualised.'),
-    region: optional(text, 'The region; service.location where it is not set.'),
-    'security-groups': option(text, 'default', 'Names of security groups.'),
+    'owner-id': option(text, '000000000000', 'Account id, which has twelve digits in EC2.'),
+    profile: option(text, 'default-hvm', 'Virtualisation type.'),
+    region: optional(text, 'Region. If it is not set, service.location.'),
+    'security-groups': option(text, 'default', 'Names of the security groups.'),
   },
   _include_: {
     directories: optional(
       paths,
-      'Folders whose *.conf files are read after this one, with colons between.',
+      'Folders whose *.conf files are read after this file, separated by colons.',
     ),
-    files: optional(paths, 'Files that are read after those, with colons between.'),
+    files: optional(paths, 'Files that are read after those folders, separated by colons.'),
   },
 } as const;
 
@@ -416,7 +448,7 @@ export type OptionValues = {
   readonly [S in keyof Options]: { readonly [K in keyof Options[S]]: ValueOf<Options[S][K]> };
 };
 
-/** A public key of `[public-keys]`. */
+/** A public key in `[public-keys]`. */
 export interface PublicKey {
   readonly name: string;
   readonly key: string;
@@ -424,12 +456,12 @@ export interface PublicKey {
 
 /** A whole configuration, parsed and checked. */
 export interface Config extends OptionValues {
-  /** In the order of their index in the metadata: `default` first where there is one. */
+  /** In the order of their index in the metadata: `default`, if there is one, comes first. */
   readonly publicKeys: readonly PublicKey[];
-  /** `[template-data]` without `_config_items_`, which stand in it already under their keys. */
+  /** `[template-data]`, with the options that `_config_items_` names under their keys. */
   readonly templateData: ReadonlyMap<string, string>;
-  /** What `_config_items_` asks for: name in templates to `section.key`. */
+  /** The options that `_config_items_` names: name in templates to `section.key`. */
   readonly configItems: ReadonlyMap<string, string>;
-  /** Options by `section.key` as they are written in the file or by default; not those with none. */
+  /** The values by `section.key` as they are written, in a file or as the default; none without a value. */
   readonly texts: ReadonlyMap<string, string>;
 }

@@ -1,123 +1,89 @@
 import { parseArgs } from 'node:util';
 import { closestMatch } from 'leven';
 import { ownVersion, releaseDate } from '../config/options.js';
-import { documentNames } from '../control/api.js';
-import {
-  type CommandName,
-  type CommandOption,
-  commandNamed,
-  commandOptions,
-  commandTable,
-  globalOptions,
-  type OptionName,
-} from './commands.js';
+import { type Command, type CommandOption, globalOptions, type OptionTable } from './command.js';
+import { commands } from './commands/index.js';
+import { UsageError } from './errors.js';
 import { commandHelp, overallHelp } from './help.js';
 
-/** A command line that means nothing; the message says why. */
-export class UsageError extends Error {
-  readonly code = 'USAGE';
-}
-
-/** The options as they were given; undefined or false for those that were not. */
-export interface GivenOptions {
-  readonly config: string | undefined;
-  readonly socket: string | undefined;
-  readonly json: boolean;
-  readonly yes: boolean;
-  readonly prune: boolean;
-  readonly connect: string | undefined;
-  readonly 'as-xml': string | undefined;
-}
-
-/** A command to be run, its operands counted and its options known to it. */
+/** A command to run. */
 export interface Invocation {
-  readonly command: CommandName;
+  readonly command: Command;
   readonly operands: readonly string[];
-  readonly options: GivenOptions;
+  readonly options: Parameters<Command['run']>[1];
 }
 
-const parserOptions = Object.fromEntries(
-  Object.entries<CommandOption>(commandOptions).map(([name, { short, argument }]) => [
-    name,
-    {
-      type: argument === undefined ? ('boolean' as const) : ('string' as const),
-      ...(short !== undefined && { short }),
-    },
-  ]),
-);
+/** The options of all commands: they may stand before the name of the command. */
+function allOptions(known: readonly Command[]): OptionTable {
+  return Object.assign({}, globalOptions, ...known.map(({ options }) => options));
+}
 
-function parse(args: readonly string[]) {
+function parserOption({ short, argument }: CommandOption) {
+  return {
+    type: argument === undefined ? ('boolean' as const) : ('string' as const),
+    ...(short !== undefined && { short }),
+  };
+}
+
+function parse(args: readonly string[], known: readonly Command[]) {
+  const options = Object.fromEntries(
+    Object.entries(allOptions(known)).map(([name, option]) => [name, parserOption(option)]),
+  );
   try {
-    return parseArgs({ args: [...args], allowPositionals: true, options: parserOptions });
+    return parseArgs({ args: [...args], allowPositionals: true, options });
   } catch (error) {
     const [problem] = (error as Error).message.split(/\. |\n/);
     throw new UsageError(`${problem}; see mdserverctl --help`);
   }
 }
 
-function knownCommand(word: string): CommandName {
-  if (commandTable.has(word)) return word as CommandName;
-  const near = closestMatch(word, [...commandTable.keys()], { maxDistance: 3 });
+function findCommand(name: string, known: readonly Command[]): Command {
+  const command = known.find((candidate) => candidate.name === name);
+  if (command !== undefined) return command;
+  const names = known.map((candidate) => candidate.name);
+  const near = closestMatch(name, names, { maxDistance: 3 });
   const hint = near === undefined ? 'see mdserverctl --help' : `did you mean ${near}?`;
-  throw new UsageError(`unknown command "${word}", ${hint}`);
+  throw new UsageError(`unknown command "${name}", ${hint}`);
 }
 
 /**
- * What a command line asks for: a command, or a text to print. Throws UsageError.
+ * What a command line asks for: a command with its operands and options, or a text to print. Throws
+ * UsageError.
  */
-export function readArguments(args: readonly string[]): Invocation | { readonly print: string } {
-  const { values, positionals } = parse(args);
+export function readArguments(
+  args: readonly string[],
+  known: readonly Command[] = commands,
+): Invocation | { readonly print: string } {
+  const { values, positionals } = parse(args, known);
   const [word, ...operands] = positionals;
   if (values['version'] === true) {
     return { print: `mdserverctl ${ownVersion} (${releaseDate})\n` };
   }
   if (word === undefined) {
-    if (values['help'] === true) return { print: overallHelp() };
+    if (values['help'] === true) return { print: overallHelp(known) };
     throw new UsageError('no command given, see mdserverctl --help');
   }
-  const command = knownCommand(word);
+  const command = findCommand(word, known);
   if (values['help'] === true) return { print: commandHelp(command) };
 
-  const { operands: counts, options, usage } = commandNamed(command);
-  const see = `see mdserverctl ${command} --help`;
-  for (const name of Object.keys(values) as OptionName[]) {
-    if (!globalOptions.includes(name) && !options.includes(name)) {
-      throw new UsageError(`${command} has no option --${name}, ${see}`);
+  const table: OptionTable = { ...globalOptions, ...command.options };
+  const see = `see mdserverctl ${command.name} --help`;
+  for (const [name, value] of Object.entries(values)) {
+    if (!Object.hasOwn(table, name)) {
+      throw new UsageError(`${command.name} has no option --${name}, ${see}`);
     }
+    if (value === '') throw new UsageError(`--${name} needs a value, ${see}`);
   }
-  const [least, most] = counts;
+  const [least, most] = command.operands;
   if (operands.length < least || operands.length > most) {
     const problem = operands.length < least ? 'too few' : 'too many';
-    const forms = usage.map((form) => `mdserverctl ${command} ${form}`.trimEnd()).join(' or ');
-    throw new UsageError(`${problem} arguments: ${forms}; ${see}`);
+    const forms = command.usage.map((form) => `mdserverctl ${command.name} ${form}`.trimEnd());
+    throw new UsageError(`${problem} arguments: ${forms.join(' or ')}; ${see}`);
   }
-
-  const text = (name: OptionName) => {
-    const value = values[name];
-    if (value === '') throw new UsageError(`--${name} needs a value, ${see}`);
-    return typeof value === 'string' ? value : undefined;
-  };
-  const given: GivenOptions = {
-    config: text('config'),
-    socket: text('socket'),
-    json: values['json'] === true,
-    yes: values['yes'] === true,
-    prune: values['prune'] === true,
-    connect: text('connect'),
-    'as-xml': text('as-xml'),
-  };
-  if (command === 'render') checkRender(operands, given['as-xml'] !== undefined, see);
-  return { command, operands, options: given };
-}
-
-/** NAME [DOCUMENT]; with a file in place of NAME, [DOCUMENT]. */
-function checkRender(operands: readonly string[], asXml: boolean, see: string): void {
-  if (!asXml && operands.length === 0) throw new UsageError(`render needs a NAME, ${see}`);
-  if (asXml && operands.length === 2) {
-    throw new UsageError(`--as-xml stands in place of NAME, ${see}`);
-  }
-  const document = operands[asXml ? 0 : 1];
-  if (document !== undefined && !(documentNames as readonly string[]).includes(document)) {
-    throw new UsageError(`"${document}" is none of ${documentNames.join(', ')}; ${see}`);
-  }
+  const given = Object.entries(table).map(([name, { argument }]) => [
+    name,
+    argument === undefined ? values[name] === true : values[name],
+  ]);
+  // The types of OptionValues follow from the same tables, which the compiler cannot know here.
+  return { command, operands, options: Object.fromEntries(given) as Invocation['options'] };
 }

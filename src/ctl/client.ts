@@ -1,11 +1,10 @@
 import { Agent, request } from 'node:http';
 import type { Health } from '../control/api.js';
-import { exitCodes } from './commands.js';
-import { CommandError } from './failure.js';
+import { CommandError, exitCodes } from './errors.js';
 
-/** The control socket of the mdserver that runs. What it answers is described in control/api.ts. */
-export interface Control {
-  /** The JSON of the answer. Throws CommandError, with the reason that the socket gives. */
+/** A client of mdserver's control socket. control/api.ts describes the paths and the answers. */
+export interface ControlClient {
+  /** The JSON of the answer. Throws CommandError, with the reason that mdserver gives. */
   readonly get: <T>(path: string) => Promise<T>;
   readonly remove: <T>(path: string) => Promise<T>;
   readonly post: <T>(path: string, body: Buffer) => Promise<T>;
@@ -23,14 +22,17 @@ export class AnswerError extends CommandError {
   }
 }
 
-/** In milliseconds; a database round on a slow disk is done by then. */
+/** Milliseconds: enough to write the database to a slow disk. */
 const answerLimit = 60_000;
-/** Several at a time, as `sync` and `known-hosts` ask for many. */
+/** `sync` and `known-hosts` send several requests at a time. */
 const mostConnections = 8;
 
-const mends = new Map([
-  ['ENOENT', (path: string) => `mdserver does not run (${path}): systemctl start mdserver`],
-  ['ECONNREFUSED', (path: string) => `mdserver does not run (${path}): systemctl start mdserver`],
+const notRunning = (path: string) =>
+  `mdserver is not running (no answer on ${path}): systemctl start mdserver`;
+
+const connectionErrors = new Map([
+  ['ENOENT', notRunning],
+  ['ECONNREFUSED', notRunning],
   [
     'EACCES',
     (path: string) => `only root and the group mdserver may use ${path}: run this with sudo`,
@@ -38,11 +40,11 @@ const mends = new Map([
 ]);
 
 function unreachable(path: string, error: NodeJS.ErrnoException): CommandError {
-  const message = mends.get(error.code ?? '')?.(path) ?? `${path}: ${error.message}`;
+  const message = connectionErrors.get(error.code ?? '')?.(path) ?? `${path}: ${error.message}`;
   return new CommandError(message, exitCodes.unreachable);
 }
 
-/** The one line of an error: `{"error": …}`, or a text from before the routes. */
+/** The reason in an error answer: `{"error": …}` from mdserver's routes, or Fastify's own text. */
 function reasonOf(text: string, status: number): string {
   try {
     const answer: unknown = JSON.parse(text);
@@ -57,13 +59,13 @@ function reasonOf(text: string, status: number): string {
   return text.trim().split('\n')[0] || `mdserver answered with status ${status}`;
 }
 
-/** Opens nothing yet: the first question does. */
-export function controlAt(socketPath: string): Control {
+/** A client for a socket; it connects at the first request. */
+export function controlClient(socketPath: string): ControlClient {
   const agent = new Agent({ keepAlive: true, maxSockets: mostConnections });
 
-  function ask<T>(method: string, path: string, body?: Buffer): Promise<T> {
+  function send<T>(method: string, path: string, body?: Buffer): Promise<T> {
     return new Promise((resolve, reject) => {
-      const asked = request(
+      const sent = request(
         {
           socketPath,
           agent,
@@ -87,37 +89,37 @@ export function controlAt(socketPath: string): Control {
               return;
             }
             try {
-              // From the same release: what it holds is checked where it is made.
+              // mdserver and mdserverctl are of the same release: the shape need not be checked.
               resolve(JSON.parse(text) as T);
             } catch {
-              const message = `${socketPath} answered ${path} with something else than JSON: is it mdserver's?`;
+              const message = `${socketPath} answered ${path} with something other than JSON: is it mdserver's socket?`;
               reject(new CommandError(message, exitCodes.failed));
             }
           });
         },
       );
-      asked.on('timeout', () => {
-        asked.destroy(new Error(`no answer after ${answerLimit / 1000} seconds`));
+      sent.on('timeout', () => {
+        sent.destroy(new Error(`no answer after ${answerLimit / 1000} seconds`));
       });
-      asked.on('error', (error) => reject(unreachable(socketPath, error)));
-      asked.end(body);
+      sent.on('error', (error) => reject(unreachable(socketPath, error)));
+      sent.end(body);
     });
   }
 
   return {
-    get: (path) => ask('GET', path),
-    remove: (path) => ask('DELETE', path),
-    post: (path, body) => ask('POST', path, body),
+    get: (path) => send('GET', path),
+    remove: (path) => send('DELETE', path),
+    post: (path, body) => send('POST', path, body),
   };
 }
 
-/** The path of an instance, whatever characters its name has. */
+/** The path of an instance on the control socket, with its name escaped. */
 export function instancePath(name: string, ...more: string[]): string {
   return ['/instances', ...[name, ...more].map(encodeURIComponent)].join('/');
 }
 
-/** How the daemon is. A degraded one answers with an error status, and the same JSON. */
-export async function healthOf(control: Control): Promise<Health> {
+/** mdserver's health. A degraded one answers with status 503 and the same JSON. */
+export async function healthOf(control: ControlClient): Promise<Health> {
   try {
     return await control.get<Health>('/health');
   } catch (error) {

@@ -1,19 +1,11 @@
 import { wrapped } from '../text.js';
-import {
-  type CommandName,
-  commandNamed,
-  commandTable,
-  exitCodeMeanings,
-  globalOptions,
-  type OptionName,
-  optionNamed,
-} from './commands.js';
+import { type Command, type CommandOption, globalOptions, type OptionTable } from './command.js';
+import { exitCodeMeanings } from './errors.js';
 
 const width = 90;
 
 /** `-c, --connect URI`, as help and manual show an option. */
-export function optionForm(name: OptionName): string {
-  const { short, argument } = optionNamed(name);
+export function optionForm(name: string, { short, argument }: CommandOption): string {
   return `${short === undefined ? '' : `-${short}, `}--${name}${argument === undefined ? '' : ` ${argument}`}`;
 }
 
@@ -33,38 +25,38 @@ function definitions(rows: readonly (readonly [string, string])[]): string {
     .join('');
 }
 
-function optionList(names: readonly OptionName[]): string {
-  return definitions(names.map((name) => [optionForm(name), optionNamed(name).explanation]));
+function optionList(table: OptionTable): string {
+  return definitions(
+    Object.entries(table).map(([name, option]) => [optionForm(name, option), option.explanation]),
+  );
 }
 
 /** The text of `mdserverctl --help`. */
-export function overallHelp(): string {
+export function overallHelp(commands: readonly Command[]): string {
   return `Usage: mdserverctl [OPTION...] COMMAND [ARGUMENT...]
 
-Asks and tells the mdserver of this host, through its control socket.
+Shows and manages the instances of the mdserver on this host, through its control socket.
 
-Commands; "mdserverctl COMMAND --help" says more:
-${definitions([...commandTable].map(([name, { usage, summary }]) => [`${name} ${usage[0]}`.trimEnd(), summary]))}
+Commands ("mdserverctl COMMAND --help" tells more):
+${definitions(commands.map(({ name, usage, summary }) => [`${name} ${usage[0]}`.trimEnd(), summary]))}
 Options:
 ${optionList(globalOptions)}
-On a terminal there are columns and colours (not with NO_COLOR set); elsewhere lines with tabs
-between, for scripts. Exit status:
+On a terminal, output is in columns and in colour (unless NO_COLOR is set). Elsewhere it is one
+line for each item, with tabs between the values, for scripts. Exit status:
 ${definitions(exitCodeMeanings.map(([code, meaning]) => [String(code), meaning]))}
 See mdserverctl(1), mdserver.conf(5), mdserver(8).
 `;
 }
 
 /** The text of `mdserverctl COMMAND --help`. */
-export function commandHelp(name: CommandName): string {
-  const { usage, summary, help, options, examples } = commandNamed(name);
+export function commandHelp({ name, usage, summary, help, options, examples }: Command): string {
   const forms = usage.map((form) => `mdserverctl ${name} ${form}`.trimEnd());
-  const shownOptions = [...options, ...globalOptions];
   return `Usage: ${forms.join('\n       ')}
 
 ${[summary, ...help].map((paragraph) => wrapped(paragraph, width).join('\n')).join('\n\n')}
 
 Options:
-${optionList(shownOptions)}
+${optionList({ ...options, ...globalOptions })}
 Examples:
 ${definitions(examples)}`;
 }

@@ -1,37 +1,56 @@
+import stringWidth from 'string-width';
 import { unicodeEscape } from '../text.js';
 
-/** Where output goes: columns and words for a person, lines with tabs between for a script. */
+/** How output looks: columns and spans of time for a person, lines with tabs for a script. */
 export interface Style {
   readonly terminal: boolean;
   readonly colour: boolean;
 }
 
+const terminal = process.stdout.isTTY === true;
+/** The style of standard output. */
+export const stdoutStyle: Style = { terminal, colour: terminal && !process.env['NO_COLOR'] };
+
+/** Prints on standard output. */
+export function print(text: string | Buffer): void {
+  process.stdout.write(text);
+}
+
+export function printJson(value: unknown): void {
+  print(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Prints a line on standard error, away from the output that a script may read. */
+export function note(text: string): void {
+  process.stderr.write(`mdserverctl: ${printable(text)}\n`);
+}
+
 const colours = { bold: 1, red: 31, green: 32, yellow: 33 } as const;
 export type Colour = keyof typeof colours;
 
-/** The text in a colour, where there are colours. */
+/** The text in a colour, if the style has colours. */
 export function coloured(style: Style, colour: Colour, text: string): string {
   return style.colour ? `\x1b[${colours[colour]}m${text}\x1b[0m` : text;
 }
 
 /**
- * One line that cannot hold a second one or control a terminal: names, paths and user agents come
- * from guests and from other people's files.
+ * The text as one line that cannot control a terminal: names, paths and user agents come from
+ * guests and from other people's files.
  */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, unicodeEscape);
 }
 
-const missing = '-';
+const noValue = '-';
 
 export type Cell = string | number | null | undefined;
 
-/** How a cell is coloured, once its width is known. */
+/** The colour of a cell. */
 export type CellColour = (text: string, column: number) => Colour | undefined;
 
 /**
- * Rows as text: on a terminal in columns under a heading, elsewhere with tabs between and without
- * the heading, which may be left empty. A cell with nothing in it is "-".
+ * Rows as text: on a terminal in columns under a heading (none if it is empty), elsewhere with tabs
+ * between the cells and no heading. An empty cell is shown as "-".
  */
 export function table(
   style: Style,
@@ -39,24 +58,23 @@ export function table(
   rows: readonly (readonly Cell[])[],
   colourOf: CellColour = () => undefined,
 ): string {
-  const cells = rows.map((row) => row.map((cell) => printable(String(cell ?? '') || missing)));
+  const cells = rows.map((row) => row.map((cell) => printable(String(cell ?? '') || noValue)));
   if (!style.terminal) return cells.map((row) => `${row.join('\t')}\n`).join('');
   if (cells.length === 0) return '';
-  const length = (text: string) => [...text].length;
-  const shown = heading.length === 0 ? cells : [heading, ...cells];
-  const widths = (shown[0] ?? []).map((_, column) =>
-    shown.reduce((most, row) => Math.max(most, length(row[column] ?? '')), 0),
+  const lines = heading.length === 0 ? cells : [heading, ...cells];
+  const widths = (lines[0] ?? []).map((_, column) =>
+    lines.reduce((most, row) => Math.max(most, stringWidth(row[column] ?? '')), 0),
   );
   const line = (row: readonly string[], colourOfCell: CellColour) =>
     row
       .map((cell, column) => {
         const colour = colourOfCell(cell, column);
         const last = column === row.length - 1;
-        const fill = last ? '' : ' '.repeat((widths[column] ?? 0) - length(cell) + 2);
+        const fill = last ? '' : ' '.repeat((widths[column] ?? 0) - stringWidth(cell) + 2);
         return (colour === undefined ? cell : coloured(style, colour, cell)) + fill;
       })
       .join('');
-  return shown.map((row) => `${line(row, row === heading ? () => 'bold' : colourOf)}\n`).join('');
+  return lines.map((row) => `${line(row, row === heading ? () => 'bold' : colourOf)}\n`).join('');
 }
 
 /** A time in Unix seconds: local time on a terminal, UTC as in RFC 3339 elsewhere. */
@@ -74,8 +92,8 @@ const units = [
   [1, 'second'],
 ] as const;
 
-/** A span in seconds in its largest unit: `3 minutes`. */
-export function spanText(seconds: number): string {
+/** A duration in seconds, in its largest unit: `3 minutes`. */
+export function durationText(seconds: number): string {
   const [size, unit] = units.find(([length]) => seconds >= length) ?? [1, 'second'];
   const count = Math.max(0, Math.floor(seconds / size));
   return `${count} ${unit}${count === 1 ? '' : 's'}`;

@@ -2,12 +2,12 @@ import { isUtf8 } from 'node:buffer';
 import { parseDocument } from 'yaml';
 import type { Finding } from './finding.js';
 
-/** What is wrong with a user-data, a line. */
-export type Problem = Pick<Finding, 'level' | 'text'>;
+/** A problem of a user-data text. */
+export type UserdataProblem = Pick<Finding, 'level' | 'text'>;
 
 /**
- * What user-data begins with that cloud-init knows (INCLUSION_TYPES_MAP of its handlers), and what
- * Ignition and cloudbase-init take.
+ * How user-data begins that cloud-init (INCLUSION_TYPES_MAP of its handlers), Ignition or
+ * cloudbase-init recognises.
  */
 const knownBeginnings = [
   '#include',
@@ -26,15 +26,15 @@ const knownBeginnings = [
   '<powershell>',
 ];
 
-/** Whether it is cloud-config to be read as YAML at once: not a template, archive or patch of it. */
+/** Whether the text is cloud-config in YAML, and not a template, an archive or a patch of it. */
 export function isCloudConfig(text: string): boolean {
   return /^\s*#cloud-config(?![-\w])/i.test(text);
 }
 
-/** What a client would make nothing of: the first line, and for cloud-config the YAML (1.1, as PyYAML). */
-export function userdataProblems(body: string | Buffer): Problem[] {
+/** Problems of the first line and, in cloud-config, of the YAML (1.1, as PyYAML reads it). */
+export function userdataProblems(body: string | Buffer): UserdataProblem[] {
   const bytes = Buffer.from(body);
-  // A compressed or otherwise binary one is the client's business.
+  // Compressed or other binary user-data is not checked.
   if (bytes.length === 0 || !isUtf8(bytes)) return [];
   const text = bytes.toString();
   const [firstLine = ''] = text.trimStart().split('\n', 1);
@@ -42,30 +42,30 @@ export function userdataProblems(body: string | Buffer): Problem[] {
     return [
       {
         level: 'warning',
-        text: `the first line is ${JSON.stringify(firstLine.slice(0, 60))}: cloud-init takes it for nothing it knows (cloud-config begins with "#cloud-config")`,
+        text: `cloud-init does not recognise the first line, ${JSON.stringify(firstLine.slice(0, 60))} (cloud-config begins with "#cloud-config")`,
       },
     ];
   }
   return isCloudConfig(text) ? yamlProblems(text) : [];
 }
 
-/** The first thing that is wrong: what follows it is often its consequence. */
-function yamlProblems(text: string): Problem[] {
+/** The first problem; the ones after it are often its consequences. */
+function yamlProblems(text: string): UserdataProblem[] {
   const document = parseDocument(text, { version: '1.1' });
-  const problems: Problem[] = [...document.errors, ...document.warnings].map((error) => ({
-    // PyYAML takes the last of several.
+  const problems: UserdataProblem[] = [...document.errors, ...document.warnings].map((error) => ({
+    // PyYAML accepts a duplicate key and uses the last one.
     level: error.code === 'DUPLICATE_KEY' || error.name === 'YAMLWarning' ? 'warning' : 'failure',
-    text: `YAML, line ${error.linePos?.[0].line ?? '?'} of the result: ${error.message.split(/ at line |\n/)[0]}`,
+    text: `YAML, line ${error.linePos?.[0].line ?? '?'} of the rendered text: ${error.message.split(/ at line |\n/)[0]}`,
   }));
   const [problem] = [...problems.filter(({ level }) => level === 'failure'), ...problems];
   if (problem !== undefined) return [problem];
   let value: unknown;
   try {
-    // Aliases are looked up now: there may be none of a name, or more than can be meant.
+    // This resolves aliases: one may be undefined, or they may expand without bound.
     value = document.toJS();
   } catch (error) {
     return [{ level: 'failure', text: `YAML: ${(error as Error).message}` }];
   }
   if (value === null || (typeof value === 'object' && !Array.isArray(value))) return [];
-  return [{ level: 'failure', text: 'YAML: cloud-config has to be a mapping (key: value)' }];
+  return [{ level: 'failure', text: 'YAML: cloud-config must be a mapping (key: value)' }];
 }

@@ -1,34 +1,19 @@
-import type { InstanceDetails, InstanceSummary } from '../control/api.js';
-import { type Cell, type Style, spanText, table, timeText } from './output.js';
+import type { InstanceDetails } from '../../control/api.js';
+import { instancePath } from '../client.js';
+import { defineCommand } from '../command.js';
+import { connect } from '../connection.js';
+import { exitCodes } from '../errors.js';
+import {
+  type Cell,
+  print,
+  printJson,
+  type Style,
+  stdoutStyle,
+  table,
+  timeText,
+} from '../output.js';
 
-const outcomeColours = new Map([
-  ['failed', 'red'],
-  ['home', 'green'],
-  ['configured', 'green'],
-] as const);
-
-/** `mdserverctl list`; `now` in Unix seconds. */
-export function instanceTable(
-  style: Style,
-  instances: readonly InstanceSummary[],
-  now: number,
-): string {
-  const seen = (at: number) => (style.terminal ? `${spanText(now - at)} ago` : timeText(style, at));
-  const rows = instances.map(({ name, ipv4, ipv6, mac, location, last_update, last_boot }) => [
-    name,
-    ipv4 ?? ipv6,
-    mac,
-    location,
-    last_update && seen(last_update),
-    last_boot?.outcome,
-  ]);
-  const heading = ['NAME', 'ADDRESS', 'MAC', 'LOCATION', 'LAST SEEN', 'LAST BOOT'];
-  return table(style, heading, rows, (text, column) =>
-    column === 5 ? outcomeColours.get(text as 'failed') : undefined,
-  );
-}
-
-/** `mdserverctl show`. */
+/** The output of `mdserverctl show`. */
 export function detailsTable(style: Style, instance: InstanceDetails): string {
   const at = (seconds: number | null) => seconds && timeText(style, seconds);
   const { vcpus, memory_kib, architecture } = instance.hardware;
@@ -57,3 +42,22 @@ export function detailsTable(style: Style, instance: InstanceDetails): string {
     column === 0 ? 'bold' : undefined,
   );
 }
+
+export const show = defineCommand({
+  name: 'show',
+  usage: ['NAME'],
+  operands: [1, 1],
+  completes: ['instance', 'none'],
+  options: {},
+  summary: 'Show everything mdserver knows about an instance.',
+  help: [
+    'Shows its record, its names in DNS, the metadata of its domain, its hardware, its last boots and its SSH host keys.',
+  ],
+  examples: [['mdserverctl show web1', '']],
+  run: async ([name = ''], options) => {
+    const instance = await connect(options).get<InstanceDetails>(instancePath(name));
+    if (options.json) printJson(instance);
+    else print(detailsTable(stdoutStyle, instance));
+    return exitCodes.ok;
+  },
+});

@@ -1,0 +1,16 @@
+import { readFileSync, type Stats, statSync } from 'node:fs';
+
+/** undefined if there is no such file; throws if the caller may not look. */
+export function statIfPresent(path: string): Stats | undefined {
+  return statSync(path, { throwIfNoEntry: false });
+}
+
+/** Whether there is such a file; throws if the caller may not look. */
+export function exists(path: string): boolean {
+  return statIfPresent(path) !== undefined;
+}
+
+/** The text of the file, undefined if there is no such file. */
+export function readIfPresent(path: string): string | undefined {
+  return exists(path) ? readFileSync(path, 'utf8') : undefined;
+}

@@ -1,0 +1,75 @@
+import { readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { Config } from '../../config/options.js';
+import { exists, statIfPresent } from './files.js';
+import { type Finding, findingsOf } from './finding.js';
+
+interface PermissionRule {
+  readonly path: string;
+  /** The permission bits that it must not have. */
+  readonly forbidden: number;
+  readonly reason: string;
+}
+
+function octal(mode: number): string {
+  return (mode & 0o7777).toString(8).padStart(4, '0');
+}
+
+/** Whether others can write or read what they must not. */
+export function* checkPermissions(
+  config: Config,
+  files: readonly string[],
+  socket: string,
+): Generator<Finding> {
+  const { ok, warning, failure } = findingsOf('permissions');
+  const { db_file, userdata_dir, default_template, vendor_data, password } = config.mdserver;
+  const notWritable = (path: string, reason: string): PermissionRule => ({
+    path,
+    forbidden: 0o002,
+    reason,
+  });
+  const names = exists(userdata_dir) ? readdirSync(userdata_dir) : [];
+  const templates = [
+    userdata_dir,
+    ...names.map((name) => join(userdata_dir, name)),
+    default_template,
+    vendor_data,
+  ].filter((path) => path !== undefined);
+  const rules: PermissionRule[] = [
+    {
+      path: join(dirname(db_file), 'token.key'),
+      forbidden: 0o077,
+      reason: 'anyone who can read it can forge session tokens',
+    },
+    notWritable(db_file, 'anyone can change which guest has which address'),
+    notWritable(dirname(db_file), 'anyone can replace the database'),
+    notWritable(config.dnsmasq.base_dir, 'anyone can change what dnsmasq does'),
+    { path: socket, forbidden: 0o007, reason: 'it is for root and the group mdserver only' },
+    ...templates.map((path) => notWritable(path, 'templates are code that mdserver runs')),
+    ...files.map((path) =>
+      password === undefined
+        ? notWritable(path, 'anyone can change what mdserver runs')
+        : { path, forbidden: 0o006, reason: 'it may contain mdserver.password' },
+    ),
+  ];
+  let checked = 0;
+  let failures = 0;
+  for (const { path, forbidden, reason } of rules) {
+    const mode = statIfPresent(path)?.mode;
+    if (mode === undefined) continue;
+    checked += 1;
+    if ((mode & forbidden) === 0) continue;
+    failures += 1;
+    yield failure(
+      `${path} has the mode ${octal(mode)}: ${reason}`,
+      `chmod ${octal(mode & ~forbidden)} ${path}`,
+    );
+  }
+  if (!exists(userdata_dir)) {
+    yield warning(
+      `${userdata_dir} (mdserver.userdata_dir) does not exist, so every instance gets the default user-data`,
+      `mkdir ${userdata_dir}`,
+    );
+  }
+  if (failures === 0) yield ok(`${checked} files and folders have safe permissions`);
+}

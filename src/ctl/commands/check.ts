@@ -1,0 +1,57 @@
+import { defaultConfigFile } from '../../usage.js';
+import type { Finding } from '../checks/finding.js';
+import { connectOption, defineCommand } from '../command.js';
+import { pathPrefix } from '../connection.js';
+import { exitCodes } from '../errors.js';
+import { coloured, counted, note, print, printable, printJson, stdoutStyle } from '../output.js';
+import { defaultConnection } from '../virsh.js';
+
+const levelColours = { ok: 'green', warning: 'yellow', failure: 'red' } as const;
+
+function findingLine({ level, check: subject, text, mend }: Finding): string {
+  if (!stdoutStyle.terminal) {
+    return `${[level, subject, printable(text), printable(mend ?? '')].join('\t').trimEnd()}\n`;
+  }
+  const colouredLevel = coloured(stdoutStyle, levelColours[level], level.padEnd(7));
+  const line = printable(mend === undefined ? text : `${text}: ${mend}`);
+  return `${colouredLevel}  ${subject.padEnd(13)}  ${line}\n`;
+}
+
+export const check = defineCommand({
+  name: 'check',
+  usage: [''],
+  operands: [0, 0],
+  completes: ['none'],
+  options: { connect: connectOption },
+  summary: 'Check configuration, templates, dnsmasq, hook and network.',
+  help: [
+    'Each line is ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which is itself a failure. Run it as root, who may read everything.',
+    'Renders the user-data of every instance. Checks cloud-config as YAML, each distinct text once, and with "cloud-init schema" if cloud-init is installed: one text for each template, at most 50.',
+  ],
+  examples: [
+    ['mdserverctl check', ''],
+    ['mdserverctl check --json', 'for monitoring'],
+  ],
+  run: async (_operands, options) => {
+    // The checks need most of mdserver: loaded here, they do not slow down the other commands.
+    const { checkAll } = await import('../checks/check-all.js');
+    const findings: Finding[] = [];
+    const counts = { ok: 0, warning: 0, failure: 0 };
+    const all = checkAll({
+      configFile: options.config ?? defaultConfigFile,
+      socket: options.socket,
+      connection: options.connect ?? defaultConnection,
+      prefix: pathPrefix,
+    });
+    for await (const finding of all) {
+      counts[finding.level] += 1;
+      findings.push(finding);
+      if (!options.json) print(findingLine(finding));
+    }
+    if (options.json) printJson(findings);
+    note(
+      `${counts.ok} ok, ${counted(counts.warning, 'warning')}, ${counted(counts.failure, 'failure')}`,
+    );
+    return counts.failure > 0 ? exitCodes.failed : exitCodes.ok;
+  },
+});

@@ -1,0 +1,65 @@
+import { closestMatch } from 'leven';
+import { tableOptions, valueText } from '../../config/load.js';
+import type { Config, Option } from '../../config/options.js';
+import { controlSocketPath } from '../../control/socket.js';
+import { defineCommand } from '../command.js';
+import { readConfiguration } from '../connection.js';
+import { exitCodes, UsageError } from '../errors.js';
+import { note, print, printJson } from '../output.js';
+
+const optionsByName: ReadonlyMap<string, Option> = new Map(
+  Array.from(tableOptions(), ({ name, option }) => [name, option]),
+);
+
+const secretNames = [...optionsByName].filter(([, { secret }]) => secret).map(([name]) => name);
+
+/** The value that mdserver uses, as it is written, on one line; undefined if there is none. */
+function effectiveValue(config: Config, name: string): string | undefined {
+  return name === 'mdserver.control_socket' ? controlSocketPath(config) : valueText(config, name);
+}
+
+/** Throws UsageError, with the nearest name there is, for the name of no option. */
+function requireOption(name: string): void {
+  if (optionsByName.has(name)) return;
+  const names = [...optionsByName.keys()];
+  const key = name.slice(name.lastIndexOf('.') + 1);
+  const near =
+    closestMatch(name, names, { maxDistance: 3 }) ??
+    names.find((candidate) => candidate.endsWith(`.${key}`));
+  const hint = near === undefined ? 'see mdserver.conf(5)' : `did you mean ${near}?`;
+  throw new UsageError(`unknown option "${name}", ${hint}`);
+}
+
+export const config = defineCommand({
+  name: 'config',
+  usage: ['[SECTION.KEY...]'],
+  operands: [0, Number.POSITIVE_INFINITY],
+  completes: ['setting'],
+  options: {},
+  summary: 'Print the effective values of the configuration.',
+  help: [
+    'Reads the configuration as mdserver does, with the included files, [DEFAULT] and the defaults. Does not need a running mdserver; one that is running keeps its values until it is reloaded or restarted.',
+    'Prints a line "section.key=value" for each option, or only the values of the named ones, a line each in the order given. An option that is not set has an empty value, except mdserver.control_socket, whose value is the path in use. A list over several lines is printed on one line. With --json, prints an object from "section.key" to value, null if it is not set.',
+    `Prints ${secretNames.join(', ')} only if it is named, and [public-keys] and [template-data] never.`,
+  ],
+  examples: [
+    ['mdserverctl config', 'every option but the password'],
+    ['mdserverctl config mdserver.port dnsmasq.run_dir', 'two lines'],
+  ],
+  run: async (operands, options) => {
+    operands.forEach(requireOption);
+    const named = operands.length > 0;
+    const names = named
+      ? operands
+      : [...optionsByName.keys()].filter((name) => !secretNames.includes(name));
+    const { config: values, warnings } = readConfiguration(options);
+    warnings.forEach(note);
+    const rows = names.map((name) => [name, effectiveValue(values, name)] as const);
+    if (options.json) {
+      printJson(Object.fromEntries(rows.map(([name, value]) => [name, value ?? null])));
+    } else {
+      print(rows.map(([name, value = '']) => `${named ? '' : `${name}=`}${value}\n`).join(''));
+    }
+    return exitCodes.ok;
+  },
+});

@@ -1,0 +1,70 @@
+import { documentNames, type RenderedDocument } from '../../control/api.js';
+import { instancePath } from '../client.js';
+import { defineCommand } from '../command.js';
+import { connect } from '../connection.js';
+import { exitCodes, UsageError } from '../errors.js';
+import { readInput } from '../input.js';
+import { note, print, printJson } from '../output.js';
+
+const names: readonly string[] = documentNames;
+
+/** The instance's name, undefined with --as-xml, and the document. Throws UsageError. */
+function renderOperands(operands: readonly string[], asXml: boolean) {
+  const see = 'see mdserverctl render --help';
+  if (asXml && operands.length === 2) {
+    throw new UsageError(`--as-xml takes the place of NAME, ${see}`);
+  }
+  const [name, document = 'user-data'] = asXml ? [undefined, ...operands] : operands;
+  if (!asXml && name === undefined) throw new UsageError(`render needs a NAME, ${see}`);
+  if (!names.includes(document)) {
+    throw new UsageError(`"${document}" is not one of ${names.join(', ')}; ${see}`);
+  }
+  return { name, document };
+}
+
+export const render = defineCommand({
+  name: 'render',
+  usage: ['NAME [DOCUMENT]', '--as-xml FILE [DOCUMENT]'],
+  operands: [0, 2],
+  completes: ['instance', 'document', 'none'],
+  options: {
+    'as-xml': {
+      argument: 'FILE',
+      completes: 'file',
+      explanation:
+        'Render for the domain XML in FILE ("-" reads standard input), without storing anything.',
+    },
+  },
+  summary: 'Print what a guest would get now.',
+  help: [
+    `DOCUMENT is one of ${names.join(', ')} (default: user-data). It is printed byte for byte; the file it was rendered from is named on standard error. "tree" is everything the guest can ask for.`,
+    'An error in a template is shown with its file and line. The exit status is then 1, as it is when the guest would get nothing (404).',
+  ],
+  examples: [
+    ['mdserverctl render web1', 'its user-data'],
+    ['mdserverctl render web1 meta-data', 'its metadata in the form of NoCloud'],
+    ['mdserverctl render --as-xml new.xml > user-data', 'for an instance that does not exist yet'],
+  ],
+  run: async (operands, options) => {
+    const file = options['as-xml'];
+    const { name = '', document } = renderOperands(operands, file !== undefined);
+    const xml = file === undefined ? undefined : readInput(file);
+    const control = connect(options);
+    const rendered =
+      xml === undefined
+        ? await control.get<RenderedDocument>(instancePath(name, document))
+        : await control.post<RenderedDocument>(`/documents/${document}`, xml);
+    if (options.json) {
+      printJson(rendered);
+      return rendered.found ? exitCodes.ok : exitCodes.failed;
+    }
+    if (!rendered.found) {
+      note(`${file ?? name} has no ${document}: it would get a 404`);
+      return exitCodes.failed;
+    }
+    if (rendered.file !== null) note(`${document} from ${rendered.file}`);
+    else if (document === 'user-data') note('user-data from the built-in template');
+    print(Buffer.from(rendered.body, rendered.encoding));
+    return exitCodes.ok;
+  },
+});

@@ -1,0 +1,42 @@
+import type { ControlClient } from '../client.js';
+import { defineCommand } from '../command.js';
+import { connect } from '../connection.js';
+import { exitCodes } from '../errors.js';
+import { readInput } from '../input.js';
+import { print, printJson, stdoutStyle, table } from '../output.js';
+
+/** The answer to an upload: the instance's record in the database, of which this is used. */
+interface UploadedRecord {
+  readonly domain_name: string;
+  readonly mds_ipv4: string | null;
+  readonly mds_mac: string | null;
+}
+
+/** Uploads a domain XML. Throws CommandError. */
+export function uploadDomain(
+  control: Pick<ControlClient, 'post'>,
+  xml: Buffer,
+): Promise<UploadedRecord> {
+  return control.post<UploadedRecord>('/instance-upload', xml);
+}
+
+export const upload = defineCommand({
+  name: 'upload',
+  usage: ['FILE|-'],
+  operands: [1, 1],
+  completes: ['file', 'none'],
+  options: {},
+  summary: "Upload a domain XML, as libvirt's hook does.",
+  help: [
+    'Returns when the instance is stored on disk and dnsmasq knows it. "-" reads standard input.',
+  ],
+  examples: [['virsh dumpxml web1 | mdserverctl upload -', 'a domain that the hook missed']],
+  run: async ([file = '-'], options) => {
+    const xml = readInput(file);
+    const record = await uploadDomain(connect(options), xml);
+    const { domain_name, mds_ipv4, mds_mac } = record;
+    if (options.json) printJson(record);
+    else print(table(stdoutStyle, ['NAME', 'ADDRESS', 'MAC'], [[domain_name, mds_ipv4, mds_mac]]));
+    return exitCodes.ok;
+  },
+});

@@ -1,0 +1,32 @@
+import { execFile } from 'node:child_process';
+
+/** How a program ended; status -1 after a signal. */
+export interface ProgramResult {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The limit for each of a program's outputs, in bytes. */
+const longestOutput = 64 * 1024 * 1024;
+
+/** Runs a program to its end, in the C locale; undefined if there is no such program. */
+export function runProgram(
+  command: string,
+  args: readonly string[],
+): Promise<ProgramResult | undefined> {
+  const env = { ...process.env, LC_ALL: 'C' };
+  return new Promise((resolve, reject) => {
+    execFile(command, [...args], { env, maxBuffer: longestOutput }, (error, stdout, stderr) => {
+      if (error?.code === 'ENOENT') resolve(undefined);
+      else if (error !== null && typeof error.code === 'string') reject(error);
+      else resolve({ status: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });
+    });
+  });
+}
+
+/** The first line that is not empty, without the "error: " that virsh begins it with. */
+export function firstLine(text: string): string {
+  const line = text.split('\n').find((candidate) => candidate.trim() !== '') ?? '';
+  return line.replace(/^error:\s*/, '').trim();
+}
