@@ -31,7 +31,7 @@ const scenarios: Scenario[] = JSON.parse(
   readFileSync(join(repository, 'test/golden/python-0.6.7.json'), 'utf8'),
 );
 
-/** The one place where this server may differ from the recorded Python (README, "Differences"). */
+/** The one place where this server may differ from the recorded Python (docs/differences.md). */
 const differences = {
   // Listings hold at least what Python's do: more has been added to the tree.
   isListing: ({ path, status }: Step) => status === 200 && path.endsWith('/'),

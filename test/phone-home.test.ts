@@ -553,7 +553,7 @@ test(
     assert.deepEqual(version(file), before);
 
     const second = installSshd('second');
-    // With the fields named, as in the README, and a URL that names the instance.
+    // With the fields named, as in docs/mdserverctl.md, and a URL that names the instance.
     await phoneHome(second.place, {
       url: 'http://169.254.169.254/phone-home?of=$INSTANCE_ID',
       post: ['pub_key_rsa', 'pub_key_ecdsa', 'pub_key_ed25519', 'instance_id', 'hostname', 'fqdn'],

@@ -10,7 +10,7 @@ import { missing } from './support/parts.js';
 
 const skip = missing('netns', 'cloud-init', 'curl');
 
-/** The SMBIOS settings of the README, and what ds-identify makes of each. */
+/** The SMBIOS settings of docs/recipes.md, and what ds-identify makes of each. */
 const recipes = {
   aws: {
     datasource: 'Ec2',
