@@ -449,28 +449,28 @@ test('a value comes with the file and the line of its key', () => {
 
 test('a refusal says in one line where and what to do, and repeats no value', () => {
   const messages = [
-    ['k = v', 'test.conf:1: expected a section, such as [mdserver], before anything else'],
+    [
+      'k = v',
+      'test.conf:1: expected a section header, such as [mdserver], before the first option',
+    ],
     [
       '[s]\nhunter2',
-      'test.conf:2: expected "key = value" or "[section]"; a line that continues a value has to be indented',
+      'test.conf:2: expected "key = value" or "[section]"; indent a line that continues a value',
     ],
     ['[s]\n = hunter2', 'test.conf:2: expected a key before the "="'],
-    [
-      '[s]\n\n[t]\n[s]',
-      'test.conf:4: section [s] is there already, on line 1: put the two together',
-    ],
-    ['[s]\nk=1\n\nK=2', 'test.conf:4: s.k is set already, on line 2: remove one of the two'],
+    ['[s]\n\n[t]\n[s]', 'test.conf:4: section [s] already exists on line 1: merge the two'],
+    ['[s]\nk=1\n\nK=2', 'test.conf:4: s.k is already set on line 2: remove one of the two'],
     [
       '[s]\nk = hunter%2',
-      'test.conf:2: s.k: the value has a single "%" at its character 7: expected "%%" for a "%"',
+      'test.conf:2: s.k: single "%" at character 7 of the value: write "%%" for a literal "%"',
     ],
     [
       '[s]\nk = %(hunter)s',
-      'test.conf:2: s.k: the value refers to another key with "%(" at its character 1: expected the value itself, or "%%(" for a "%("',
+      'test.conf:2: s.k: reference to another key ("%(") at character 1 of the value: write the value itself, or "%%(" for a literal "%("',
     ],
     [
       '[s\x1b[1m\u2028]\n[s\x1b[1m\u2028]',
-      'test.conf:2: section [s\\u001b[1m\\u2028] is there already, on line 1: put the two together',
+      'test.conf:2: section [s\\u001b[1m\\u2028] already exists on line 1: merge the two',
     ],
   ] as const;
   for (const [text, message] of messages) assert.equal(refusal(text), message);

@@ -148,7 +148,7 @@ test("an operator's file is read as the Python mdserver reads it", () => {
   );
   assert.deepEqual(files, [file]);
   assert.deepEqual(warnings, [
-    `${file}:6: mdserver.loglevel is now called loglevels.base, and wins over it`,
+    `${file}:6: mdserver.loglevel is an old name of loglevels.base and overrides it: rename it`,
   ]);
 });
 
@@ -247,23 +247,23 @@ test("dnsmasq's network is checked as a whole", () => {
   for (const [text, message] of [
     [
       'net_address = 10.122.0.5',
-      'test.conf:2: dnsmasq.net_address = "10.122.0.5": expected the address of a network under dnsmasq.net_prefix 16, such as 10.122.0.0',
+      'test.conf:2: dnsmasq.net_address = "10.122.0.5": expected a network address for dnsmasq.net_prefix 16, such as 10.122.0.0',
     ],
     [
       'net_prefix = 8',
-      'test.conf:2: dnsmasq.net_address = "10.122.0.0" (the default): expected the address of a network under dnsmasq.net_prefix 8, such as 10.0.0.0',
+      'test.conf:2: dnsmasq.net_address = "10.122.0.0" (the default): expected a network address for dnsmasq.net_prefix 8, such as 10.0.0.0',
     ],
     [
       'net_prefix = 24\nnet_address = 192.168.5.0',
-      'test.conf:3: dnsmasq.gateway = "10.122.0.1" (the default): expected an address in 192.168.5.0/24 (dnsmasq.net_address and net_prefix) that is neither its first nor its last',
+      'test.conf:3: dnsmasq.gateway = "10.122.0.1" (the default): expected an address in 192.168.5.0/24 (dnsmasq.net_address and net_prefix), but not its first or last',
     ],
     [
       'gateway = 10.122.0.0',
-      'test.conf:2: dnsmasq.gateway = "10.122.0.0": expected an address in 10.122.0.0/16 (dnsmasq.net_address and net_prefix) that is neither its first nor its last',
+      'test.conf:2: dnsmasq.gateway = "10.122.0.0": expected an address in 10.122.0.0/16 (dnsmasq.net_address and net_prefix), but not its first or last',
     ],
     [
       'gateway = 10.122.255.255',
-      'test.conf:2: dnsmasq.gateway = "10.122.255.255": expected an address in 10.122.0.0/16 (dnsmasq.net_address and net_prefix) that is neither its first nor its last',
+      'test.conf:2: dnsmasq.gateway = "10.122.255.255": expected an address in 10.122.0.0/16 (dnsmasq.net_address and net_prefix), but not its first or last',
     ],
     [
       'net_prefix = 31',
@@ -332,7 +332,7 @@ test('public keys: default has index 0, an empty one is left out, names are only
     { name: '__proto__', key: '2' },
     { name: 'a', key: '4' },
   ]);
-  assert.deepEqual(warnings, ['test.conf:4: public-keys.empty is empty and left out']);
+  assert.deepEqual(warnings, ['test.conf:4: ignored public-keys.empty: it is empty']);
 });
 
 test('template data shadows no name that templates have, and the first one stays', () => {
@@ -373,9 +373,9 @@ _config_items_ = dnsmasq.prefix, service.name, dnsmasq.user, mdserver.hostname
       [15, '"dnsmasq.prefix" in _config_items_', 'prefix'],
     ].map(
       ([line, what, name]) =>
-        `test.conf:${line}: ${what} is ignored: templates have another "${name}" already`,
+        `test.conf:${line}: ignored ${what}: templates already have a "${name}"`,
     ),
-    'test.conf:15: "mdserver.hostname" in _config_items_ is no option: left out',
+    'test.conf:15: ignored "mdserver.hostname" in _config_items_: no such option',
   ]);
 });
 
@@ -408,11 +408,11 @@ test('_config_items_ takes quotes, defaults, other sections and old spellings of
   );
   assert.deepEqual(config.templateData, new Map());
   assert.deepEqual(warnings.slice(1), [
-    'test.conf:6: "mdserver.default_template" in _config_items_ has no value: left out',
-    'test.conf:6: "mdserver.password" in _config_items_ has no value: left out',
-    'test.conf:6: "nothing" in _config_items_ is no option: left out',
-    'test.conf:6: "a.b" in _config_items_ is no option: left out',
-    'test.conf:6: "constructor.name" in _config_items_ is no option: left out',
+    'test.conf:6: ignored "mdserver.default_template" in _config_items_: it has no value',
+    'test.conf:6: ignored "mdserver.password" in _config_items_: it has no value',
+    'test.conf:6: ignored "nothing" in _config_items_: no such option',
+    'test.conf:6: ignored "a.b" in _config_items_: no such option',
+    'test.conf:6: ignored "constructor.name" in _config_items_: no such option',
   ]);
 });
 
@@ -483,7 +483,7 @@ files = @DIR@/last.conf:@DIR@/absent.conf:@DIR@/one:@DIR@/first.conf
   ]);
   assert.equal(config.loglevels.base, 'debug');
   assert.deepEqual(warnings, [
-    `${join(folder, 'two/z.conf')}:5: mdserver.loglevel is now called loglevels.base, and wins over it`,
+    `${join(folder, 'two/z.conf')}:5: mdserver.loglevel is an old name of loglevels.base and overrides it: rename it`,
   ]);
 });
 
@@ -498,7 +498,7 @@ test('_include_ counts in the main file only', (context) => {
   assert.deepEqual(files, [join(folder, 'main.conf'), next]);
   assert.equal(config.mdserver.port, 80);
   assert.deepEqual(config._include_, { directories: undefined, files: [next] });
-  assert.deepEqual(warnings, [`${next}: [_include_] is ignored: it counts in the main file only`]);
+  assert.deepEqual(warnings, [`${next}: ignored [_include_]: it works only in the main file`]);
 });
 
 test('relative includes start at the current directory', (context) => {

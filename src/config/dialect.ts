@@ -1,7 +1,7 @@
 import { parse as parseIni } from 'ini';
 import { escapeControls } from '../text.js';
 
-/** A configuration that cannot be used; the message is one line that says what is wrong and where. */
+/** The configuration cannot be used; the message is one line that says what is wrong and where. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 
@@ -10,12 +10,17 @@ export class ConfigError extends Error {
   }
 }
 
-/** A value as ConfigParser gives it, and where it stands: the line of its key, counted from 1. */
+/** A value and where it is set. */
 export interface ConfigEntry {
+  /** As ConfigParser returns it. */
   readonly value: string;
   readonly file: string;
+  /** The line of its key, counted from 1. */
   readonly line: number;
 }
+
+/** Entries by section and key. */
+export type ConfigSections = ReadonlyMap<string, ReadonlyMap<string, ConfigEntry>>;
 
 interface RawOption {
   readonly line: number;
@@ -28,17 +33,17 @@ interface RawSection {
   readonly options: Map<string, RawOption>;
 }
 
-/** Its options stand in every other section too, unless that one has its own. */
+/** Every other section inherits its options and can override them. */
 const defaultSection = 'DEFAULT';
 
-/** What Python's `str.strip` takes for white space; `\s` and `trim` differ from it. */
+/** The white space of Python's `str.strip`; JavaScript's `\s` and `trim` differ. */
 const whiteSpace = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
 
 function isWhiteSpace(text: string, index: number): boolean {
   return whiteSpace.test(text.charAt(index));
 }
 
-// Loops, because a regular expression for the end of a text is quadratic in white space.
+// Loops, because a regular expression for trailing white space takes quadratic time.
 function indentOf(text: string): number {
   let indent = 0;
   while (indent < text.length && isWhiteSpace(text, indent)) indent++;
@@ -55,7 +60,7 @@ function strip(text: string): string {
   return stripEnd(text.slice(indentOf(text)));
 }
 
-/** The rules of ConfigParser's `_read`: which lines make up which section and option. */
+/** Groups lines into sections and options by the rules of ConfigParser's `_read`. */
 function readLines(text: string, file: string): Map<string, RawSection> {
   const sections = new Map<string, RawSection>();
   let sectionName = '';
@@ -85,7 +90,7 @@ function readLines(text: string, file: string): Map<string, RawSection> {
       section = sections.get(sectionName);
       if (section !== undefined && sectionName !== defaultSection) {
         throw new ConfigError(
-          `${here}: section [${sectionName}] is there already, on line ${section.line}: put the two together`,
+          `${here}: section [${sectionName}] already exists on line ${section.line}: merge the two`,
         );
       }
       section ??= { line: index + 1, options: new Map() };
@@ -95,15 +100,15 @@ function readLines(text: string, file: string): Map<string, RawSection> {
     }
     if (section === undefined) {
       throw new ConfigError(
-        `${here}: expected a section, such as [mdserver], before anything else`,
+        `${here}: expected a section header, such as [mdserver], before the first option`,
       );
     }
 
-    // What stands on a broken line is not repeated: it may be a password.
+    // The message does not contain the line, which may be part of a password.
     const separator = content.search(/[=:]/);
     if (separator < 0) {
       throw new ConfigError(
-        `${here}: expected "key = value" or "[section]"; a line that continues a value has to be indented`,
+        `${here}: expected "key = value" or "[section]"; indent a line that continues a value`,
       );
     }
     const key = stripEnd(content.slice(0, separator)).toLowerCase();
@@ -111,7 +116,7 @@ function readLines(text: string, file: string): Map<string, RawSection> {
     const earlier = section.options.get(key);
     if (earlier !== undefined) {
       throw new ConfigError(
-        `${here}: ${sectionName}.${key} is set already, on line ${earlier.line}: remove one of the two`,
+        `${here}: ${sectionName}.${key} is already set on line ${earlier.line}: remove one of the two`,
       );
     }
     option = { line: index + 1, lines: [strip(content.slice(separator + 1))] };
@@ -121,8 +126,8 @@ function readLines(text: string, file: string): Map<string, RawSection> {
 }
 
 /**
- * The same in the form that `ini` reads as it is meant: line numbers for names, because `ini` nests
- * `a.b`, makes an array of `k[]` and drops `__proto__`, and values as JSON strings on one line.
+ * The sections as text that `ini` parses correctly. Names are line numbers, because `ini` nests `a.b`,
+ * makes an array of `k[]` and drops `__proto__`; values are JSON strings on one line.
  */
 function iniText(sections: ReadonlyMap<string, RawSection>): string {
   const lines: string[] = [];
@@ -130,7 +135,7 @@ function iniText(sections: ReadonlyMap<string, RawSection>): string {
     lines.push(`[${section.line}]`);
     for (const option of section.options.values()) {
       const value = JSON.stringify(stripEnd(option.lines.join('\n')));
-      // JSON leaves these two as they are, and for `ini` the value would end there.
+      // JSON does not escape these two, and `ini` takes them for line ends.
       const escaped = value.replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
       lines.push(`${option.line}=${escaped}`);
     }
@@ -138,31 +143,28 @@ function iniText(sections: ReadonlyMap<string, RawSection>): string {
   return lines.join('\n');
 }
 
-/** ConfigParser's interpolation without its references to other keys. */
+/** ConfigParser's interpolation, without references to other keys. */
 function unescapePercent(value: string, name: string, here: string): string {
   return value.replace(/%([%(])?/g, (_match, next: string | undefined, index: number) => {
     if (next === '%') return '%';
-    // The value is not repeated: it may be a password.
+    // The message does not contain the value, which may be a password.
     throw new ConfigError(
       next === '('
-        ? `${here}: ${name}: the value refers to another key with "%(" at its character ${index + 1}: expected the value itself, or "%%(" for a "%("`
-        : `${here}: ${name}: the value has a single "%" at its character ${index + 1}: expected "%%" for a "%"`,
+        ? `${here}: ${name}: reference to another key ("%(") at character ${index + 1} of the value: write the value itself, or "%%(" for a literal "%("`
+        : `${here}: ${name}: single "%" at character ${index + 1} of the value: write "%%" for a literal "%"`,
     );
   });
 }
 
 /**
- * Reads one configuration file in the dialect of Python's ConfigParser with its default settings:
- * the options of each section, keys in lower case, in the order of the file; those of `[DEFAULT]`
- * stand in every section, before its own. `file` is only named in entries and errors.
+ * Parses a configuration file in the dialect of Python's ConfigParser with its default settings. Keys
+ * are in lower case and in the order of the file; each section starts with the options of `[DEFAULT]`.
+ * `file` is the name for entries and errors.
  *
- * It differs in two things: a byte-order mark is skipped, and references to other keys
- * (`%(key)s`) are refused. Throws ConfigError.
+ * There are two differences: a byte-order mark is skipped, and references to other keys (`%(key)s`)
+ * are refused. Throws ConfigError.
  */
-export function parseConfigFile(
-  text: string,
-  file: string,
-): ReadonlyMap<string, ReadonlyMap<string, ConfigEntry>> {
+export function parseConfigFile(text: string, file: string): ConfigSections {
   const sections = readLines(text.replace(/^\ufeff/, ''), file);
   const values: Record<string, Record<string, unknown>> = parseIni(iniText(sections));
 

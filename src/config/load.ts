@@ -4,19 +4,15 @@ import { isDeepStrictEqual } from 'node:util';
 import { closestMatch } from 'leven';
 import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network } from '../network.js';
 import { quoted } from '../text.js';
-import { type ConfigEntry, ConfigError, parseConfigFile } from './dialect.js';
+import { type ConfigEntry, ConfigError, type ConfigSections, parseConfigFile } from './dialect.js';
 import { type Config, type Option, type OptionValues, options, type PublicKey } from './options.js';
 
-/** One file as it was read: section, key, entry. */
 interface ConfigFile {
   readonly file: string;
-  readonly sections: ReadonlyMap<string, ReadonlyMap<string, ConfigEntry>>;
+  readonly sections: ConfigSections;
 }
 
-/** All files together, the last value of each key; a key keeps the place of its first. */
-type Settings = ReadonlyMap<string, ReadonlyMap<string, ConfigEntry>>;
-
-/** The table as a map, in which `constructor` is no option. */
+/** The table of options as maps, which inherit no names such as `constructor`. */
 const table: ReadonlyMap<string, ReadonlyMap<string, Option>> = new Map(
   Object.entries<Readonly<Record<string, Option>>>(options).map(([section, sectionOptions]) => [
     section,
@@ -26,7 +22,7 @@ const table: ReadonlyMap<string, ReadonlyMap<string, Option>> = new Map(
 const freeSections = ['public-keys', 'template-data'];
 const sectionNames = [...table.keys(), ...freeSections];
 
-/** An old key: where it is set it wins over the new one (`old_to_new` in Python). */
+/** An old key, which overrides the new one if it is set (`old_to_new` in Python). */
 const oldLogLevel = {
   section: 'mdserver',
   key: 'loglevel',
@@ -48,7 +44,7 @@ export function* tableOptions(): Iterable<{
   }
 }
 
-function whereOf(entry: ConfigEntry): string {
+function locationOf(entry: ConfigEntry): string {
   return `${entry.file}:${entry.line}`;
 }
 
@@ -75,19 +71,19 @@ function readConfigFile(file: string): ConfigFile {
 
 function sectionsOf(text: string, file: string): ConfigFile['sections'] {
   const sections = new Map(parseConfigFile(text, file));
-  // EC2 writes these names with hyphens, and everything else here has underscores.
+  // EC2 writes these names with hyphens; the other options have underscores.
   const defaults = sections.get('metadata-defaults');
   if (defaults !== undefined) {
-    const hyphened = [...defaults].map(
+    const hyphenated = [...defaults].map(
       ([key, entry]) => [key.replaceAll('_', '-'), entry] as const,
     );
-    sections.set('metadata-defaults', new Map(hyphened));
+    sections.set('metadata-defaults', new Map(hyphenated));
   }
   return sections;
 }
 
-/** What is at the path, behind links; undefined where there is nothing. */
-function statOf(path: string): Stats | undefined {
+/** Follows links; undefined if the path does not exist. */
+function statOrNone(path: string): Stats | undefined {
   return asConfigError(path, () => statSync(path, { throwIfNoEntry: false }));
 }
 
@@ -96,10 +92,10 @@ function configFilesOf(directory: string): string[] {
   return (
     names
       .filter((name) => name.endsWith('.conf') && !name.startsWith('.'))
-      // By code point, as Python sorts; plain sort() is by UTF-16 unit.
+      // By code point, like Python; sort() alone compares UTF-16 code units.
       .sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)))
       .map((name) => join(directory, name))
-      .filter((path) => statOf(path)?.isFile())
+      .filter((path) => statOrNone(path)?.isFile())
   );
 }
 
@@ -107,32 +103,40 @@ function configFilesOf(directory: string): string[] {
 function includedFiles(main: ConfigFile, prefix: string): string[] {
   const include = main.sections.get('_include_');
   const { directories, files } = options._include_;
-  const directoryPaths = parsed(directories, '_include_.directories', include?.get('directories'));
-  const filePaths = parsed(files, '_include_.files', include?.get('files'));
+  const directoryPaths = parseOption(
+    directories,
+    '_include_.directories',
+    include?.get('directories'),
+  );
+  const filePaths = parseOption(files, '_include_.files', include?.get('files'));
   const located = (path: string) => resolve(isAbsolute(path) ? join(prefix, path) : path);
   return [
     ...(directoryPaths ?? [])
       .map(located)
-      .filter((path) => statOf(path)?.isDirectory())
+      .filter((path) => statOrNone(path)?.isDirectory())
       .flatMap(configFilesOf),
-    ...(filePaths ?? []).map(located).filter((path) => statOf(path)?.isFile()),
+    ...(filePaths ?? []).map(located).filter((path) => statOrNone(path)?.isFile()),
   ];
 }
 
-/** The option's value; that of an option that may be absent is undefined where it is empty. */
-function parsed<T>(option: Option<T>, name: string, entry: ConfigEntry | undefined): T | undefined {
+/** The value of an option; undefined for an empty value of an option without a default. */
+function parseOption<T>(
+  option: Option<T>,
+  name: string,
+  entry: ConfigEntry | undefined,
+): T | undefined {
   const text = entry?.value ?? option.default;
   if (text === undefined || (text === '' && option.default === undefined)) return undefined;
   const value = option.parse(text);
   if (value === undefined) {
     const found = option.secret ? name : `${name} = ${quoted(text)}`;
-    const where = entry === undefined ? '' : `${whereOf(entry)}: `;
+    const where = entry === undefined ? '' : `${locationOf(entry)}: `;
     throw new ConfigError(`${where}${found}: expected ${option.expected}`);
   }
   return value;
 }
 
-/** `, did you mean …?` with the name that is near enough to be meant, or nothing. */
+/** `, did you mean …?` with the closest name; empty if none is close enough. */
 function suggestion(name: string, candidates: readonly string[], form: (name: string) => string) {
   const maxDistance = Math.min(3, Math.ceil(name.length / 3));
   const nearest = closestMatch(name.toLowerCase(), candidates, { maxDistance });
@@ -146,10 +150,10 @@ function unknownKey(section: string, key: string, known: ReadonlyMap<string, Opt
   return `unknown option ${section}.${key}${hint}`;
 }
 
-/** One warning for each section and key of a file that has no meaning. */
+/** A warning for each unknown section and key of a file. */
 function unknownNames({ file, sections }: ConfigFile): string[] {
   const sectionWarnings: string[] = [];
-  // By line, because a key of [DEFAULT] stands in every section and need be known in one only.
+  // By line, because every section inherits a key of [DEFAULT], and one that knows it is enough.
   const unknownLines = new Map<number, string>();
   const knownLines = new Set<number>();
   for (const [section, entries] of sections) {
@@ -168,7 +172,7 @@ function unknownNames({ file, sections }: ConfigFile): string[] {
       if (known === undefined || known.has(key) || isOld) {
         knownLines.add(entry.line);
       } else if (!unknownLines.has(entry.line)) {
-        unknownLines.set(entry.line, `${whereOf(entry)}: ${unknownKey(section, key, known)}`);
+        unknownLines.set(entry.line, `${locationOf(entry)}: ${unknownKey(section, key, known)}`);
       }
     }
   }
@@ -177,54 +181,54 @@ function unknownNames({ file, sections }: ConfigFile): string[] {
 }
 
 /**
- * The files' settings, the last one winning; `_include_` is the first file's alone, and the old key
- * of the log level is given its new name.
+ * Merges the files; the last value of a key wins. `_include_` counts in the first file only, and the
+ * old key of the log level is renamed.
  */
-function merged(files: readonly ConfigFile[], warnings: string[]): Settings {
-  const settings = new Map<string, Map<string, ConfigEntry>>();
+function mergeFiles(files: readonly ConfigFile[], warnings: string[]): ConfigSections {
+  const merged = new Map<string, Map<string, ConfigEntry>>();
   for (const [index, { file, sections }] of files.entries()) {
     for (const [section, entries] of sections) {
       if (section === '_include_' && index > 0) {
-        warnings.push(`${file}: [_include_] is ignored: it counts in the main file only`);
+        warnings.push(`${file}: ignored [_include_]: it works only in the main file`);
         continue;
       }
-      const soFar = settings.get(section) ?? new Map<string, ConfigEntry>();
+      const soFar = merged.get(section) ?? new Map<string, ConfigEntry>();
       for (const [key, entry] of entries) soFar.set(key, entry);
-      settings.set(section, soFar);
+      merged.set(section, soFar);
     }
   }
-  const old = settings.get(oldLogLevel.section)?.get(oldLogLevel.key);
+  const old = merged.get(oldLogLevel.section)?.get(oldLogLevel.key);
   if (old !== undefined) {
     const { section, key, newSection, newKey } = oldLogLevel;
     warnings.push(
-      `${whereOf(old)}: ${section}.${key} is now called ${newSection}.${newKey}, and wins over it`,
+      `${locationOf(old)}: ${section}.${key} is an old name of ${newSection}.${newKey} and overrides it: rename it`,
     );
-    const newEntries = settings.get(newSection) ?? new Map<string, ConfigEntry>();
-    settings.set(newSection, newEntries.set(newKey, old));
+    const newEntries = merged.get(newSection) ?? new Map<string, ConfigEntry>();
+    merged.set(newSection, newEntries.set(newKey, old));
   }
-  return settings;
+  return merged;
 }
 
-/** What one option alone cannot know; Python's ip_network is as strict. */
-function checkNetwork(values: OptionValues, settings: Settings): void {
-  const entries = settings.get('dnsmasq');
+/** Checks the options of the networks against each other, as strictly as Python's ip_network. */
+function checkNetworkOptions(values: OptionValues, sections: ConfigSections): void {
+  const entries = sections.get('dnsmasq');
   const { net_address: address, net_prefix: prefix, gateway } = values.dnsmasq;
   const network = ipv4Network(address, prefix);
   const fail = (key: string, value: string, expected: string): never => {
     const entry = [key, 'net_address', 'net_prefix']
       .map((candidate) => entries?.get(candidate))
       .find((candidate) => candidate !== undefined);
-    const where = entry === undefined ? '' : `${whereOf(entry)}: `;
-    const byDefault = entries?.has(key) !== true ? ' (the default)' : '';
+    const where = entry === undefined ? '' : `${locationOf(entry)}: `;
+    const defaultNote = entries?.has(key) !== true ? ' (the default)' : '';
     throw new ConfigError(
-      `${where}dnsmasq.${key} = ${quoted(value)}${byDefault}: expected ${expected}`,
+      `${where}dnsmasq.${key} = ${quoted(value)}${defaultNote}: expected ${expected}`,
     );
   };
   if (network.address !== address) {
     fail(
       'net_address',
       address,
-      `the address of a network under dnsmasq.net_prefix ${prefix}, such as ${network.address}`,
+      `a network address for dnsmasq.net_prefix ${prefix}, such as ${network.address}`,
     );
   }
   const { net_address6: address6, net_prefix6: prefix6 } = values.dnsmasq;
@@ -233,7 +237,7 @@ function checkNetwork(values: OptionValues, settings: Settings): void {
     fail(
       'net_address6',
       address6,
-      `the address of a network under dnsmasq.net_prefix6 ${prefix6}, such as ${right}`,
+      `a network address for dnsmasq.net_prefix6 ${prefix6}, such as ${right}`,
     );
   }
   const gatewayNumber = ipv4ToNumber(gateway);
@@ -245,17 +249,17 @@ function checkNetwork(values: OptionValues, settings: Settings): void {
     fail(
       'gateway',
       gateway,
-      `an address in ${address}/${prefix} (dnsmasq.net_address and net_prefix) that is neither its first nor its last`,
+      `an address in ${address}/${prefix} (dnsmasq.net_address and net_prefix), but not its first or last`,
     );
   }
 }
 
-/** `default` has index 0 where it is there, as in Python, which sets it before it reads a file. */
-function publicKeysOf(settings: Settings, warnings: string[]): PublicKey[] {
+/** A key named `default` comes first, as in Python, which sets it before it reads a file. */
+function publicKeysOf(sections: ConfigSections, warnings: string[]): PublicKey[] {
   const keys: PublicKey[] = [];
-  for (const [name, entry] of settings.get('public-keys') ?? []) {
+  for (const [name, entry] of sections.get('public-keys') ?? []) {
     if (entry.value === '') {
-      warnings.push(`${whereOf(entry)}: public-keys.${name} is empty and left out`);
+      warnings.push(`${locationOf(entry)}: ignored public-keys.${name}: it is empty`);
     } else if (name === 'default') {
       keys.unshift({ name, key: entry.value });
     } else {
@@ -265,7 +269,7 @@ function publicKeysOf(settings: Settings, warnings: string[]): PublicKey[] {
   return keys;
 }
 
-/** The list of `_config_items_`; the README of Python shows it in quotes. */
+/** The names in `_config_items_`, which Python's README shows in quotes. */
 function configItemNames(entry: ConfigEntry): string[] {
   return entry.value
     .split(',')
@@ -275,7 +279,7 @@ function configItemNames(entry: ConfigEntry): string[] {
 }
 
 function templateDataOf(
-  settings: Settings,
+  sections: ConfigSections,
   texts: ReadonlyMap<string, string>,
   publicKeys: readonly PublicKey[],
   warnings: string[],
@@ -290,11 +294,11 @@ function templateDataOf(
     ...publicKeys.map(({ name }) => `public_key_${name}`),
     ...(texts.has('mdserver.password') ? ['mdserver_password'] : []),
   ]);
-  /** Whether the name was still free. */
-  const take = (name: string, what: string, entry: ConfigEntry): boolean => {
+  /** Reserves a name. Returns whether it was free. */
+  const reserve = (name: string, what: string, entry: ConfigEntry): boolean => {
     if (taken.has(name)) {
       warnings.push(
-        `${whereOf(entry)}: ${what} is ignored: templates have another ${quoted(name)} already`,
+        `${locationOf(entry)}: ignored ${what}: templates already have a ${quoted(name)}`,
       );
       return false;
     }
@@ -302,9 +306,9 @@ function templateDataOf(
     return true;
   };
 
-  const entries = settings.get('template-data') ?? new Map<string, ConfigEntry>();
+  const entries = sections.get('template-data') ?? new Map<string, ConfigEntry>();
   for (const [name, entry] of entries) {
-    if (name !== '_config_items_' && take(name, `template-data.${name}`, entry)) {
+    if (name !== '_config_items_' && reserve(name, `template-data.${name}`, entry)) {
       templateData.set(name, entry.value);
     }
   }
@@ -315,11 +319,11 @@ function templateDataOf(
     const dot = item.indexOf('.');
     const [section, key] = [item.slice(0, dot), item.slice(dot + 1)];
     const isOption = table.get(section)?.has(key) ?? false;
-    const text = isOption ? texts.get(item) : settings.get(section)?.get(key)?.value;
+    const text = isOption ? texts.get(item) : sections.get(section)?.get(key)?.value;
     if (text === undefined) {
-      const reason = isOption ? 'has no value' : 'is no option';
-      warnings.push(`${whereOf(list)}: ${quoted(item)} in _config_items_ ${reason}: left out`);
-    } else if (take(key, `${quoted(item)} in _config_items_`, list)) {
+      const reason = isOption ? 'it has no value' : 'no such option';
+      warnings.push(`${locationOf(list)}: ignored ${quoted(item)} in _config_items_: ${reason}`);
+    } else if (reserve(key, `${quoted(item)} in _config_items_`, list)) {
       templateData.set(key, text);
       configItems.set(key, item);
     }
@@ -327,38 +331,38 @@ function templateDataOf(
   return { templateData, configItems };
 }
 
-function configOf(files: readonly ConfigFile[]): { config: Config; warnings: string[] } {
+function buildConfig(files: readonly ConfigFile[]): { config: Config; warnings: string[] } {
   const warnings = files.flatMap(unknownNames);
-  const settings = merged(files, warnings);
+  const sections = mergeFiles(files, warnings);
   const texts = new Map<string, string>();
   const values: Record<string, Record<string, unknown>> = {};
   for (const { section, key, name, option } of tableOptions()) {
-    const entry = settings.get(section)?.get(key);
-    const value = parsed(option, name, entry);
+    const entry = sections.get(section)?.get(key);
+    const value = parseOption(option, name, entry);
     values[section] ??= {};
     values[section][key] = value;
     const text = entry?.value ?? option.default;
     if (text !== undefined && value !== undefined) texts.set(name, text);
   }
-  // Each value comes from its own option's parse, which the compiler cannot follow.
+  // Each value comes from the parse function of its option, which the compiler cannot follow.
   const optionValues = values as unknown as OptionValues;
-  checkNetwork(optionValues, settings);
-  const publicKeys = publicKeysOf(settings, warnings);
+  checkNetworkOptions(optionValues, sections);
+  const publicKeys = publicKeysOf(sections, warnings);
   return {
     config: {
       ...optionValues,
       publicKeys,
       texts,
-      ...templateDataOf(settings, texts, publicKeys, warnings),
+      ...templateDataOf(sections, texts, publicKeys, warnings),
     },
     warnings,
   };
 }
 
 /**
- * Reads the configuration file and those that it includes. Relative paths start at the current
- * directory; `prefix` is put before the absolute paths of included files. Gives the configuration,
- * the files in the order in which they were read, and warnings, a line each. Throws ConfigError.
+ * Reads the configuration file and the files that it includes. Relative paths start at the current
+ * directory; `prefix` is put before the absolute paths of included files. Returns the configuration,
+ * the files in the order in which they were read, and warnings. Throws ConfigError.
  */
 export function loadConfig(
   file: string,
@@ -370,15 +374,15 @@ export function loadConfig(
 } {
   const main = readConfigFile(file);
   const files = [main, ...includedFiles(main, prefix).map(readConfigFile)];
-  return { ...configOf(files), files: files.map((read) => read.file) };
+  return { ...buildConfig(files), files: files.map((read) => read.file) };
 }
 
-/** The same for one text, which includes nothing; `file` is only named in messages. */
+/** Like loadConfig, for one text without includes; `file` is its name in messages. */
 export function configFrom(
   text: string,
   file = 'test.conf',
 ): { config: Config; warnings: string[] } {
-  return configOf([{ file, sections: sectionsOf(text, file) }]);
+  return buildConfig([{ file, sections: sectionsOf(text, file) }]);
 }
 
 /** The value of an option as it is written, on one line; undefined if it has none. */
@@ -402,7 +406,7 @@ function optionValue(config: Config, section: string, key: string): unknown {
   return values[section]?.[key];
 }
 
-/** The options, as `section.key`, that differ between the two and stay as they are until a restart. */
+/** The options (`section.key`) that differ but only take effect after a restart. */
 export function changesNeedingRestart(old: Config, next: Config): string[] {
   return [...tableOptions()]
     .filter(
@@ -413,19 +417,19 @@ export function changesNeedingRestart(old: Config, next: Config): string[] {
     .map(({ name }) => name);
 }
 
-/** What is in force after a reload: the next one, with the old values of what needs a restart. */
+/** The configuration after a reload: the next one, with the old values of options that need a restart. */
 export function reloadedConfig(old: Config, next: Config): Config {
-  const kept = new Set(changesNeedingRestart(old, next));
+  const unchanged = new Set(changesNeedingRestart(old, next));
   const texts = new Map(next.texts);
   const values: Record<string, Record<string, unknown>> = {};
   for (const { section, key, name } of tableOptions()) {
     values[section] ??= {};
-    values[section][key] = optionValue(kept.has(name) ? old : next, section, key);
-    if (kept.has(name)) setOrDelete(texts, name, old.texts.get(name));
+    values[section][key] = optionValue(unchanged.has(name) ? old : next, section, key);
+    if (unchanged.has(name)) setOrDelete(texts, name, old.texts.get(name));
   }
   const templateData = new Map(next.templateData);
   for (const [key, name] of next.configItems) {
-    if (kept.has(name)) setOrDelete(templateData, key, old.texts.get(name));
+    if (unchanged.has(name)) setOrDelete(templateData, key, old.texts.get(name));
   }
   return { ...next, ...(values as unknown as OptionValues), texts, templateData };
 }

@@ -295,7 +295,7 @@ function singleQuotedContent(text: string): string {
 }
 
 /** The text for a value. Throws for values whose text would be useless, such as an object. */
-function valueText(value: unknown): string {
+function stringifyValue(value: unknown): string {
   switch (typeof value) {
     case 'string':
       return value;
@@ -311,7 +311,7 @@ function valueText(value: unknown): string {
     case 'symbol':
       throw new Error(`is a ${typeof value}, which cannot be printed`);
     case 'object': {
-      if (value === null) return valueText(undefined);
+      if (value === null) return stringifyValue(undefined);
       const prototype: unknown = Object.getPrototypeOf(value);
       if (prototype === null || prototype === Object.prototype) {
         throw new Error('is an object: print one of its properties');
@@ -405,7 +405,7 @@ export function compileTemplate(source: string, file: string): Template {
   const eta = new Eta({
     autoEscape: false,
     autoFilter: true,
-    filterFunction: valueText,
+    filterFunction: stringifyValue,
     // Makes the generated code record the current tag: lineNo is the number of a tag, not a line.
     debug: true,
     functionHeader: shadowedGlobals,
