@@ -194,7 +194,7 @@ test('a bad value is refused with file, line, name, value and what was expected'
     ['[mdserver]\ndebug = maybe', 'test.conf:2: mdserver.debug = "maybe": expected yes or no'],
     [
       '[mdserver]\nlisten_address = 300.1.1.1',
-      'test.conf:2: mdserver.listen_address = "300.1.1.1": expected an IP address, or several with commas between',
+      'test.conf:2: mdserver.listen_address = "300.1.1.1": expected an IP address, or several separated by commas',
     ],
     [
       '[mdserver]\nloglevel = loud',
@@ -210,15 +210,15 @@ test('a bad value is refused with file, line, name, value and what was expected'
     ],
     [
       '[dnsmasq]\nentry_order = base, mac',
-      'test.conf:2: dnsmasq.entry_order = "base, mac": expected base, prefix and domain (or fqdn), with commas between',
+      'test.conf:2: dnsmasq.entry_order = "base, mac": expected base, prefix and domain (or fqdn), separated by commas',
     ],
     [
       '[service]\nec2_versions = ,',
-      'test.conf:2: service.ec2_versions = ",": expected EC2 versions with commas between, such as "2009-04-04, latest"',
+      'test.conf:2: service.ec2_versions = ",": expected EC2 versions separated by commas, such as "2009-04-04, latest"',
     ],
     [
       '[_include_]\ndirectories = /a:\n  /b',
-      'test.conf:2: _include_.directories = "/a:\\n/b": expected paths with colons between',
+      'test.conf:2: _include_.directories = "/a:\\n/b": expected paths separated by colons',
     ],
     [
       `[mdserver]\nlogfile = ${'x'.repeat(100)}\0`,
