@@ -1,24 +1,24 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** What the bare server answers to a path, whoever asks. */
+/** The response of the bare server to a path, for any client. */
 export interface FixedAnswer {
   readonly status: number;
   readonly headers: Record<string, string>;
   readonly body: string;
 }
 
-/** What the bare server is told, as JSON in its one argument. It prints its port when it serves. */
+/** The bare server's only argument, as JSON. The server prints its port when it listens. */
 export interface BareOptions {
   readonly host: string;
   readonly answers: Record<string, FixedAnswer>;
 }
 
-// The measure of things: node:http with nothing on it, that knows its answers beforehand.
+// The reference: plain node:http with precomputed responses.
 const { host, answers }: BareOptions = JSON.parse(process.argv[2] ?? '');
-const known = new Map(Object.entries(answers));
+const responses = new Map(Object.entries(answers));
 const server = createServer((request, response) => {
-  const answer = known.get(request.url ?? '');
+  const answer = responses.get(request.url ?? '');
   if (answer === undefined) response.writeHead(404).end();
   else response.writeHead(answer.status, answer.headers).end(answer.body);
 });

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Answer, ask, freePort, mainFile } from '../test/support/daemon.js';
 import type { BareOptions, FixedAnswer } from './bare.js';
-import { type LoadName, type Outcome, runRound } from './load.js';
+import { type LoadName, type RoundResult, runRound } from './load.js';
 
 const host = '127.122.0.1';
 const bareFile = fileURLToPath(new URL('bare.js', import.meta.url));
@@ -14,26 +14,26 @@ const rounds = 10;
 const roundMilliseconds = 400;
 const connections = 50;
 
-/** The loads, as the table names them. The aims are for the first: the second is a flood. */
+/** The loads and their names in the table. Only the first has targets: the second is a flood. */
 const loadNames = new Map<LoadName, string>([
   ['oneByOne', '1 at a time'],
   ['allAtOnce', `${connections} at once`],
 ]);
 
-/** What is asked for, and the least share of bare node's requests a second that is aimed at. */
+/** The paths, and the target share of the bare server's requests per second. */
 const cases = [
-  { path: '/latest/meta-data/instance-id', aims: { off: 0.9, on: 0.75 } },
-  { path: '/latest/meta-data/hostname', aims: { off: 0.9, on: 0.75 } },
-  { path: '/latest/user-data', aims: { off: 0.75, on: 0.65 } },
+  { path: '/latest/meta-data/instance-id', targets: { off: 0.9, on: 0.75 } },
+  { path: '/latest/meta-data/hostname', targets: { off: 0.9, on: 0.75 } },
+  { path: '/latest/user-data', targets: { off: 0.75, on: 0.65 } },
 ] as const;
 
-/** A server under load, and how to end it. */
+/** A server under load. */
 interface Server {
   readonly process: ChildProcess;
   readonly port: number;
 }
 
-/** The addresses of as many instances, in 127.122.0.0/16. */
+/** The addresses of `count` instances, in 127.122.0.0/16. */
 function addressesOf(count: number): string[] {
   return Array.from({ length: count }, (_, index) => {
     const place = index + 10;
@@ -41,7 +41,7 @@ function addressesOf(count: number): string[] {
   });
 }
 
-/** A record of Python's database; all names are equally long, and so are all answers nearly. */
+/** A database record. All names have the same length, and so nearly all responses do. */
 function record(address: string, index: number): Record<string, unknown> {
   const number = String(index).padStart(4, '0');
   return {
@@ -68,7 +68,7 @@ runcmd:
     - [ sh, -c, "echo {{site}} > /etc/site" ]
 `;
 
-/** A configuration with the default log, or with one that has no line for a request. */
+/** A configuration with the default log level, or with one that does not log requests. */
 function configuration(folder: string, port: number, log: 'on' | 'off'): string {
   return `[mdserver]
 listen_address = ${host}
@@ -93,10 +93,10 @@ gateway = ${host}
 `;
 }
 
-/** Tells requests that are not part of the load apart, in the log. */
+/** Marks requests in the log that are not part of the load. */
 const setUp = { 'user-agent': 'set-up' };
 
-/** Asks until there is an answer: with no request lines the daemon prints nothing when it serves. */
+/** Waits for the first response: at log level warning, the daemon does not log that it listens. */
 async function firstAnswer(daemon: Server, from: string): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -109,7 +109,7 @@ async function firstAnswer(daemon: Server, from: string): Promise<void> {
   }
 }
 
-/** The daemon as it is installed, with as many instances; its standard output is a file. */
+/** Starts the daemon with an instance for each address; its standard output goes to a file. */
 async function startDaemon(
   folder: string,
   addresses: readonly string[],
@@ -137,7 +137,7 @@ async function startBare(options: BareOptions): Promise<Server> {
   return { process: child, port: Number(String(printed)) };
 }
 
-// A run that is cut short leaves nothing behind.
+// An interrupted run leaves no processes behind.
 const running = new Set<ChildProcess>();
 process.on('exit', () => {
   for (const child of running) child.kill();
@@ -151,7 +151,7 @@ async function stop({ process: child }: Server): Promise<void> {
   running.delete(child);
 }
 
-/** What node sends by itself. */
+/** The headers that Node adds itself. */
 const ownHeaders = ['date', 'connection', 'keep-alive'];
 
 function fixedAnswer({ status, headers, text }: Answer): FixedAnswer {
@@ -164,19 +164,19 @@ function comparable({ status, headers, text }: Answer): string {
   return JSON.stringify([status, sorted, text]);
 }
 
-/** A bare server that answers as the daemon does the first instance, header for header. */
-async function startTwin(daemon: Server, from: string): Promise<Server> {
-  const asking = { from, headers: setUp };
+/** Starts a bare server that gives the daemon's responses to the first instance, headers included. */
+async function startBareLike(daemon: Server, from: string): Promise<Server> {
+  const request = { from, headers: setUp };
   const answers = new Map<string, Answer>();
-  for (const { path } of cases) answers.set(path, await ask(host, daemon.port, path, asking));
+  for (const { path } of cases) answers.set(path, await ask(host, daemon.port, path, request));
   const bare = await startBare({
     host,
     answers: Object.fromEntries([...answers].map(([path, answer]) => [path, fixedAnswer(answer)])),
   });
   for (const [path, answer] of answers) {
-    const twins = await ask(host, bare.port, path, asking);
-    if (comparable(twins) !== comparable(answer)) {
-      throw new Error(`not the same: ${comparable(answer)} and ${comparable(twins)}`);
+    const response = await ask(host, bare.port, path, request);
+    if (comparable(response) !== comparable(answer)) {
+      throw new Error(`the responses differ: ${comparable(answer)} and ${comparable(response)}`);
     }
   }
   return bare;
@@ -189,26 +189,26 @@ function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
-/** The rounds of one server in one case. */
+/** The result of all rounds of one server in one case. */
 interface Score {
-  /** Median of the rounds. */
+  /** The median of the rounds. */
   readonly requestsPerSecond: number;
   readonly cpuMicroseconds: number;
   readonly requests: number;
 }
 
-function score(outcomes: readonly Outcome[]): Score {
-  const total = (part: (outcome: Outcome) => number) =>
-    outcomes.reduce((sum, outcome) => sum + part(outcome), 0);
-  const requests = total((outcome) => outcome.requests);
+function score(results: readonly RoundResult[]): Score {
+  const total = (part: (result: RoundResult) => number) =>
+    results.reduce((sum, result) => sum + part(result), 0);
+  const requests = total((result) => result.requests);
   return {
-    requestsPerSecond: median(outcomes.map(({ requests, seconds }) => requests / seconds)),
+    requestsPerSecond: median(results.map(({ requests, seconds }) => requests / seconds)),
     cpuMicroseconds: (total(({ cpuSeconds }) => cpuSeconds) / requests) * 1e6,
     requests,
   };
 }
 
-/** As many instances as there are connections, other ones in each round, spread over all. */
+/** One instance for each connection, different ones in each round, spread over all instances. */
 function sourcesOf(addresses: readonly string[], round: number): string[] {
   const step = Math.max(1, Math.floor(addresses.length / connections));
   return Array.from({ length: connections }, (_, index) => {
@@ -216,7 +216,7 @@ function sourcesOf(addresses: readonly string[], round: number): string[] {
   });
 }
 
-/** Loads both servers in turn, so that what else the machine does hits both. */
+/** Loads both servers in turn, so that other load on the machine affects both. */
 async function measure(
   load: LoadName,
   daemon: Server,
@@ -224,41 +224,41 @@ async function measure(
   path: string,
   addresses: readonly string[],
 ): Promise<{ daemon: Score; bare: Score; allRequests: number }> {
-  const outcomes = { daemon: [] as Outcome[], bare: [] as Outcome[] };
+  const results = { daemon: [] as RoundResult[], bare: [] as RoundResult[] };
   for (let round = 0; round <= rounds; round += 1) {
     const sources = sourcesOf(addresses, round);
     for (const [name, server] of [['bare', bare] as const, ['daemon', daemon] as const]) {
       const pid = server.process.pid ?? 0;
       const { port } = server;
       const milliseconds = roundMilliseconds;
-      outcomes[name].push(await runRound(load, { host, port, pid, path, sources, milliseconds }));
+      results[name].push(await runRound(load, { host, port, pid, path, sources, milliseconds }));
     }
   }
-  const allRequests = outcomes.daemon.reduce((sum, { requests }) => sum + requests, 0);
-  // The first round of each warms up.
+  const allRequests = results.daemon.reduce((sum, { requests }) => sum + requests, 0);
+  // The first round is the warm-up.
   return {
-    daemon: score(outcomes.daemon.slice(1)),
-    bare: score(outcomes.bare.slice(1)),
+    daemon: score(results.daemon.slice(1)),
+    bare: score(results.bare.slice(1)),
     allRequests,
   };
 }
 
-/** Lines of the log file for answered requests. */
+/** The number of lines in the log file for successful requests. */
 function requestLines(folder: string): number {
   const text = readFileSync(join(folder, 'mdserver.log'), 'utf8');
   return text.split('\n').filter((line) => line.endsWith(' 200 -')).length;
 }
 
-/** Headings and widths; a negative one is for numbers, which stand at the right. */
+/** Headings and widths. A negative width means right-aligned. */
 const columns = [
   ['log', 3],
   ['instances', -9],
   ['load', 11],
-  ['asked for', 11],
+  ['path', 11],
   ['bare/s', -7],
   ['mdserver/s', -10],
   ['ratio', -5],
-  ['aim', -4],
+  ['target', -6],
   ['', 5],
   ['CPU bare', -8],
   ['mdserver', -8],
@@ -282,15 +282,15 @@ async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
     const daemon = await startDaemon(folder, addresses, log);
     servers.push(daemon);
     await firstAnswer(daemon, first);
-    const bare = await startTwin(daemon, first);
+    const bare = await startBareLike(daemon, first);
     servers.push(bare);
     let requests = 0;
     for (const [load, loadName] of loadNames) {
-      for (const { path, aims } of cases) {
+      for (const { path, targets } of cases) {
         const scores = await measure(load, daemon, bare, path, addresses);
         requests += scores.allRequests;
         const ratio = scores.daemon.requestsPerSecond / scores.bare.requestsPerSecond;
-        const aim = load === 'oneByOne' ? aims[log] : undefined;
+        const target = load === 'oneByOne' ? targets[log] : undefined;
         printRow([
           log,
           String(instances),
@@ -299,8 +299,8 @@ async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
           scores.bare.requestsPerSecond.toFixed(0),
           scores.daemon.requestsPerSecond.toFixed(0),
           ratio.toFixed(2),
-          aim?.toFixed(2) ?? '',
-          aim !== undefined && ratio < aim ? 'below' : '',
+          target?.toFixed(2) ?? '',
+          target !== undefined && ratio < target ? 'below' : '',
           `${scores.bare.cpuMicroseconds.toFixed(1)} µs`,
           `${scores.daemon.cpuMicroseconds.toFixed(1)} µs`,
           (scores.bare.cpuMicroseconds / scores.daemon.cpuMicroseconds).toFixed(2),
