@@ -1,27 +1,28 @@
 #!/bin/bash
 #
-# Installs what mdserver needs around it: the system user, the configuration, the folders, the
-# systemd units, the libvirt hook and the log rotation. It runs from a source checkout after
-# `npm run build` and from the installed npm package alike.
+# Sets up the host for mdserver: the system user, the configuration, the folders, the systemd units,
+# the libvirt hook and the log rotation. Run it from the installed npm package, or from a source
+# checkout after `npm ci` and `npm run build`.
 #
-#   PREFIX             put before all paths; then no user is made and systemd is left alone
+#   PREFIX             put before all paths; no user is made, and systemd is not reloaded
 #   MDS_DNSMASQ_USER   the user of mdserver and its dnsmasq in a new mdserver.conf (mdserver)
 #   MDS_DATA_DIR       the data folder in a new mdserver.conf (/var/lib/mdserver)
 #
-# mdserver.conf rules: once there is one, the user and the paths are what stands in it.
+# If there is a mdserver.conf, it determines the user and the paths.
 #
-# Run again it changes nothing that was changed by hand. The files it installs carry a checksum: one
-# that still matches is replaced, any other stays and gets the new file put beside it as FILE.new.
-# What the Python md_server installed is replaced, and kept as FILE.md_server.
+# Running it again keeps what you have changed. The files it installs contain a checksum: a file
+# that still matches is replaced; any other is kept, and the new one is installed as FILE.new.
+# Files of the Python md_server are replaced, and kept as FILE.md_server.
 
 set -euo pipefail
 umask 022
-# For the order of *.conf, and so that ranges in patterns are those of ASCII.
+# Ranges in patterns are those of ASCII.
 export LC_ALL=C
 
 here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
 prefix=${PREFIX:-}
 prefix=${prefix%/}
+case $prefix in '' | /*) ;; *) prefix=$PWD/$prefix ;; esac
 new_user=${MDS_DNSMASQ_USER:-mdserver}
 new_data=${MDS_DATA_DIR:-/var/lib/mdserver}
 
@@ -32,17 +33,17 @@ fail() {
   exit 1
 }
 
-[[ $new_user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "MDS_DNSMASQ_USER is '$new_user', which is no user name"
+[[ $new_user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "MDS_DNSMASQ_USER is '$new_user', which is not a user name"
 [[ $new_data =~ ^/[A-Za-z0-9._/-]+$ ]] ||
-  fail "MDS_DATA_DIR is '$new_data': it has to be an absolute path of letters, digits and . _ -"
+  fail "MDS_DATA_DIR is '$new_data': it must be an absolute path of letters, digits and . _ -"
 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 
 # --- the configuration -------------------------------------------------------------------------
 
-# SECTION KEY VALUE FILE: puts the value in a configuration that only has defaults, in the place of
-# the comment that shows the default.
+# SECTION KEY VALUE FILE: sets the value in a configuration that only has defaults, in place of the
+# comment that shows the default.
 set_value() {
   awk -v section="$1" -v key="$2" -v value="$3" '
     { line[NR] = $0 }
@@ -67,108 +68,86 @@ if [ "$new_data" != /var/lib/mdserver ]; then
 fi
 
 configuration=$prefix/etc/mdserver/mdserver.conf
-if [ -e "$configuration" ]; then files=("$configuration"); else files=("$fresh"); fi
+settings_file=$fresh
+if [ -e "$configuration" ]; then settings_file=$configuration; fi
 
-# SECTION KEY DEFAULT: the value as mdserver reads it from these files, the last one winning.
-configured() {
-  local found
-  found=$(awk -v section="$1" -v key="$2" '
-    function trim(text) { gsub(/^[ \t]+|[ \t]+$/, "", text); return text }
-    FNR == 1 { current = ""; open = 0; sub(/^\357\273\277/, "") }
-    { sub(/\r$/, "") }
-    /^[ \t]*([#;]|$)/ { next }
-    { match($0, /^[ \t]*/) }
-    open && RLENGTH > indent { if (wanted) value = trim(value " " trim($0)); next }
-    { indent = RLENGTH }
-    /^[ \t]*\[/ { current = trim($0); gsub(/^\[|\].*$/, "", current); open = 0; next }
-    {
-      at = match($0, /[=:]/)
-      open = 1
-      wanted = at && current == section && tolower(trim(substr($0, 1, at - 1))) == key
-      if (wanted) value = trim(substr($0, at + 1))
-    }
-    END { gsub(/%%/, "%", value); print value }' "${files[@]}")
-  printf '%s\n' "${found:-$3}"
-}
+control=$here/dist/src/ctl/main.js
+[ -f "$control" ] || fail "$control does not exist: run 'npm ci' and 'npm run build' first"
+node=$(command -v node) || fail "node is not in PATH: install Node 20 or newer, or add it to PATH"
+[[ $node =~ ^/[A-Za-z0-9._/+-]+$ ]] ||
+  fail "node is '$node': it must be an absolute path of letters, digits and . _ + -"
+# From /, as systemd starts mdserver: it is where relative paths of included files start.
+if ! settings=$(cd / && PREFIX=$prefix "$node" "$control" config --config "$settings_file" 2>"$work/errors"); then
+  # mdserverctl reports one line; Node prints a stack trace if it cannot load it.
+  problem=$(sed -n 's/^mdserverctl: //p' "$work/errors")
+  fail "${problem:-$control does not run with $node: run 'npm ci' and 'npm run build' with Node 20 or newer}"
+fi
+cat -- "$work/errors" >&2
 
-IFS=: read -r -a include_directories <<<"$(configured _include_ directories '')"
-IFS=: read -r -a include_files <<<"$(configured _include_ files '')"
-for directory in "${include_directories[@]}"; do
-  for file in "$prefix$directory"/*.conf; do
-    if [ -f "$file" ]; then files+=("$file"); fi
-  done
-done
-for file in "${include_files[@]}"; do
-  if [ -n "$file" ] && [ -f "$prefix$file" ]; then files+=("$prefix$file"); fi
-done
+# SECTION.KEY: the value that mdserver uses.
+configured() { sed -n "s/^$1=//p" <<<"$settings"; }
 
-# Units have a quoting of their own: what would need it is refused.
+IFS=: read -r -a include_directories <<<"$(configured _include_.directories)"
+IFS=: read -r -a include_files <<<"$(configured _include_.files)"
+
+# SECTION.KEY: a path that needs no quoting in the units.
 configured_path() {
   local path
-  path=$(configured "$@")
+  path=$(configured "$1")
   [[ $path =~ ^/[A-Za-z0-9._/-]+$ ]] ||
-    fail "$configuration: $1.$2 is '$path': the units need an absolute path of letters, digits and . _ -"
+    fail "$configuration: $1 is '$path': the units need an absolute path of letters, digits and . _ -"
   printf '%s\n' "$path"
 }
 
-user=$(configured dnsmasq user mdserver)
-[[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "$configuration: dnsmasq.user is '$user', which is no user name"
-network=$(configured dnsmasq net_name mds)
-[[ $network =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] ||
-  fail "$configuration: dnsmasq.net_name is '$network': it has to be of letters, digits and . _ -"
-database=$(configured_path mdserver db_file /var/lib/mdserver/db_file.json)
-log=$(configured_path mdserver logfile /var/log/mdserver.log)
-userdata=$(configured_path mdserver userdata_dir /etc/mdserver/userdata)
-base=$(configured_path dnsmasq base_dir /var/lib/mdserver/dnsmasq)
-run=$(configured_path dnsmasq run_dir /var/run/mdserver)
-socket=$(configured_path mdserver control_socket "$run/control.sock")
+user=$(configured dnsmasq.user)
+[[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "$configuration: dnsmasq.user is '$user', which is not a user name"
+network=$(configured dnsmasq.net_name)
+database=$(configured_path mdserver.db_file)
+log=$(configured_path mdserver.logfile)
+userdata=$(configured_path mdserver.userdata_dir)
+base=$(configured_path dnsmasq.base_dir)
+run=$(configured_path dnsmasq.run_dir)
+socket=$(configured_path mdserver.control_socket)
 data=$(dirname -- "$database")
 
 if [ -n "${MDS_DNSMASQ_USER:-}" ] && [ "$user" != "$new_user" ]; then
-  warn "$configuration says dnsmasq.user = $user, so that is used and not MDS_DNSMASQ_USER"
+  warn "MDS_DNSMASQ_USER is ignored: $configuration has dnsmasq.user = $user"
 fi
 if [ -n "${MDS_DATA_DIR:-}" ] && [ "$data" != "${new_data%/}" ]; then
-  warn "$configuration says mdserver.db_file = $database, so that is used and not MDS_DATA_DIR"
+  warn "MDS_DATA_DIR is ignored: $configuration has mdserver.db_file = $database"
 fi
 
-# Where the hook posts to: the first IPv4 address, else the first IPv6 one.
+# The URL that the hook posts to: on the first IPv4 address, else on the first IPv6 address.
 upload_url() {
-  local item items ipv4='' ipv6='' host port
-  port=$(configured mdserver port 80)
-  [[ $port =~ ^[0-9]{1,5}$ ]] || fail "$configuration: mdserver.port is '$port', which is no port"
-  IFS=', ' read -r -a items <<<"$(configured mdserver listen_address 169.254.169.254)"
-  for item in "${items[@]}"; do
-    item=${item#[}
-    item=${item%]}
-    if [[ $item =~ ^[0-9]+(\.[0-9]+){3}$ ]]; then
-      ipv4=${ipv4:-$item}
-    elif [[ $item =~ ^[0-9A-Fa-f:.]+$ && $item == *:* ]]; then
-      ipv6=${ipv6:-$item}
-    elif [ -n "$item" ]; then
-      fail "$configuration: mdserver.listen_address has '$item', which is no address"
-    fi
+  local address addresses ipv4='' ipv6='' host
+  IFS=$', \t' read -r -a addresses <<<"$(configured mdserver.listen_address)"
+  for address in "${addresses[@]}"; do
+    case $address in
+      *:*)
+        address=${address#[}
+        ipv6=${ipv6:-${address%]}}
+        ;;
+      *) ipv4=${ipv4:-$address} ;;
+    esac
   done
-  # "Any address" is one to listen on, not one to connect to.
+  # One can listen on "any address", but not connect to it.
   if [ "$ipv4" = 0.0.0.0 ]; then ipv4=127.0.0.1; fi
   if [ "$ipv6" = :: ]; then ipv6=::1; fi
-  host=${ipv4:-${ipv6:+[$ipv6]}}
-  [ -n "$host" ] || fail "$configuration: mdserver.listen_address has no address"
-  printf 'http://%s:%s/instance-upload\n' "$host" "$port"
+  host=${ipv4:-[$ipv6]}
+  printf 'http://%s:%s/instance-upload\n' "$host" "$(configured mdserver.port)"
 }
 url=$(upload_url)
 
 # --- the programs ------------------------------------------------------------------------------
 
 hook_source=$here/dist/hooks/qemu.js
-[ -f "$hook_source" ] || fail "$hook_source is not there: run 'npm run build' first"
+[ -f "$hook_source" ] || fail "$hook_source does not exist: run 'npm run build' first"
 [ "$(grep -cE "^const (uploadUrl|controlSocket) = '[^']*';\$" "$hook_source")" = 2 ] ||
-  fail "$hook_source has no line to put the address in: run 'npm run build' again"
+  fail "$hook_source does not have the lines for socket and URL: run 'npm run build' again"
 
-node=$(command -v node) || fail "node is not in PATH: install Node 20 or newer, or put it there"
-[[ $node =~ ^/[A-Za-z0-9._/+-]+$ ]] || fail "node is '$node': it has to be a plain absolute path"
 case $node in
   /usr/local/bin/node | /usr/bin/node | /bin/node) ;;
-  *) warn "node is $node: the units look for it in /usr/local/bin and /usr/bin only" ;;
+  *) warn "node is $node, but the units look for it in /usr/local/bin and /usr/bin only" ;;
 esac
 
 program=/usr/local/bin/mdserver
@@ -177,12 +156,12 @@ if [ ! -e "$prefix$program" ]; then
     program=/usr/bin/mdserver
   elif [ -z "$prefix" ]; then
     program=$(command -v mdserver) || program=/usr/local/bin/mdserver
-    [[ $program =~ ^/[A-Za-z0-9._/+-]+$ ]] || fail "mdserver is '$program': it has to be a plain absolute path"
+    [[ $program =~ ^/[A-Za-z0-9._/+-]+$ ]] || fail "mdserver is '$program': it must be an absolute path of letters, digits and . _ + -"
   fi
 fi
 
 if [ -z "$prefix" ] && [ ! -x /usr/sbin/dnsmasq ]; then
-  warn "there is no /usr/sbin/dnsmasq: install dnsmasq (only the program, not a service of its own)"
+  warn "/usr/sbin/dnsmasq does not exist: install dnsmasq-base (the program without its own service)"
 fi
 
 # --- the user ----------------------------------------------------------------------------------
@@ -192,17 +171,17 @@ if [ -z "$prefix" ] && ! id -u -- "$user" >/dev/null 2>&1; then
   if PATH=$PATH:/usr/sbin:/sbin useradd -r -U -d "$data" -s "$shell" -- "$user"; then
     say "made the system user $user"
   else
-    warn "could not make the system user $user: make it and run this again"
+    warn "cannot make the system user $user: make it and run this script again"
   fi
 fi
 
-# Without the user, or without being root, files belong to whoever runs this.
+# Unless this runs as root and there is the user, files belong to whoever runs this.
 group=''
 if [ "$(id -u)" != 0 ]; then
-  warn "not run as root: nothing is given to the user $user"
+  warn "not running as root: files do not get the owner $user"
 elif ! group=$(id -g -n -- "$user" 2>/dev/null); then
   group=''
-  warn "there is no user $user: everything stays with root"
+  warn "there is no user $user: root owns all files"
 fi
 unit_group=${group:-$user}
 
@@ -210,8 +189,8 @@ unit_group=${group:-$user}
 
 exists() { [ -e "$1" ] || [ -L "$1" ]; }
 
-# DIRECTORY MODE OWNER: makes the folder if there is none. OWNER is "user" for the user's, "group"
-# for one of root's that the user's group may look into, "root" for any other.
+# DIRECTORY MODE OWNER: makes the folder if it does not exist. OWNER is "user", "root", or "group" for
+# root and the group of the user.
 make_directory() {
   if exists "$1"; then return; fi
   local owner=()
@@ -225,7 +204,7 @@ make_directory() {
   say "made $1"
 }
 
-# SOURCE TARGET MODE [GROUP]: puts the file in its place in one step, unless it is there as it is.
+# SOURCE TARGET MODE [GROUP]: installs the file atomically, unless the target is the same already.
 put() {
   if [ ! -L "$2" ] && cmp -s -- "$1" "$2"; then return; fi
   local temporary
@@ -239,12 +218,12 @@ put() {
 
 mark="Installed by mdserver's system-integration.sh, which replaces it unless it was edited; sha256 "
 
-# The checksum of a file without the line that holds it.
+# The checksum of a file without the line that contains the checksum.
 checksum() { sed "/$mark/d" "$1" | sha256sum | cut -d ' ' -f 1; }
 
 marked() { grep -q -- "$mark" "$1"; }
 
-# A file of ours that nobody has edited.
+# Whether this script installed the file, and nobody has edited it.
 untouched() { marked "$1" && grep -q -- "$mark$(checksum "$1")" "$1"; }
 
 python_unit() {
@@ -259,15 +238,15 @@ python_hook() {
 
 never() { false; }
 
-# TARGET: a copy of what the Python md_server installed, which nothing runs.
+# TARGET: keeps a copy of the Python md_server's file, under a name that nothing runs.
 keep_python() {
   cp --backup=numbered -- "$1" "$1.md_server"
   chmod 0644 "$1.md_server"
   say "kept the Python md_server's $1 as $1.md_server"
 }
 
-# SOURCE TARGET MODE COMMENT LINE PYTHON: installs a file of ours, with its mark as the given line.
-# PYTHON is a command that knows the file that the Python md_server installed.
+# SOURCE TARGET MODE COMMENT LINE PYTHON: installs the file, with its mark as the given line. PYTHON
+# is a command that recognises the file of the Python md_server.
 install_ours() {
   local source=$1 target=$2 mode=$3 comment=$4 line=$5 python=$6 rendered=$work/rendered
   sed "${line}i $comment $mark$(checksum "$source")" "$source" >"$rendered"
@@ -278,7 +257,7 @@ install_ours() {
         keep_python "$target"
       else
         put "$rendered" "$target.new" 0644
-        say "$target was not installed by this script, or was edited: it stays, the new one is $target.new"
+        say "kept $target, which was edited or is not from this script; the new one is $target.new"
         return
       fi
     fi
@@ -298,10 +277,10 @@ if ! exists "$configuration"; then
   put "$fresh" "$configuration" 0640 "$group"
 elif ! cmp -s -- "$fresh" "$configuration"; then
   put "$fresh" "$configuration.new" 0640 "$group"
-  say "$configuration stays as it is; the one of this version is $configuration.new"
+  say "kept $configuration; the one of this version is $configuration.new"
 fi
 
-# What mdserver writes. Folders that somebody chose are not given away without being asked.
+# Folders that mdserver writes to. Only those that are mdserver's alone change their owner.
 own() {
   if [ -n "$group" ] && [ ! -L "$1" ] && [ "$(stat -c %U -- "$1")" != "$user" ]; then
     chown -h -- "$user:$group" "$1"
@@ -314,7 +293,7 @@ data_directory() {
     /var/lib/mdserver/* | "${new_data%/}"/*) own "$prefix$1" ;;
     *)
       if [ -n "$group" ] && [ "$(stat -L -c %U -- "$prefix$1")" != "$user" ]; then
-        warn "$prefix$1 belongs to another user: $user has to be able to write in it"
+        warn "$prefix$1 belongs to another user: make sure that $user can write to it"
       fi
       ;;
   esac
@@ -330,19 +309,19 @@ case $run in
     ;;
 esac
 
-# The Python md_server ran as root, and its files are root's.
+# The Python md_server ran as root, which owns its files.
 for file in "$prefix$database" "$prefix$base"/{dhcp,dns} "$prefix$base"/{dhcp,dns}/* \
   "$prefix$base/$network".{conf,opts}; do
   if [ -f "$file" ] || [ -d "$file" ]; then own "$file"; fi
 done
 log_directory=$(dirname -- "$log")
-# Beside mdserver's own, which looks for it there: mdserver-dnsmasq.log.
+# mdserver looks for dnsmasq's log next to its own: mdserver-dnsmasq.log.
 log_name=$(basename -- "$log")
 case $log_name in
   ?*.*) dnsmasq_log=$log_directory/${log_name%.*}-dnsmasq.${log_name##*.} ;;
   *) dnsmasq_log=$log-dnsmasq ;;
 esac
-# /dev/null and /dev/stdout are nobody's to make, to give away or to rotate.
+# /dev/null and /dev/stdout are not made, owned or rotated.
 if [ "$log_directory" != /dev ]; then
   make_directory "$prefix$log_directory" 0755 root
   for file in "$log" "$dnsmasq_log"; do
@@ -357,9 +336,9 @@ fi
 
 # --- units, log rotation, hook -----------------------------------------------------------------
 
-# Only where something of the configuration is in a home do the units open the homes, for reading.
+# The units can read homes only if the configuration has a path in one.
 protect_home=yes
-template=$(configured mdserver default_template '')
+template=$(configured mdserver.default_template)
 for path in "$data" "$userdata" "$base" "$run" "$log_directory" "$template" \
   "${include_directories[@]}" "${include_files[@]}"; do
   case $path/ in
@@ -367,7 +346,7 @@ for path in "$data" "$userdata" "$base" "$run" "$log_directory" "$template" \
   esac
 done
 
-# FILE: the unit with what the configuration says.
+# FILE: prints the unit with the values of the configuration.
 fill_unit() {
   local runtime=(-e "s|^RuntimeDirectory=.*|RuntimeDirectory=$runtime_directory|") writable="-$data -$base -$log_directory"
   local dnsmasq_logs="s|--log-facility=[^ ]*|--log-facility=$dnsmasq_log|"
@@ -397,7 +376,7 @@ for unit in mdserver.service mdserver-dnsmasq.service; do
   fill_unit "$here/systemd/$unit" >"$work/$unit"
   install_ours "$work/$unit" "$units/$unit" 0644 '#' 1 python_unit
 done
-# The Python md_server's way to wait for dnsmasq's configuration.
+# With this unit, the Python md_server waited for dnsmasq's configuration.
 path_unit=$units/mdserver-dnsmasq.path
 if [ -f "$path_unit" ] && grep -q '^PartOf=mdserver.service' "$path_unit"; then
   keep_python "$path_unit"
@@ -415,9 +394,9 @@ completions=$prefix/usr/local/share/bash-completion/completions
 install -d -m 0755 -- "$completions"
 install_ours "$here/etc/bash-completion/mdserverctl" "$completions/mdserverctl" 0644 '#' 1 never
 
-# libvirt takes a hook that fails for a "no": a guest does not start, a running one is killed. So the
-# hook is started by a shell that says "yes" even when this node is gone some day. The second line
-# is a comment to JavaScript after its string, and all there is to the shell.
+# If a hook fails, libvirt does not start the guest, or kills a running one. So a shell starts the
+# hook and exits with 0 even if this node no longer exists. To JavaScript, the second line is a
+# string and a comment; the shell does not read any further.
 {
   printf '#!/bin/sh\n'
   # shellcheck disable=SC2016
@@ -431,7 +410,7 @@ hook=$hooks/qemu
 if exists "$hook" && ! marked "$hook" 2>/dev/null && ! python_hook "$hook"; then
   hook=$hooks/qemu.d/mdserver
   install -d -m 0755 -- "$hooks/qemu.d"
-  say "$hooks/qemu is not mdserver's and stays; mdserver's is $hook, which libvirt runs since 6.5"
+  say "kept $hooks/qemu, which is not mdserver's; mdserver's hook is $hook, which libvirt 6.5 and newer runs"
 elif ! exists "$hook" && exists "$hooks/qemu.d/mdserver"; then
   hook=$hooks/qemu.d/mdserver
 fi
@@ -439,23 +418,27 @@ install_ours "$work/qemu" "$hook" 0755 '//' 3 python_hook
 
 # --- what is left ------------------------------------------------------------------------------
 
-# mdserver is not root: it has to be able to read what it is given.
+# mdserver does not run as root: it must be able to read its configuration and templates.
 if [ -n "$group" ]; then
+  readable=("$configuration" "$prefix$userdata")
+  for directory in "${include_directories[@]}"; do readable+=("$prefix$directory"/*.conf); done
+  for file in "${include_files[@]}"; do
+    if [ -n "$file" ]; then readable+=("$prefix$file"); fi
+  done
   while IFS= read -r file; do
     warn "$user cannot read $file: chgrp $group '$file' && chmod g+r '$file'"
-  done < <(find -L "${files[@]}" "$prefix$userdata" ! -path "$work/*" \
-    ! \( -user "$user" -perm -u=r -o -group "$group" -perm -g=r -o -perm -o=r \) 2>/dev/null)
+  done < <(find -L "${readable[@]}" ! \( -user "$user" -perm -u=r -o -group "$group" -perm -g=r -o -perm -o=r \) 2>/dev/null)
 fi
 
 if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 cat <<EOF
 
 What to do next:
-  - edit $configuration: at least a public key
-  - unless libvirt has the network $network already:
+  - edit $configuration: add at least a public key
+  - unless libvirt already has the network $network:
       virsh net-define $here/etc/libvirt/mds-network.xml
       virsh net-autostart mds && virsh net-start mds
-  - libvirt looks for hooks when it starts: systemctl restart libvirtd (or virtqemud)
+  - restart libvirt, which finds hooks when it starts: systemctl restart libvirtd (or virtqemud)
   - systemctl daemon-reload
     systemctl enable mdserver && systemctl restart mdserver
 EOF
