@@ -9,7 +9,13 @@ import { askControl, startWithControl } from './support/control-socket.js';
 import { type Daemon, eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
+import {
+  databaseRecord,
+  domainXml,
+  hostConfiguration,
+  loopbackConfiguration,
+  mac,
+} from './support/samples.js';
 
 // ---- what the kernel says ----
 
@@ -61,16 +67,12 @@ const skip = missing('netns', 'curl', 'busybox');
 const metadata = '169.254.169.254';
 const metadata6 = 'fd00:ec2::254';
 
-function record(number: number, more: object = {}) {
-  return {
+function record(number: number) {
+  return databaseRecord(number, {
     domain_name: `web${number}`,
-    domain_uuid: `00000000-0000-4000-8000-00000000000${number}`,
-    domain_metadata: {},
-    mds_mac: `52:54:00:00:00:0${number}`,
     mds_ipv4: `10.122.7.${number}`,
     mds_ipv6: `fd00:122::${number}`,
-    ...more,
-  };
+  });
 }
 /** The attacker and its victim. */
 const a = record(1);
@@ -306,17 +308,15 @@ test('with check_mac, a machine made anew is served under its old address and ne
   const first = add(a);
   await isServed(first, a, 1);
   first.remove();
-  const mac = '52:54:00:00:00:77';
-  const xml = `<domain><name>web1</name><uuid>00000000-0000-4000-8000-000000000077</uuid>
-<devices><interface type='network'><mac address='${mac}'/><source network='mds'/></interface></devices></domain>`;
+  const anew = 0x77;
   const answer = await askControl(socket, '/instance-upload', {
     method: 'POST',
-    body: xml,
+    body: domainXml(anew, { name: 'web1' }),
     headers: { accept: 'application/json' },
   });
   assert.equal((JSON.parse(answer.text) as { mds_ipv4: string }).mds_ipv4, a.mds_ipv4);
   // The host's entries are the old machine's.
-  const second = add(a, mac);
+  const second = add(a, mac(anew));
   await isServed(second, a, 1);
   second.remove();
   assert.equal(logged('WARN'), 0);
@@ -329,14 +329,14 @@ test('with check_mac, a machine made anew is served under its old address and ne
     'net.ipv4.neigh.br-mds.delay_first_probe_time=1',
   ]);
   assert.equal(status, 0);
-  const silent = add({ ...a, mds_ipv6: 'fd00:122::99' }, mac);
+  const silent = add({ ...a, mds_ipv6: 'fd00:122::99' }, mac(anew));
   silent.ip('neigh replace 10.122.0.1 lladdr 52:54:00:fe:00:01 dev eth0 nud permanent');
   host.ip(`neigh replace ${a.mds_ipv4} lladdr ${a.mds_mac} dev br-mds nud stale`);
   const known = async () =>
     ((await askControl(socket, `/addresses/${a.mds_ipv4}`)).json().body as AddressReport).mac;
   assert.equal(await known(), a.mds_mac);
   assert.deepEqual(await ask(silent, a.mds_ipv4, userdata), secret(1));
-  assert.equal(await known(), mac);
+  assert.equal(await known(), mac(anew));
   assert.equal(logged('WARN'), 0);
 });
 

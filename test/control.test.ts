@@ -30,7 +30,7 @@ import {
 } from './support/control-socket.js';
 import { closing, type Daemon, type Start } from './support/daemon.js';
 import { missing } from './support/parts.js';
-import { blankBoot, loopbackConfiguration } from './support/samples.js';
+import { blankBoot, domainXml, loopbackConfiguration, mac, uuid } from './support/samples.js';
 
 const address = '127.140.0.1';
 
@@ -112,18 +112,6 @@ async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
     json: async (path, asking) => (await ask(path, asking)).json(),
   };
 }
-
-function domainXml(number: number, name = `vm${number}`, metadata = ''): string {
-  const digits = number.toString(16).padStart(6, '0');
-  const text = name.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-  return `<domain><name>${text}</name><uuid>00000000-0000-4000-8000-000000${digits}</uuid>
-<metadata><m:x xmlns:m="urn:md_server:domain_metadata"/>${metadata}</metadata><vcpu>2</vcpu><memory unit='MiB'>512</memory>
-<devices><interface type='network'><mac address='52:54:00:${digits.match(/../g)?.join(':')}'/><source network='mds'/></interface></devices>
-</domain>`;
-}
-
-const prefixed = (file: string) =>
-  `<m:userdata_prefix xmlns:m="urn:md_server:domain_metadata">${file}</m:userdata_prefix>`;
 
 const upload = (body: string | Buffer, headers = {}) => ({ method: 'POST', body, headers });
 
@@ -682,17 +670,27 @@ describe('the control socket', { concurrency: 4 }, () => {
       'application/x-www-form-urlencoded',
     ]) {
       const headers = type === undefined ? {} : { 'content-type': type };
-      assert.deepEqual(await render('user-data', domainXml(99, 'new'), headers), rendered);
+      assert.deepEqual(
+        await render('user-data', domainXml(99, { name: 'new' }), headers),
+        rendered,
+      );
     }
     // A domain with the name, the uuid or the MAC of one that is there.
-    for (const xml of [domainXml(98, 'web1'), domainXml(1, 'new'), domainXml(1, 'web1')]) {
+    for (const xml of [
+      domainXml(98, { name: 'web1' }),
+      domainXml(1, { name: 'new' }),
+      domainXml(1, { name: 'web1' }),
+    ]) {
       for (const document of ['user-data', 'meta-data', 'vendor-data', 'network-config', 'tree']) {
         assert.equal((await render(document, xml)).status, 200);
       }
     }
-    const own = await render('meta-data', domainXml(1, 'web1'));
+    const own = await render('meta-data', domainXml(1, { name: 'web1' }));
     assert.match((own.body as RenderedDocument).body, /^instance-id: "i-127\.140\.0\.8"\n/);
-    const missingFile = await render('user-data', domainXml(99, 'new', prefixed('gone')));
+    const missingFile = await render(
+      'user-data',
+      domainXml(99, { name: 'new', metadata: { userdata_prefix: 'gone' } }),
+    );
     assert.deepEqual(missingFile.body, { file: null, found: false, encoding: 'utf-8', body: '' });
 
     assert.deepEqual(
@@ -725,8 +723,11 @@ describe('the control socket', { concurrency: 4 }, () => {
     truncateSync(file('big'), 17 * 1024 * 1024);
     const answers = {
       known: await json('/instances/web1/user-data'),
-      syntax: await json('/documents/user-data', upload(domainXml(9, 'new'))),
-      big: await json('/documents/user-data', upload(domainXml(9, 'x', prefixed('big')))),
+      syntax: await json('/documents/user-data', upload(domainXml(9, { name: 'new' }))),
+      big: await json(
+        '/documents/user-data',
+        upload(domainXml(9, { name: 'x', metadata: { userdata_prefix: 'big' } })),
+      ),
     };
     const error = ({ body }: { body: unknown }) => (body as { error: string }).error;
     assert.deepEqual(
@@ -939,7 +940,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     let number = 0;
     for (const name of names) {
       assert.equal(
-        (await ask('/instance-upload', upload(domainXml(++number, name)))).status,
+        (await ask('/instance-upload', upload(domainXml(++number, { name })))).status,
         200,
         name,
       );
@@ -1026,8 +1027,8 @@ describe('the control socket', { concurrency: 4 }, () => {
     const records = Array.from({ length: 10_000 }, (_, index) => ({
       ...web1,
       domain_name: `vm${index}`,
-      domain_uuid: `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`,
-      mds_mac: `52:54:00:${index.toString(16).padStart(6, '0').match(/../g)?.join(':')}`,
+      domain_uuid: uuid(index),
+      mds_mac: mac(index),
       mds_ipv4: `127.140.${Math.floor(index / 250) + 1}.${(index % 250) + 1}`,
     }));
     const { json } = await startSite(t, { records });

@@ -25,7 +25,7 @@ import { askControl, startWithControl } from './support/control-socket.js';
 import { eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing, python } from './support/parts.js';
-import { hostConfiguration } from './support/samples.js';
+import { databaseRecord, hostConfiguration } from './support/samples.js';
 
 // ---- the lines ----
 
@@ -246,13 +246,8 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
 }, async (t) => {
   const host = addHost(t);
   const folder = temporaryFolder(t);
-  const record = (number: number) => ({
-    domain_name: `web${number}`,
-    domain_uuid: `00000000-0000-4000-8000-00000000000${number}`,
-    domain_metadata: {},
-    mds_mac: `52:54:00:00:00:0${number}`,
-    mds_ipv4: `10.122.7.${number}`,
-  });
+  const record = (number: number) =>
+    databaseRecord(number, { domain_name: `web${number}`, mds_ipv4: `10.122.7.${number}` });
   writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
   await startWithControl(
     t,

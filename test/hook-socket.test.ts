@@ -22,7 +22,7 @@ import { integrate, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { askControl, listenWhileFull, startWithControl } from './support/control-socket.js';
 import { missing } from './support/parts.js';
-import { loopbackConfiguration } from './support/samples.js';
+import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const folder = temporaryFolder(suiteScope());
 let packageRoot = '';
@@ -401,8 +401,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
       .replace('127.0.0.1:65535', `${address}:${daemon.port}`);
     const hook = join(own, 'qemu');
     writeFileSync(hook, text, { mode: 0o755 });
-    const xml = `<domain type='kvm'><name>web</name><uuid>00000000-0000-4000-8000-000000000001</uuid>
-<devices><interface type='network'><mac address='52:54:00:00:00:01'/><source network='mds'/></interface></devices></domain>\n`;
+    const xml = domainXml(1, { name: 'web' });
     const boots = async () =>
       ((await askControl(socket, '/instances/web')).json().body as InstanceDetails).boots.map(
         ({ by, ended: end, outcome }: BootRecord) => [by, end !== null, outcome],

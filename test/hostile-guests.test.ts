@@ -6,7 +6,7 @@ import { before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { type Answer, type Daemon, startDaemon } from './support/daemon.js';
-import { loopbackConfiguration } from './support/samples.js';
+import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 // Two guests on one server. Whatever one of them sends, it gets nothing of the other's, no file of
 // the host's, and no 5xx; and the server is there at the end.
@@ -42,13 +42,14 @@ function assertNothingLeaks(sender: Sender, sent: string, received: string): voi
   }
 }
 
-function domainXml(name: 'alpha' | 'beta'): string {
-  return `<domain><name>${name}name</name><uuid>${uuids[name]}</uuid>
-<metadata><m:instance xmlns:m='urn:md_server:domain_metadata'>
-  <m:Note>${name.toUpperCase()}-TAG</m:Note>
-</m:instance></metadata>
-<devices><interface type='network'><mac address='${macs[name]}'/><source network='mds'/></interface></devices>
-</domain>`;
+/** The domain of a guest, perhaps with more metadata. */
+function xmlOf(name: 'alpha' | 'beta', metadata: Record<string, string> = {}): string {
+  return domainXml(1, {
+    name: `${name}name`,
+    uuid: uuids[name],
+    mac: macs[name],
+    metadata: { ...metadata, Note: `${name.toUpperCase()}-TAG` },
+  });
 }
 
 describe('hostile guests', () => {
@@ -192,7 +193,7 @@ secret = HOST-SECRET`,
         method: 'POST',
         from: addresses.alpha,
         headers,
-        body: domainXml('beta'),
+        body: xmlOf('beta'),
       });
       assert.equal(forged.status, 401, JSON.stringify(headers));
     }
@@ -473,10 +474,7 @@ secret = HOST-SECRET`,
       ...['..%2fsecret', '%2e%2e/secret', 'userdata', '~/x', '$HOME', 'betaname/', 'no-such-file'],
     ];
     for (const prefix of prefixes) {
-      const xml = domainXml('alpha').replace(
-        '<m:Note>',
-        `<m:userdata_prefix>${prefix}</m:userdata_prefix><m:Note>`,
-      );
+      const xml = xmlOf('alpha', { userdata_prefix: prefix });
       assert.equal((await daemon.upload(xml)).status, 200, prefix);
       for (const path of ['/latest/user-data', '/openstack/latest/user_data']) {
         const { status, text } = await attack('alpha', path);
@@ -486,7 +484,7 @@ secret = HOST-SECRET`,
       assert.deepEqual([seed.status, seed.text], [200, ''], prefix);
       assert.doesNotMatch((await attack('alpha', '/latest/')).text, /user-data/);
     }
-    assert.equal((await daemon.upload(domainXml('alpha'))).status, 200);
+    assert.equal((await daemon.upload(xmlOf('alpha'))).status, 200);
     assert.match((await attack('alpha', '/latest/user-data')).text, /ALPHA-DATA/);
   });
 

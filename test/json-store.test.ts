@@ -19,7 +19,7 @@ import { openJsonStore } from '../src/instances/json-store.js';
 import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
 import { type Ipv4, ipv4Network } from '../src/network.js';
 import { temporaryFolder } from './support/cleanup.js';
-import { domain } from './support/samples.js';
+import { domain, mac, uuid } from './support/samples.js';
 
 function open(file: string, prefix = 24): Store {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
@@ -334,7 +334,7 @@ test('an instance that is removed frees its address and its name', async (t) => 
   const { byName, byUuid, byMac, byAddress } = store.instances;
   assert.deepEqual(
     [byName, byUuid, byMac, byAddress].map((map) => [...map.keys()]),
-    [['vm1'], ['00000000-0000-0000-0000-000000000002'], ['52:54:00:00:00:02'], [ipv4]],
+    [['vm1'], [uuid(2)], [mac(2)], [ipv4]],
   );
 });
 

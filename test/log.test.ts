@@ -248,8 +248,8 @@ async function daemonFor(t: TestContext, more = '') {
 test('nothing that a guest or a domain sends forges a line of the daemon', async (t) => {
   const { daemon, folder } = await daemonFor(t, 'debug = yes');
   const forged = '2026-01-01T00:00:00.000Z ERROR forged';
-  await daemon.upload(domainXml(1, { name: `a&#10;${forged}` }));
-  await daemon.upload(domainXml(1, { name: `b&#x9b;&#x2028;${forged}` }));
+  await daemon.upload(domainXml(1).replace('vm1', `a&#10;${forged}`));
+  await daemon.upload(domainXml(1).replace('vm1', `b&#x9b;&#x2028;${forged}`));
   await daemon.upload(`<domain><name>x\n${forged}\n</nam`);
   await daemon.upload(`<${forged}\r\n${forged}`);
   await daemon.ask(`/latest/%0a${forged.replaceAll(' ', '%20')}`);

@@ -9,7 +9,7 @@ import { askControl, startWithControl } from './support/control-socket.js';
 import { type Daemon, eventually, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
+import { domainXml, hostConfiguration, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.142.0.1';
 /** In the network, and no instance's. */
@@ -63,13 +63,6 @@ function own(all: Map<string, number>): Record<string, number> {
     ([name]) => name.startsWith('mdserver_') && !/_seconds_(bucket|sum)/.test(name),
   );
   return Object.fromEntries(ours);
-}
-
-function domainXml(number: number, more = ''): string {
-  const digits = number.toString(16).padStart(6, '0');
-  return `<domain><name>vm${number}</name><uuid>00000000-0000-4000-8000-000000${digits}</uuid>${more}
-<devices><interface type='network'><mac address='52:54:00:${digits.match(/../g)?.join(':')}'/><source network='mds'/></interface></devices>
-</domain>`;
 }
 
 async function uploaded({ daemon }: Site, number: number, headers = {}): Promise<string> {

@@ -11,7 +11,12 @@ import { askControl, startWithControl } from './support/control-socket.js';
 import { type Daemon, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
+import {
+  databaseRecord,
+  domainXml,
+  hostConfiguration,
+  loopbackConfiguration,
+} from './support/samples.js';
 
 const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
 const rsa = `ssh-rsa AAAAB3NzaC1yc2E${'A'.repeat(300)}==`;
@@ -218,15 +223,8 @@ test('whatever a message is, what is kept of it can stand in known_hosts', () =>
 
 const address = '127.141.0.1';
 
-function record(number: number, more: object = {}) {
-  return {
-    domain_name: `web${number}`,
-    domain_uuid: `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`,
-    domain_metadata: {},
-    mds_mac: `52:54:00:00:00:0${number}`,
-    mds_ipv4: `127.141.0.${number + 10}`,
-    ...more,
-  };
+function record(number: number, mds_ipv4 = `127.141.0.${number + 10}`) {
+  return databaseRecord(number, { domain_name: `web${number}`, mds_ipv4 });
 }
 
 interface Site {
@@ -279,11 +277,6 @@ const timeless = (all: readonly HostKeys[]) =>
   all.map(({ hostname, fqdn, keys }) => ({ hostname, fqdn, keys }));
 const readIfThere = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
 const version = (path: string) => [statSync(path).ino, statSync(path).mtimeMs];
-
-function domainXml(name: string, uuid: string): string {
-  return `<domain><name>${name}</name><uuid>${uuid}</uuid>
-<devices><interface type='network'><mac address='52:54:00:00:00:01'/><source network='mds'/></interface></devices></domain>`;
-}
 
 describe('phoning home', { concurrency: 4 }, () => {
   test('an instance speaks for itself, whatever the form and the headers say', async (t) => {
@@ -407,12 +400,13 @@ describe('phoning home', { concurrency: 4 }, () => {
     site = await site.restart();
     assert.deepEqual(await site.hostKeys('web1'), kept);
     // The same machine, and the same one under another name.
-    await site.daemon.upload(domainXml('web1', record(1).domain_uuid));
+    await site.daemon.upload(domainXml(1, { name: 'web1' }));
     assert.deepEqual(await site.hostKeys('web1'), kept);
-    await site.daemon.upload(domainXml('renamed', record(1).domain_uuid));
+    await site.daemon.upload(domainXml(1, { name: 'renamed' }));
     assert.deepEqual(await site.hostKeys('renamed'), kept);
+    const anew = '00000000-0000-4000-8000-0000000000ff';
     // Made anew: the name and the address stay, the machine is another one.
-    await site.daemon.upload(domainXml('renamed', '00000000-0000-4000-8000-0000000000ff'));
+    await site.daemon.upload(domainXml(1, { name: 'renamed', uuid: anew }));
     assert.deepEqual(await site.hostKeys('renamed'), []);
     const details = () =>
       JSON.parse(readFileSync(site.detailsFile, 'utf8')) as Record<string, { hostKeys: unknown[] }>;
@@ -422,7 +416,7 @@ describe('phoning home', { concurrency: 4 }, () => {
         .sort(),
       [
         [record(2).domain_uuid, 1],
-        ['00000000-0000-4000-8000-0000000000ff', 0],
+        [anew, 0],
       ],
     );
     site = await site.restart();
@@ -430,7 +424,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     await askControl(join(site.folder, 'run', 'control.sock'), '/instances/web2', {
       method: 'DELETE',
     });
-    assert.deepEqual(Object.keys(details()), ['00000000-0000-4000-8000-0000000000ff']);
+    assert.deepEqual(Object.keys(details()), [anew]);
   });
 
   test('what cannot be stored is answered 500, so that cloud-init tries again, and then it is kept', async (t) => {
@@ -478,8 +472,8 @@ test(
   async (t) => {
     const host = addHost(t);
     const folder = temporaryFolder(t);
-    const web1 = record(1, { mds_ipv4: '10.122.7.8' });
-    const web2 = record(2, { mds_ipv4: '10.122.7.9' });
+    const web1 = record(1, '10.122.7.8');
+    const web2 = record(2, '10.122.7.9');
     writeFileSync(join(folder, 'db.json'), JSON.stringify([web1, web2]));
     const guest = host.addGuest(web1.mds_mac);
     guest.ip('address add 10.122.7.8/16 dev eth0');

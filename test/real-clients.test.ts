@@ -8,7 +8,13 @@ import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { type Daemon, repository, startDaemon } from './support/daemon.js';
 import { addHost, type Host } from './support/netns.js';
 import { ignition, missing, python } from './support/parts.js';
-import { hostConfiguration, loopbackConfiguration } from './support/samples.js';
+import {
+  databaseRecord,
+  domainXml,
+  hostConfiguration,
+  loopbackConfiguration,
+  mac,
+} from './support/samples.js';
 
 // Programs that others wrote for EC2, in a guest of their own: a namespace that reaches
 // 169.254.169.254 over a bridge, as a virtual machine does.
@@ -63,25 +69,10 @@ availability-zone = rack1a`,
     { userdata, metadata: own = {} }: { userdata?: string; metadata?: Record<string, string> } = {},
   ): Promise<Guest> {
     guests += 1;
-    const mac = `52:54:00:00:01:${guests.toString(16).padStart(2, '0')}`;
     const home = join(folder, name);
     mkdirSync(home);
     if (userdata !== undefined) writeFileSync(join(folder, 'userdata', name), userdata);
-    const elements = Object.entries(own).map(
-      ([tag, text]) => `<m:${tag} xmlns:m='urn:md_server:domain_metadata'>${text}</m:${tag}>`,
-    );
-    const xml = `<domain type='kvm'>
-  <name>${name}</name>
-  <uuid>00000000-0000-4000-8000-${String(guests).padStart(12, '0')}</uuid>
-  <memory unit='MiB'>1024</memory>
-  <vcpu>1</vcpu>
-  <os><type arch='x86_64'>hvm</type></os>
-  <metadata>${elements.join('')}</metadata>
-  <devices>
-    <interface type='network'><mac address='${mac}'/><source network='mds'/></interface>
-  </devices>
-</domain>
-`;
+    const xml = domainXml(guests, { name, metadata: own });
     writeFileSync(join(home, 'domain.xml'), xml);
     const upload = ['-sS', '--fail', '-H', 'Accept: application/json', '--data-binary'];
     const { stdout, stderr } = await host.run('curl', [
@@ -91,7 +82,7 @@ availability-zone = rack1a`,
     ]);
     assert.equal(stderr, '');
     const ipv4: string = JSON.parse(stdout).mds_ipv4;
-    const namespace = host.addGuest(mac);
+    const namespace = host.addGuest(mac(guests));
     namespace.ip(`address add ${ipv4}/16 dev eth0`);
     namespace.ip('route add default via 10.122.0.1');
 
@@ -123,7 +114,7 @@ availability-zone = rack1a`,
       return since;
     };
     const shell = (line: string) => run('/bin/sh', '-c', line);
-    return { name, ipv4, mac, run, shell, requests, folder: home };
+    return { name, ipv4, mac: mac(guests), run, shell, requests, folder: home };
   }
 
   // ---- Ignition: Fedora CoreOS, Flatcar ----
@@ -482,13 +473,7 @@ const guestAddress = '127.143.0.11';
 async function serveUserdata(t: TestContext): Promise<{ daemon: Daemon; file: string }> {
   const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'userdata'));
-  const record = {
-    domain_name: 'guest',
-    domain_uuid: '00000000-0000-4000-8000-000000000001',
-    domain_metadata: {},
-    mds_mac: '52:54:00:00:02:01',
-    mds_ipv4: guestAddress,
-  };
+  const record = databaseRecord(1, { domain_name: 'guest', mds_ipv4: guestAddress });
   writeFileSync(join(folder, 'db.json'), JSON.stringify([record]));
   const daemon = await startDaemon(t, folder, loopbackConfiguration(server, folder), server);
   return { daemon, file: join(folder, 'userdata/guest') };

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   chmodSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -9,12 +10,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { temporaryFolder } from './support/cleanup.js';
+import { exited, temporaryFolder } from './support/cleanup.js';
 import { runCloudInit } from './support/cloud-init-site.js';
 import { eventually, startDaemon } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { hostConfiguration } from './support/samples.js';
+import { domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
 
 // IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from
 // DHCPv6 by a real client, DNS and the metadata over IPv6 alone.
@@ -40,8 +41,8 @@ interface Host {
   readonly restart: () => Promise<void>;
 }
 
-const mac = (number: number) => `52:54:00:00:00:${number.toString(16).padStart(2, '0')}`;
-const uuid = (number: number) => `ec200000-0000-4000-8000-${String(number).padStart(12, '0')}`;
+/** For a guest that takes itself for one of EC2. */
+const ec2Uuid = (number: number) => uuid(number).replace('00000000', 'ec200000');
 
 /** A host with mdserver and these options of `[dnsmasq]`, that has its addresses of both kinds. */
 async function startHost(t: TestContext, options: string): Promise<Host> {
@@ -72,9 +73,7 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
       return guest;
     },
     upload: async (name, number) => {
-      const xml = `<domain><name>${name}</name><uuid>${uuid(number)}</uuid><devices>
-<interface type='network'><mac address='${mac(number)}'/><source network='mds'/></interface>
-</devices></domain>`;
+      const xml = domainXml(number, { name, uuid: ec2Uuid(number) });
       const { stdout, stderr } = await host.run('curl', [
         ...['--silent', '--show-error', '--fail', '--header', 'Accept: application/json'],
         ...['--data-binary', xml, 'http://169.254.169.254/instance-upload'],
@@ -118,16 +117,24 @@ async function askForAddress(
   writeFileSync(file('conf'), 'timeout 5;\n');
   // A client that has never had a lease, but perhaps an identifier already.
   writeFileSync(file('leases'), duid === undefined ? '' : `default-duid "${duid}";\n`);
-  writeFileSync(file('script'), `#!/bin/sh\nenv > ${file('env')}.$reason\n`);
+  const given6 = file('env.BOUND6');
+  // In two steps, so that what is there is whole.
+  const script = `#!/bin/sh\nenv > ${file('env.new')} && mv ${file('env.new')} ${file('env')}.$reason\n`;
+  writeFileSync(file('script'), script);
   chmodSync(file('script'), 0o755);
   const files = ['-cf', file('conf'), '-sf', file('script'), '-lf', file('leases')];
-  const pid = ['-pf', file('pid')];
-  const { status } = await guest.run('dhclient', ['-6', '-1', ...files, ...pid, 'eth0']);
-  if (status !== 0) return undefined;
-  // It has gone to the background; -r ends that one and gives the address back.
-  if (release) await guest.run('dhclient', ['-6', '-r', ...files, ...pid, 'eth0']);
-  else process.kill(Number(readFileSync(file('pid'), 'utf8')), 'SIGKILL');
-  const lines = readFileSync(`${file('env')}.BOUND6`, 'utf8').split('\n');
+  const options = ['-6', ...files, '-pf', file('pid')];
+  const client = guest.start('dhclient', [...options, '-1', '-d', 'eth0']);
+  await eventually(
+    'dhclient has an address or gives up',
+    () => existsSync(given6) || client.exitCode !== null,
+  );
+  if (client.exitCode !== null) return undefined;
+  // With -r it ends the one that runs, and gives the address back.
+  if (release) await guest.run('dhclient', [...options, '-r', 'eth0']);
+  client.kill('SIGKILL');
+  await exited(client);
+  const lines = readFileSync(given6, 'utf8').split('\n');
   const given = lines.filter((line) => line.startsWith('new_'));
   return Object.fromEntries(given.map((line) => line.slice(4).split(/=(.*)/s).slice(0, 2)));
 }
@@ -186,7 +193,7 @@ test('a guest gets its IPv6 address by DHCPv6 and DNS has it; over IPv6 alone it
 
   const before = host.requests().length;
   const home = mkdtempSync(join(host.folder, 'guest-'));
-  const smbios = { 'system-uuid': uuid(1), 'system-serial-number': uuid(1) };
+  const smbios = { 'system-uuid': ec2Uuid(1), 'system-serial-number': ec2Uuid(1) };
   const args = JSON.stringify({ datasource: 'Ec2', smbios, folder: home });
   const { answer } = await runCloudInit(guest, 'datasource.py', args);
   const { instance_id, fqdn, network_config } = answer as Record<string, unknown>;

@@ -8,7 +8,7 @@ import { temporaryFolder } from './support/cleanup.js';
 import { type Daemon, eventually, startDaemon } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { hostConfiguration } from './support/samples.js';
+import { databaseRecord, domainXml, hostConfiguration, mac } from './support/samples.js';
 
 const skip = missing('netns', 'dnsmasq', 'udhcpc', 'dig', 'curl');
 
@@ -25,31 +25,12 @@ interface DatabaseRecord {
   readonly mds_ipv6?: string;
 }
 
-function mac(number: number): string {
-  const digits = number.toString(16).padStart(6, '0');
-  return `52:54:00:${digits.slice(0, 2)}:${digits.slice(2, 4)}:${digits.slice(4)}`;
-}
-
 /** A record whose number is in its MAC, uuid and address (10.122.N/250.N%250+2). */
 function record(number: number, domain_name: string): DatabaseRecord {
-  return {
+  return databaseRecord(number, {
     domain_name,
-    domain_uuid: `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`,
-    mds_mac: mac(number),
     mds_ipv4: `10.122.${Math.floor(number / 250) + 1}.${(number % 250) + 2}`,
-  };
-}
-
-function domainXml({ domain_name, domain_uuid, mds_mac }: Omit<DatabaseRecord, 'mds_ipv4'>) {
-  const name = domain_name.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-  return `<domain type='kvm'>
-  <name>${name}</name>
-  <uuid>${domain_uuid}</uuid>
-  <devices>
-    <interface type='network'><mac address='${mds_mac}'/><source network='mds'/></interface>
-  </devices>
-</domain>
-`;
+  });
 }
 
 /** A dnsmasq that runs, and what it has logged. */
@@ -138,7 +119,8 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
 
   async function upload(domain: Omit<DatabaseRecord, 'mds_ipv4'>) {
     const file = join(folder, 'upload.xml');
-    writeFileSync(file, domainXml(domain));
+    const { domain_name: name, domain_uuid, mds_mac } = domain;
+    writeFileSync(file, domainXml(0, { name, uuid: domain_uuid, mac: mds_mac }));
     const { stdout } = await namespace.run('curl', [
       '--silent',
       '--show-error',

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { type Answer, type Daemon, mainFile, startDaemon } from './support/daemon.js';
-import { loopbackConfiguration } from './support/samples.js';
+import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
 
 // ---- the rules ----
 
@@ -96,20 +96,13 @@ const lifeHeader = 'x-aws-ec2-metadata-token-ttl-seconds';
 /** Two instances; `tokens` is beta's own imds_tokens. */
 function records(tokens?: string): unknown[] {
   return [
-    {
-      domain_name: 'alpha',
-      domain_uuid: uuids.alpha,
-      domain_metadata: {},
-      mds_mac: '52:54:00:00:00:0a',
-      mds_ipv4: alpha,
-    },
-    {
+    databaseRecord(0x0a, { domain_name: 'alpha', domain_uuid: uuids.alpha, mds_ipv4: alpha }),
+    databaseRecord(0x0b, {
       domain_name: 'beta',
       domain_uuid: uuids.beta,
       domain_metadata: tokens === undefined ? {} : { imds_tokens: tokens },
-      mds_mac: '52:54:00:00:00:0b',
       mds_ipv4: beta,
-    },
+    }),
   ];
 }
 
@@ -289,11 +282,7 @@ test('imds_tokens comes by upload and by reload, with no restart', async (t) => 
   const { folder, start } = makeHost(t);
   const daemon = await start();
   const upload = (uuid: string, tokens: string) =>
-    daemon.upload(`<domain><name>beta</name><uuid>${uuid}</uuid>
-<metadata><m:instance xmlns:m='urn:md_server:domain_metadata'>
-<m:imds_tokens>${tokens}</m:imds_tokens></m:instance></metadata>
-<devices><interface type='network'><mac address='52:54:00:00:00:0b'/><source network='mds'/></interface>
-</devices></domain>`);
+    daemon.upload(domainXml(0x0b, { name: 'beta', uuid, metadata: { imds_tokens: tokens } }));
   assert.equal((await upload(uuids.beta, 'required')).status, 200);
   await assertStatus(daemon, 401, beta, {});
   const token = await tokenOf(daemon, beta);

@@ -3,29 +3,78 @@ import type { Domain } from '../../src/instances/domain-xml.js';
 import type { Uuid } from '../../src/instances/uuid.js';
 import type { Mac } from '../../src/network.js';
 
-/** A domain as libvirt has it; the number is in its MAC and uuid. */
-export function domainXml(
-  number: number,
-  { name = `vm${number}`, network = 'mds' }: { name?: string; network?: string } = {},
-): string {
-  const digits = number.toString(16).padStart(6, '0');
-  const mac = `52:54:00:${digits.match(/../g)?.join(':')}`;
-  return `<domain><name>${name}</name><uuid>8f1b3b52-6a0e-4c57-9d0c-3f3c2b${digits}</uuid>
-<devices><interface type='network'><mac address='${mac}'/><source network='${network}'/></interface></devices>
-</domain>`;
+/** A MAC address that ends in the number. */
+export function mac(number: number): Mac {
+  const digits = number.toString(16).padStart(6, '0').match(/../g) ?? [];
+  return ['52:54:00', ...digits].join(':') as Mac;
 }
 
-/** What is read of a domain's XML; the number is in its name, uuid and MAC. */
+/** A uuid that ends in the number, in decimal. */
+export function uuid(number: number): Uuid {
+  return `00000000-0000-4000-8000-${String(number).padStart(12, '0')}` as Uuid;
+}
+
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+}
+
+interface DomainSettings {
+  readonly name?: string;
+  readonly uuid?: string;
+  readonly mac?: string;
+  /** The libvirt network of its interface. */
+  readonly network?: string;
+  /** What the domain has for mdserver in its `<metadata>`: texts by the names of their elements. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/** The XML of a domain as libvirt has it: `vmN` with the number in its MAC address and uuid. */
+export function domainXml(number: number, settings: DomainSettings = {}): string {
+  const { name = `vm${number}`, network = 'mds', metadata = {} } = settings;
+  const elements = Object.entries(metadata).map(
+    ([tag, text]) =>
+      `<m:${tag} xmlns:m='urn:md_server:domain_metadata'>${escaped(text)}</m:${tag}>`,
+  );
+  return `<domain type='kvm'>
+  <name>${escaped(name)}</name>
+  <uuid>${settings.uuid ?? uuid(number)}</uuid>
+  <metadata>${elements.join('')}</metadata>
+  <memory unit='MiB'>1024</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64'>hvm</type></os>
+  <devices>
+    <interface type='network'>
+      <mac address='${settings.mac ?? mac(number)}'/><source network='${network}'/>
+    </interface>
+  </devices>
+</domain>
+`;
+}
+
+/** What is read of a domain's XML: `vmN` with the number in its MAC address and uuid. */
 export function domain(number: number, changes: Partial<Domain> = {}): Domain {
-  const digits = String(number).padStart(2, '0');
   return {
     name: `vm${number}`,
-    uuid: `00000000-0000-0000-0000-0000000000${digits}` as Uuid,
-    mac: `52:54:00:00:00:${digits}` as Mac,
+    uuid: uuid(number),
+    mac: mac(number),
     metadata: {},
     vcpus: undefined,
     memoryKib: undefined,
     architecture: undefined,
+    ...changes,
+  };
+}
+
+/** An instance in the database: `vmN` with the number in its MAC address and uuid. */
+export function databaseRecord<Changes extends { readonly mds_ipv4: string }>(
+  number: number,
+  changes: Changes,
+) {
+  return {
+    domain_name: `vm${number}`,
+    domain_uuid: uuid(number) as string,
+    domain_metadata: {},
+    mds_mac: mac(number) as string,
     ...changes,
   };
 }
