@@ -4,30 +4,30 @@
  *
  *     qemu NAME OPERATION SUB-OPERATION EXTRA
  *
- * with the domain's XML on standard input, for every guest, and waits for it:
+ * with the domain's XML on standard input, for every guest, and waits for it to end:
  *
- * - A status other than 0 keeps the guest from starting and kills a running one at `reconnect`:
- *   this exits 0 whatever happens. mdserver is a convenience of the guest, never its judge.
- * - Standard output replaces the XML at `migrate` and `restore`: nothing is ever written there.
- * - While it runs, libvirt does not go on with that guest: everything below has a limit.
+ * - With a status other than 0, libvirt does not start the guest, or kills a running one at
+ *   `reconnect`. The hook always exits with 0: a guest must start even if mdserver fails.
+ * - At `migrate` and `restore`, standard output replaces the XML. The hook never writes there.
+ * - libvirt waits with that guest until the hook ends. Everything below has a time limit.
  *
- * It is one file of Node's own modules, since it is installed alone, and CommonJS, which starts
- * in half the time.
+ * The hook is installed as a single file, so it uses only Node's own modules. It is CommonJS, which
+ * starts in half the time.
  */
 import { spawn } from 'node:child_process';
 import { type OutgoingHttpHeaders, request } from 'node:http';
 
-/** Where domains are posted to: system-integration.sh fills these lines in from mdserver.conf. */
+/** Where to post domains: system-integration.sh fills in these lines from mdserver.conf. */
 const controlSocket = '/var/run/mdserver/control.sock';
 const uploadUrl = 'http://169.254.169.254:80/instance-upload';
 
-/** The operations, at their `begin`, that a guest comes into being or comes back with. */
+/** The operations that start or resume a guest; the hook uploads at their `begin`. */
 const uploadedOperations = ['prepare', 'migrate', 'restore', 'reconnect', 'attach'];
 
-/** Bytes; mdserver takes 1 MiB and says so itself, this only keeps the memory used bounded. */
+/** Bytes. This limits the memory used; mdserver itself rejects more than 1 MiB. */
 const domainSizeLimit = 4 * 1024 * 1024;
 
-/** Milliseconds. The whole call is longer than reading and posting, so that it can still tell. */
+/** Milliseconds. The limit for everything leaves time to report an upload that took too long. */
 const connectLimit = 2000;
 const uploadLimit = 4000;
 const releaseLimit = 1000;
@@ -39,10 +39,11 @@ async function readDomain(): Promise<Buffer> {
   let size = 0;
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > domainSizeLimit) throw new Error(`the domain XML is over ${domainSizeLimit} bytes`);
+    if (size > domainSizeLimit)
+      throw new Error(`the domain XML has more than ${domainSizeLimit} bytes`);
     chunks.push(chunk);
   }
-  if (size === 0) throw new Error('there is no domain XML on standard input');
+  if (size === 0) throw new Error('no domain XML on standard input');
   return Buffer.concat(chunks);
 }
 
@@ -53,13 +54,13 @@ interface Message {
   readonly body: Buffer;
 }
 
-/** Posts the message as it stands; throws what kept mdserver from taking it. */
-function post({ path, headers, body }: Message, way: 'socket' | 'tcp'): Promise<void> {
+/** Posts the message. Throws if mdserver does not accept it. */
+function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Promise<void> {
   return new Promise((resolve, reject) => {
-    // No Accept header: an answer with a body is not asked for.
+    // Without an Accept header, mdserver's answer has no body.
     const options = { method: 'POST', agent: false, headers } as const;
     const call =
-      way === 'socket'
+      transport === 'socket'
         ? request({ ...options, socketPath: controlSocket, path })
         : request(uploadUrl, options);
     const connecting = setTimeout(() => {
@@ -69,14 +70,15 @@ function post({ path, headers, body }: Message, way: 'socket' | 'tcp'): Promise<
     call.on('error', reject);
     call.on('response', (response) => {
       const status = response.statusCode ?? 0;
-      // 422: the guest has no interface on mdserver's network. libvirt calls for those guests too,
-      // so there is nothing to tell.
+      // 422: the guest has no interface on mdserver's network. libvirt runs the hook for those
+      // guests, too, so this is not an error.
       if ((status >= 200 && status < 300) || status === 422) {
         resolve();
         return;
       }
-      const refuse = (reason: string): void => reject(new Error(`it answered ${status} ${reason}`));
-      // The reason is one line; a body that goes on and on is not waited for.
+      const refuse = (reason: string): void =>
+        reject(new Error(`mdserver answered ${status} ${reason}`));
+      // The reason is one line: do not wait for a body that never ends.
       response.once('data', (chunk: Buffer) => refuse(chunk.toString('utf8', 0, 300).trimEnd()));
       response.once('close', () => refuse(''));
     });
@@ -84,10 +86,10 @@ function post({ path, headers, body }: Message, way: 'socket' | 'tcp'): Promise<
   });
 }
 
-/** Where the upload was last tried, for what is told of it. */
+/** Where the upload was tried last, for the error message. */
 let destination = uploadUrl;
 
-/** On the control socket where there is one: TCP may be closed to uploads. */
+/** Uploads on the control socket, or over TCP if the socket cannot be used. */
 async function upload(operation: string): Promise<void> {
   const body = await readDomain();
   const headers = {
@@ -108,7 +110,7 @@ async function upload(operation: string): Promise<void> {
   }
 }
 
-/** Says that the guest is gone, which ends its boot record: nobody misses it where that fails. */
+/** Reports that the guest has stopped, which ends its boot record. Errors are ignored: nothing depends on it. */
 async function reportRelease(name: string): Promise<void> {
   const body = Buffer.from(JSON.stringify({ kind: 'released', name }));
   const headers = { 'content-type': 'application/json', 'content-length': body.length };
@@ -117,11 +119,11 @@ async function reportRelease(name: string): Promise<void> {
 
 function limit(milliseconds: number): Promise<never> {
   return new Promise((_, reject) => {
-    setTimeout(() => reject(new Error(`not done after ${milliseconds} ms`)), milliseconds);
+    setTimeout(() => reject(new Error(`not finished after ${milliseconds} ms`)), milliseconds);
   });
 }
 
-/** One line that cannot hold a second one or control a terminal: names come from outside. */
+/** The text as one line that cannot control a terminal: it may contain a guest's name. */
 function printable(text: string): string {
   return text.replace(
     /[\0-\x1f\x7f-\x9f\u2028\u2029]/g,
@@ -129,13 +131,13 @@ function printable(text: string): string {
   );
 }
 
-/** Tells standard error and syslog. libvirt shows the first only at its debug level. */
-function tell(text: string): Promise<void> {
+/** Reports an error on standard error, which libvirt logs at debug level only, and in syslog. */
+function report(text: string): Promise<void> {
   const line = printable(text).slice(0, 1000);
-  // Nobody may be reading it; then there is still syslog.
+  // Standard error may be closed; the error is then in syslog only.
   process.stderr.on('error', () => undefined);
   process.stderr.write(`mdserver-hook: ${line}\n`);
-  // Node has no unix datagram sockets, which syslog needs: logger(1), and only for bad news.
+  // syslog needs Unix datagram sockets, which Node does not have: use logger(1).
   const logger = spawn('logger', ['-t', 'mdserver-hook', '-p', 'daemon.warning', '--', line], {
     stdio: 'ignore',
     timeout: loggerLimit,
@@ -143,7 +145,7 @@ function tell(text: string): Promise<void> {
   });
   return new Promise((resolve) => {
     logger.on('close', () => resolve());
-    // Where there is no logger, standard error has to do.
+    // Without logger(1), the error is on standard error only.
     logger.on('error', () => resolve());
   });
 }
@@ -158,7 +160,7 @@ async function run(): Promise<void> {
     await Promise.race([upload(operation), limit(uploadLimit)]);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    await tell(`${name} (${operation}) was not uploaded to ${destination}: ${reason}`);
+    await report(`${name} (${operation}) was not uploaded to ${destination}: ${reason}`);
   }
 }
 
@@ -166,7 +168,7 @@ function finish(): never {
   process.exit(0);
 }
 
-// Nothing is known to get here; if something does, the guest must not pay for it.
+// No known error gets here, but the guest must start even with an unknown one.
 process.on('uncaughtException', finish);
 setTimeout(finish, wholeLimit);
 void run().finally(finish);

@@ -74,7 +74,7 @@ test('a boot that went well is described in order, without advice', () => {
     'web1 (10.122.0.2, 52:54:00:00:00:01): its last boot phoned home.',
     '  2023-11-14T22:13:20Z  libvirt started it',
     '  2023-11-14T22:13:22Z  got the address 10.122.0.2 by DHCP',
-    '  2023-11-14T22:13:23Z  first request, of 12 requests; on the paths of ec2; tokens: 1 issued, 11 used, 0 refused; by Cloud-Init/22.4.2',
+    '  2023-11-14T22:13:23Z  first request, of 12 in total by Cloud-Init/22.4.2 on ec2 paths; tokens: 1 issued, 11 used, 0 refused',
     '  2023-11-14T22:13:25Z  got 812 bytes of user-data from /u/web1.yaml',
     '  2023-11-14T22:13:29Z  last request',
     '  2023-11-14T22:13:50Z  phoned home',

@@ -239,7 +239,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     );
     assert.deepEqual(
       await call([hookFor('/nonexistent/x.sock', port), ...begin], domain),
-      complaint(uploadUrl(port), 'it answered 401 no'),
+      complaint(uploadUrl(port), 'mdserver answered 401 no'),
     );
   });
 
@@ -260,7 +260,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
       );
       assert.deepEqual(
         await call([hook, ...begin], domain),
-        complaint(path, `it answered ${status} why`),
+        complaint(path, `mdserver answered ${status} why`),
       );
       assert.deepEqual(tcp, []);
     });
@@ -289,7 +289,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
       const large = Buffer.alloc(2 * 1024 * 1024, 'x');
       assert.deepEqual(
         await call([hook, ...begin], large),
-        complaint(path, 'not done after 4000 ms'),
+        complaint(path, 'not finished after 4000 ms'),
       );
       assert.deepEqual(await call([hook, ...release], undefined), silent);
       assert.deepEqual(received, []);

@@ -166,7 +166,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
       const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));
       assert.deepEqual(
         await call(hookFor(port), begin, domain),
-        complaint(uploadUrl(port), `it answered ${status} why: x`),
+        complaint(uploadUrl(port), `mdserver answered ${status} why: x`),
       );
     });
   }
@@ -176,7 +176,10 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end(page));
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), `it answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
+      complaint(
+        uploadUrl(port),
+        `mdserver answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`,
+      ),
     );
   });
 
@@ -186,7 +189,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'it answered 307 '),
+      complaint(uploadUrl(port), 'mdserver answered 307 '),
     );
     assert.equal(uploads.length, 1);
   });
@@ -234,7 +237,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const port = await rawServer(t, () => undefined);
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'not done after 4000 ms'),
+      complaint(uploadUrl(port), 'not finished after 4000 ms'),
     );
   });
 
@@ -246,13 +249,13 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     });
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'not done after 4000 ms'),
+      complaint(uploadUrl(port), 'not finished after 4000 ms'),
     );
   });
 
   for (const [status, reason] of [
     [200, undefined],
-    [500, 'it answered 500 y'],
+    [500, 'mdserver answered 500 y'],
   ] as const) {
     it(`does not wait for the end of a ${status} that never ends`, async (t) => {
       const { port } = await receiver(t, (response) => {
@@ -280,7 +283,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     [
       'hangs up within an error',
       'HTTP/1.1 500 No\r\ncontent-length: 9\r\n\r\n',
-      /it answered 500 $|aborted|ECONNRESET/,
+      /mdserver answered 500 $|aborted|ECONNRESET/,
     ],
     [
       'changes protocols',
@@ -305,7 +308,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, undefined),
-      complaint(uploadUrl(port), 'not done after 4000 ms'),
+      complaint(uploadUrl(port), 'not finished after 4000 ms'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -314,7 +317,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(16 * 1024 * 1024, 'x')),
-      complaint(uploadUrl(port), 'the domain XML is over 4194304 bytes'),
+      complaint(uploadUrl(port), 'the domain XML has more than 4194304 bytes'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -323,7 +326,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(0)),
-      complaint(uploadUrl(port), 'there is no domain XML on standard input'),
+      complaint(uploadUrl(port), 'no domain XML on standard input'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -366,7 +369,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const outcome = ended(hook);
     hook.stdin.end(domain);
     assert.deepEqual(await outcome, silent);
-    assert.match(readFileSync(log, 'utf8'), /it answered 500 x\n$/);
+    assert.match(readFileSync(log, 'utf8'), /mdserver answered 500 x\n$/);
   });
 
   /** A logger(1) of the test's own, first in PATH. */
@@ -383,7 +386,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { path, log } = loggerThat('printf "%s\\n" "$@" >>"$0.log"');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     const name = '-p \n\u001b[2J\u009b\u2028$(id)\u00e9';
-    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: it answered 500 x`;
+    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: mdserver answered 500 x`;
     assert.deepEqual(
       await call(hookFor(port), [name, 'prepare', 'begin', '-'], domain, environment),
       { code: 0, stdout: '', stderr: `mdserver-hook: ${line}\n` },
@@ -408,7 +411,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     assert.deepEqual(
       await call(hookFor(port), begin, domain, environment),
-      complaint(uploadUrl(port), 'it answered 500 x'),
+      complaint(uploadUrl(port), 'mdserver answered 500 x'),
     );
   });
 
@@ -416,7 +419,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
     assert.deepEqual(
       await call(hookFor(port), begin, domain, { PATH: folder }),
-      complaint(uploadUrl(port), 'it answered 500 x'),
+      complaint(uploadUrl(port), 'mdserver answered 500 x'),
     );
   });
 

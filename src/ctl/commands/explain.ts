@@ -60,17 +60,14 @@ const beginningTexts: Readonly<Record<BootRecord['by'], string>> = {
   request: 'first seen; the hook had not reported a start',
 };
 
-function requestText(boot: BootRecord): string {
-  const { requests, tokens, kinds, user_agents } = boot;
-  const parts = [
-    counted(requests, 'request'),
-    kinds.length === 0 ? '' : `on the paths of ${kinds.join(' and ')}`,
+function requestText({ requests, tokens, kinds, user_agents }: BootRecord): string {
+  const clients = user_agents.length === 0 ? '' : ` by ${user_agents.join(' and ')}`;
+  const paths = kinds.length === 0 ? '' : ` on ${kinds.join(' and ')} paths`;
+  const tokenCounts =
     tokens.given + tokens.used + tokens.refused === 0
       ? 'no token'
-      : `tokens: ${tokens.given} issued, ${tokens.used} used, ${tokens.refused} refused`,
-    user_agents.length === 0 ? '' : `by ${user_agents.join(' and ')}`,
-  ];
-  return parts.filter((part) => part !== '').join('; ');
+      : `tokens: ${tokens.given} issued, ${tokens.used} used, ${tokens.refused} refused`;
+  return `first request, of ${requests} in total${clients}${paths}; ${tokenCounts}`;
 }
 
 function userdataText({ status, file, bytes }: NonNullable<BootRecord['userdata']>): string {
@@ -91,7 +88,7 @@ function eventLines(boot: BootRecord, { style }: ExplainContext): string[] {
   const events: [at: number, text: string][] = [[boot.started, beginningTexts[boot.by]]];
   for (const event of boot.dhcp) events.push([event.at, dhcpText(event)]);
   if (boot.first_request !== null) {
-    events.push([boot.first_request, `first request, of ${requestText(boot)}`]);
+    events.push([boot.first_request, requestText(boot)]);
   }
   if (boot.userdata !== null) events.push([boot.userdata.at, userdataText(boot.userdata)]);
   if (boot.last_request !== null && boot.requests > 1) {
