@@ -26,10 +26,10 @@ function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
 }
 
 /**
- * Puts a daemon together: loads the database, writes dnsmasq's files, and gives the parts that its
- * HTTP app and its control socket are built from. Nothing listens yet. `config` gives the
- * configuration in force, which a reload changes. Throws DatabaseError, TokenKeyError, StoreError
- * and what the file system says.
+ * Puts a daemon together: loads the database, writes dnsmasq's files, and returns the parts that the
+ * HTTP app and the control socket are built from. Nothing listens yet. `config` returns the
+ * configuration in force, which a reload replaces. Throws DatabaseError, TokenKeyError, StoreError
+ * and errors of the file system.
  */
 export async function createDaemon(config: () => Config, log: Logger): Promise<ControlParts> {
   const start = config();
@@ -67,7 +67,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
       try {
         keepDebugCopy(join(stateFolder, 'debug-userdata'), name, body);
       } catch (error) {
-        log.warn(`no copy of the user-data of ${name} was kept: ${(error as Error).message}`);
+        log.warn(`cannot keep a copy of the user-data of ${name}: ${(error as Error).message}`);
       }
     },
   });

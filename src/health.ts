@@ -3,29 +3,29 @@ import { type Config, ownVersion } from './config/options.js';
 import { findDnsmasq } from './dnsmasq/dnsmasq.js';
 import type { Store } from './instances/store.js';
 
-/** How the daemon is. */
+/** The state of the daemon and its surroundings. */
 export interface Health {
   readonly status: 'ok' | 'degraded';
   readonly version: string;
   readonly uptime_seconds: number;
   readonly instances: number;
-  /** Whether dnsmasq's log is there to be read, which DHCP events come from. */
+  /** Whether mdserver can read dnsmasq's log, the source of DHCP events. */
   readonly dhcp_log: boolean;
-  /** What is wrong, a line each; empty when all is well. */
+  /** One line for each problem. */
   readonly problems: readonly string[];
 }
 
-/** Why there is no dnsmasq to be told of changes; undefined where there is one. */
+/** Why mdserver cannot tell dnsmasq about changes; undefined if it can. */
 function dnsmasqProblem(config: Config): string | undefined {
   try {
     const dnsmasq = findDnsmasq(config);
     return dnsmasq.pid === undefined ? dnsmasq.problem : undefined;
   } catch (error) {
-    return `dnsmasq cannot be looked for: ${(error as Error).message}`;
+    return `cannot look for dnsmasq: ${(error as Error).message}`;
   }
 }
 
-/** How the daemon is: what is wrong with its surroundings is said, a line each. */
+/** Looks at the daemon and its surroundings. */
 export function healthOf(config: Config, store: Store): Health {
   const dnsmasq = dnsmasqProblem(config);
   const problems = [

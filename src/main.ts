@@ -19,7 +19,7 @@ import { TokenKeyError } from './metadata/token-key.js';
 import { serverUrl } from './network.js';
 import { defaultConfigFile, usage } from './usage.js';
 
-/** Something an operator can mend: its message is all that has to be said. */
+/** An error that an operator can mend: its message says everything. */
 class StartError extends Error {}
 
 function readArguments(): { file: string } | { print: string } {
@@ -33,7 +33,7 @@ function readArguments(): { file: string } | { print: string } {
     });
     if (values.help) return { print: usage };
     if (values.version) return { print: `mdserver ${ownVersion} (${releaseDate})\n` };
-    if (positionals.length > 1) throw new Error('more than one configuration file named');
+    if (positionals.length > 1) throw new Error('more than one configuration file given');
     return { file: positionals[0] ?? defaultConfigFile };
   } catch (error) {
     throw new StartError(`${(error as Error).message.split('\n')[0]}; see mdserver --help`);
@@ -49,32 +49,32 @@ function openLog(config: Config): Logging {
   }
 }
 
-/** Says what to type next where the server is only tried out, on a loopback address. */
+/** Shows what to type next if the server runs on a loopback address, to be tried out. */
 function logNextSteps(log: Logger, { mdserver }: Config, instances: Instances): void {
   const [address] = mdserver.listen_address;
   if (!address.startsWith('127.')) return;
   const url = serverUrl(address, mdserver.port);
   const known = instances.byName.values().next().value;
   const from = known?.ipv4 ?? 'ADDRESS';
-  log.info('to try it, type in another terminal:');
+  log.info('to try it, run in another terminal:');
   log.info(
     `  curl -H 'Accept: application/json' -d @etc/libvirt/sample-domain.xml ${url}/instance-upload`,
   );
-  if (known === undefined) log.info('and with the address that it answers as mds_ipv4:');
+  if (known === undefined) log.info('and, with the address that it returns as mds_ipv4:');
   log.info(`  curl --interface ${from} ${url}/latest/meta-data/hostname`);
   log.info(`  curl --interface ${from} ${url}/latest/user-data`);
 }
 
-/** Tells systemd that the configuration of dnsmasq is written and requests are served (sd_notify). */
+/** Tells systemd that dnsmasq's configuration is written and requests are served (sd_notify(3)). */
 function notifyReady(log: Logger): void {
   if (process.env['NOTIFY_SOCKET'] === undefined) return;
   execFile('systemd-notify', ['--ready', `--pid=${process.pid}`], (error) => {
-    if (error) log.error(`systemd was not told that mdserver is ready: ${error.message}`);
+    if (error) log.error(`cannot tell systemd that mdserver is ready: ${error.message}`);
   });
 }
 
 async function run(file: string): Promise<void> {
-  // Without a listener the signal ends the process, and it may come at any time.
+  // Without a listener the signal would end the process, and it may come at any time.
   let onReload = () => {};
   process.on('SIGHUP', () => onReload());
 
@@ -97,10 +97,10 @@ async function run(file: string): Promise<void> {
 
     onReload = () => {
       config = reload(file, config, logging);
-      store.refresh().catch(() => log.error('the database was not read again'));
+      store.refresh().catch(() => log.error('cannot read the database again'));
     };
     const stop = async (signal: string) => {
-      log.info(`${signal}: mdserver stops`);
+      log.info(`${signal}: mdserver is stopping`);
       await Promise.all([listening.close(), control?.close()]);
       await store.close();
       log.info('mdserver has stopped');
@@ -115,7 +115,7 @@ async function run(file: string): Promise<void> {
   }
 }
 
-/** Serves the control socket. Metadata is served without it, too: that is logged, not fatal. */
+/** Serves the control socket. A failure is logged and not fatal: metadata is served without it. */
 async function serveControl(parts: ControlParts) {
   const control = buildControl(parts);
   const path = controlSocketPath(parts.config());
@@ -130,25 +130,25 @@ async function serveControl(parts: ControlParts) {
   }
 }
 
-/** The configuration after a reload: the one in force where the new one is bad. */
+/** The configuration after a reload: the old one if the new one has an error. */
 function reload(file: string, before: Config, { log, reopen, setLevels }: Logging): Config {
   try {
     reopen();
   } catch (error) {
-    log.error(`the log file was not reopened: ${(error as Error).message}`);
+    log.error(`cannot reopen the log file: ${(error as Error).message}`);
   }
   try {
     const { config: next, warnings } = loadConfig(file);
     for (const warning of warnings) log.warn(warning);
     for (const name of changesNeedingRestart(before, next)) {
-      log.warn(`${name} has changed: that takes effect when mdserver is restarted`);
+      log.warn(`${name} has changed: restart mdserver to apply it`);
     }
     const config = reloadedConfig(before, next);
     setLevels(config);
-    log.info('the configuration was read again');
+    log.info('read the configuration again');
     return config;
   } catch (error) {
-    log.error(`the configuration stays as it was: ${(error as Error).message}`);
+    log.error(`kept the old configuration: ${(error as Error).message}`);
     return before;
   }
 }
@@ -159,7 +159,7 @@ function isMendable(error: unknown): boolean {
   );
 }
 
-/** The system's own word (ENOSPC, EACCES, …): it says what and where, and may be gone tomorrow. */
+/** An error of the system (ENOSPC, EACCES, …): it says what and where, and may be temporary. */
 function isSystemError(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;
   return error instanceof StoreError || /^E[A-Z0-9]+$/.test(code ?? '');
@@ -173,7 +173,7 @@ try {
   const { message, stack } = error as Error;
   const text = isMendable(error) || isSystemError(error) ? message : (stack ?? error);
   process.stderr.write(`mdserver: ${text}\n`);
-  // EX_CONFIG (sysexits.h): another try changes nothing, so systemd makes none. An address may
-  // still appear.
+  // EX_CONFIG (sysexits.h): a restart would not help, so systemd does not try. An address may still
+  // appear.
   process.exit(isMendable(error) && !(error instanceof ListenError) ? 78 : 1);
 }

@@ -351,7 +351,9 @@ test('with check_mac, a record without a MAC is served by its address, and a str
   assert.deepEqual(await ask(guest, a.mds_ipv6, userdata), refused);
   const stranger = add(record(9));
   assert.deepEqual(await ask(stranger, '10.122.7.9', userdata), refused);
-  await daemon.printed(/10\.122\.7\.9 - GET \/latest\/user-data 404 .*no instance's address/);
+  await daemon.printed(
+    /10\.122\.7\.9 - GET \/latest\/user-data 404 .*no instance has this address/,
+  );
   assert.equal(logged('is answered for by'), 0);
   // The host itself.
   for (const [path, expected] of [
@@ -401,7 +403,7 @@ test('check_mac works with what the unit leaves of /proc (ProcSubset=pid), and a
   const file = (daemon.process.spawnargs.at(-1) ?? '').toString();
   writeFileSync(file, readFileSync(file, 'utf8').replace('check_mac = no', 'check_mac = yes'));
   daemon.process.kill('SIGHUP');
-  await daemon.printed('the configuration was read again');
+  await daemon.printed('read the configuration again');
   assert.deepEqual(await ask(attacker, b.mds_ipv4, userdata), refused);
   assert.deepEqual(await ask(attacker, b.mds_ipv6, userdata), refused);
   await isServed(attacker, a, 1);

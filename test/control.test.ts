@@ -198,7 +198,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.ok(
       second.daemon
         .output()
-        .includes(`mdserverctl is not served: ${first.socket} is another mdserver's`),
+        .includes(`mdserverctl is not served: another mdserver uses ${first.socket}`),
     );
     assert.equal((await second.daemon.ask('/')).status, 200);
     assert.equal(await second.daemon.stop(), 0);
@@ -218,7 +218,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     const server = createServer();
     atEnd(t, () => server.close());
     await assert.rejects(listenOnSocket(server, path), {
-      message: `${path} is another mdserver's`,
+      message: `another mdserver uses ${path}`,
     });
     assert.equal(statSync(path).ino, before);
   });
@@ -235,7 +235,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       const before = lstatSync(socket);
       const { daemon } = await startSite(t, { socket });
       assert.ok(
-        daemon.output().includes(`mdserverctl is not served: ${socket} is there and is no socket`),
+        daemon.output().includes(`mdserverctl is not served: ${socket} exists and is not a socket`),
       );
       assert.equal((await daemon.ask('/')).status, 200);
       assert.equal(await daemon.stop(), 0);
@@ -249,7 +249,10 @@ describe('the control socket', { concurrency: 4 }, () => {
     // Longer than the kernel takes (unix(7)).
     const socket = join(folder, 'x'.repeat(120));
     const { daemon } = await startSite(t, { socket });
-    assert.match(daemon.output(), /mdserverctl is not served: \/\S+x is longer than the 107 bytes/);
+    assert.match(
+      daemon.output(),
+      /mdserverctl is not served: \/\S+x is too long for a socket: at most 107 bytes/,
+    );
     assert.deepEqual(readdirSync(folder), []);
     assert.equal((await daemon.ask('/')).status, 200);
   });
@@ -437,7 +440,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     ]) {
       assert.deepEqual(await json(`/addresses/${bad}`), {
         status: 400,
-        body: { error: 'that is no IP address' },
+        body: { error: 'not an IP address' },
       });
     }
   });
@@ -840,7 +843,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       ],
       ['/instances/web1%2fuser-data', {}, 404, /^there is no instance web1\/user-data$/],
       ['/instances/../instances/web1', {}, 404, /./],
-      ['/instances/web1/user-data/', {}, 404, /^there is no GET /],
+      ['/instances/web1/user-data/', {}, 404, /^unknown request: GET /],
       ['/instances/WEB1', {}, 404, /^there is no instance WEB1$/],
       ['/instances/web1%00', {}, 404, /^there is no instance web1/],
       ['/instances/%0a%1b[2J', {}, 404, /^there is no instance/],
@@ -852,17 +855,17 @@ describe('the control socket', { concurrency: 4 }, () => {
         '/instances',
         { method: 'POST', body: '{}', headers: { 'content-type': 'application/json' } },
         404,
-        /^there is no POST \/instances$/,
+        /^unknown request: POST \/instances$/,
       ],
-      ['/instances', { method: 'DELETE' }, 404, /^there is no DELETE \/instances$/],
-      ['/instances/web1', { method: 'PUT' }, 404, /^there is no PUT /],
-      ['/instances/web1', { method: 'PATCH' }, 404, /^there is no PATCH /],
+      ['/instances', { method: 'DELETE' }, 404, /^unknown request: DELETE \/instances$/],
+      ['/instances/web1', { method: 'PUT' }, 404, /^unknown request: PUT /],
+      ['/instances/web1', { method: 'PATCH' }, 404, /^unknown request: PATCH /],
       ['/instances/web1', { method: 'PROPFIND' }, 404, /^there is no PROPFIND /],
-      ['/events', {}, 404, /^there is no GET \/events$/],
-      ['/', {}, 404, /^there is no GET \/$/],
-      ['/latest/user-data', {}, 404, /^there is no GET /],
-      ['/phone-home', { method: 'POST' }, 404, /^there is no POST /],
-      ['/service/configuration', {}, 404, /^there is no GET /],
+      ['/events', {}, 404, /^unknown request: GET \/events$/],
+      ['/', {}, 404, /^unknown request: GET \/$/],
+      ['/latest/user-data', {}, 404, /^unknown request: GET /],
+      ['/phone-home', { method: 'POST' }, 404, /^unknown request: POST /],
+      ['/service/configuration', {}, 404, /^unknown request: GET /],
     ];
     for (const [path, asking, status, error] of cases) {
       const where = `${asking.method ?? 'GET'} ${path.slice(0, 80)} ${String(asking.body ?? '').slice(0, 80)}`;
@@ -975,13 +978,13 @@ describe('the control socket', { concurrency: 4 }, () => {
     const refused = await daemon.upload(domainXml(1));
     assert.deepEqual(
       [refused.status, refused.text],
-      [401, 'uploads are taken on the control socket only (mdserver.upload_over_tcp = no)\n'],
+      [401, 'uploads are accepted on the control socket only (mdserver.upload_over_tcp = no)\n'],
     );
     assert.equal((await ask('/instance-upload', upload(domainXml(1)))).status, 200);
     const file = join(folder, 'mdserver.conf');
     writeFileSync(file, readFileSync(file, 'utf8').replace('upload_over_tcp = no', ''));
     daemon.process.kill('SIGHUP');
-    await daemon.printed('the configuration was read again');
+    await daemon.printed('read the configuration again');
     assert.equal((await daemon.upload(domainXml(2))).status, 200);
   });
 
@@ -1009,7 +1012,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.equal((await askControl(socket, '/instances')).status, 200);
 
     const ended = daemon.stop();
-    await daemon.printed('SIGTERM: mdserver stops');
+    await daemon.printed('SIGTERM: mdserver is stopping');
     const closed = closing(client);
     client.write(body.slice(50));
     await closed;

@@ -115,7 +115,7 @@ test('who is no instance gets 404 for all below a version, and one log line says
       if (request.method !== 'HEAD') assert.equal(answer.body, 'not found\n', what);
       assert.equal(lines.length, 1, lines.join('\n'));
       assert.ok(lines[0]?.includes(remoteAddress) && lines[0].includes(request.url), lines[0]);
-      assert.match(lines[0] ?? '', /no instance's address/);
+      assert.match(lines[0] ?? '', /no instance has this address/);
     }
   }
 });

@@ -277,7 +277,7 @@ test('the last lines before the end by SIGTERM are in both logs', async (t) => {
   assert.equal(await daemon.stop(), 0);
   for (const text of [daemon.output(), readFileSync(join(folder, 'mdserver.log'), 'utf8')]) {
     assert.deepEqual(entriesOf(text).slice(-2), [
-      'INFO SIGTERM: mdserver stops',
+      'INFO SIGTERM: mdserver is stopping',
       'INFO mdserver has stopped',
     ]);
   }
@@ -318,7 +318,7 @@ test('a full disk under the log file stops neither start, service, reload nor en
   });
   for (let n = 0; n < 50; n++) assert.equal((await daemon.ask(`/?${n}`)).status, 200);
   daemon.process.kill('SIGHUP');
-  await daemon.printed('the configuration was read again');
+  await daemon.printed('read the configuration again');
   assert.equal((await daemon.upload(domainXml(1))).status, 200);
   assert.equal(await daemon.stop(), 0);
   assert.equal(daemon.output().split('the log file cannot be written').length - 1, 1);

@@ -120,7 +120,7 @@ test('a reload opens and closes them on TCP', async (t) => {
   const reload = async (text: string, times: number) => {
     writeFileSync(file, text);
     daemon.process.kill('SIGHUP');
-    await daemon.printed(new RegExp(`(the configuration was read again[^]*){${times}}`));
+    await daemon.printed(new RegExp(`(read the configuration again[^]*){${times}}`));
   };
   assert.equal((await daemon.ask('/metrics', { from: address })).status, 404);
   await reload(closed.replace('[dnsmasq]', 'metrics = yes\n[dnsmasq]'), 1);
@@ -300,7 +300,7 @@ test('health says that dnsmasq is missing and what could not be stored, until it
   assert.match((await health()).body.problems[0] ?? '', /is not a dnsmasq with --conf-file=/);
   rmSync(join(folder, 'dnsmasq', 'mds.conf'));
   const [problem, ...others] = (await health()).body.problems;
-  assert.match(problem ?? '', /^dnsmasq cannot be looked for: ENOENT.*mds\.conf/);
+  assert.match(problem ?? '', /^cannot look for dnsmasq: ENOENT.*mds\.conf/);
   assert.deepEqual(others, []);
   assert.equal((await daemon.ask('/')).status, 200);
 });

@@ -108,7 +108,7 @@ test('unknown options and too many files are refused in one line', async () => {
   assert.match(await refusal(['-x']), /^Unknown option '-x'.*see mdserver --help$/);
   assert.equal(
     await refusal(['a.conf', 'b.conf']),
-    'more than one configuration file named; see mdserver --help',
+    'more than one configuration file given; see mdserver --help',
   );
 });
 
@@ -323,7 +323,7 @@ test('a systemd that cannot be told does not end the daemon', async (t) => {
     address,
     startTold(join(folder, 'nobody')),
   );
-  await daemon.printed(/systemd was not told that mdserver is ready: [^\n]+\n/);
+  await daemon.printed(/cannot tell systemd that mdserver is ready: [^\n]+\n/);
   assert.equal((await daemon.ask('/')).status, 200);
 });
 
@@ -366,7 +366,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     const exit = once(daemon.process, 'exit');
 
     daemon.process.kill(signal);
-    await daemon.printed(`${signal}: mdserver stops`);
+    await daemon.printed(`${signal}: mdserver is stopping`);
     await assert.rejects(
       async () => {
         // The socket closes some moments after the line.
@@ -441,7 +441,7 @@ name = name${n}
   await daemon.upload(
     '<domain><name>other</name><uuid>8f1b3b52-6a0e-4c57-9d0c-3f3c2b000002</uuid></domain>',
   );
-  await daemon.printed(/ DEBUG an upload was refused/);
+  await daemon.printed(/ DEBUG refused an upload/);
   assert.doesNotMatch(daemon.output(), /secret\d/);
   assert.equal(await daemon.stop(), 0);
 });
@@ -468,8 +468,8 @@ test('a log file that cannot be opened again is said, and the old one is used on
   renameSync(log, `${log}.1`);
   mkdirSync(log);
   const said = await reloaded(daemon, folder, configuration(folder));
-  assert.match(said, /ERROR the log file was not reopened: EISDIR/);
-  assert.match(said, /the configuration was read again/);
+  assert.match(said, /ERROR cannot reopen the log file: EISDIR/);
+  assert.match(said, /read the configuration again/);
   await daemon.ask('/?after');
   assert.equal(await daemon.stop(), 0);
   assert.match(readFileSync(`${log}.1`, 'utf8'), /\?after 200/);
@@ -484,7 +484,7 @@ test('a bad new configuration is refused and logged, and the old one stays in fo
   ];
   for (const text of bad) {
     const said = await reloaded(daemon, folder, text);
-    assert.match(said, /ERROR the configuration stays as it was: \S+mdserver\.conf:\d+: [^\n]+\n/);
+    assert.match(said, /ERROR kept the old configuration: \S+mdserver\.conf:\d+: [^\n]+\n/);
     assert.equal((await daemon.ask('/service/name')).text, 'good');
   }
   unlinkSync(join(folder, 'mdserver.conf'));
@@ -492,7 +492,7 @@ test('a bad new configuration is refused and logged, and the old one stays in fo
   await daemon.printed(/stays as it was: \S+mdserver\.conf: [^\n]*ENOENT/);
   assert.equal((await daemon.upload(domainXml(1))).status, 200);
   const said = await reloaded(daemon, folder, configuration(folder, '', '[service]\nname = new'));
-  assert.match(said, /the configuration was read again/);
+  assert.match(said, /read the configuration again/);
   assert.equal((await daemon.ask('/service/name')).text, 'new');
 });
 
@@ -505,7 +505,7 @@ test('what needs a restart is named in the log and stays as it was', async (t) =
     .replace('/dnsmasq\n', '/other\n')
     .concat('[service]\nname = new\n');
   const said = await reloaded(daemon, folder, moved);
-  const named = said.match(/\S+(?= has changed: that takes effect when mdserver is restarted)/g);
+  const named = said.match(/\S+(?= has changed: restart mdserver to apply it)/g);
   assert.deepEqual(named?.sort(), [
     'dnsmasq.base_dir',
     'mdserver.db_file',

@@ -154,7 +154,7 @@ async function assertStatus(
     const answer = await daemon.ask(path, { from, headers });
     assert.equal(answer.status, status, `${path} ${JSON.stringify(headers)}`);
     if (status === 401) {
-      assert.equal(answer.text, 'a session token of this instance is needed\n');
+      assert.equal(answer.text, 'this needs a session token of this instance\n');
       assert.equal(answer.headers['content-type'], 'text/plain');
     }
   }
@@ -183,7 +183,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
     assert.equal(status, 200, path);
   }
 
-  const bad = `${lifeHeader} has to be from 1 to 21600\n`;
+  const bad = `${lifeHeader} must be from 1 to 21600\n`;
   const wrongs = ['0', '21601', '', '1e3', '-1', '60, 60', '60;', '99999999999999999999'];
   for (const headers of [{}, ...wrongs.map((life) => ({ [lifeHeader]: life }))]) {
     const answer = await putToken(daemon, alpha, headers);
@@ -196,7 +196,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
     const answer = await putToken(daemon, alpha, headers);
     assert.deepEqual(
       [answer.status, answer.text],
-      [403, 'tokens are not given through a proxy\n'],
+      [403, 'no tokens are issued through a proxy\n'],
       forwarded,
     );
   }
@@ -293,7 +293,7 @@ test('imds_tokens comes by upload and by reload, with no restart', async (t) => 
   const text = loopbackConfiguration(host, folder, { mdserver: 'imds_tokens = required' });
   writeFileSync(join(folder, 'mdserver.conf'), text.replace('{port}', String(daemon.port)));
   daemon.process.kill('SIGHUP');
-  await daemon.printed('the configuration was read again');
+  await daemon.printed('read the configuration again');
   await assertStatus(daemon, 401, alpha, {});
   await assertStatus(daemon, 200, beta, {});
 
@@ -346,7 +346,7 @@ test('a key file that is of no use stops the start with a line that says what to
     });
     return { status: ended.status, stderr: ended.stderr };
   };
-  const bad = `mdserver: ${file} is no key of 64 hexadecimal digits: remove it, and a new one is made\n`;
+  const bad = `mdserver: ${file} is not a key of 64 hexadecimal digits: remove it, and mdserver makes a new one\n`;
   const half = '0123456789abcdef'.repeat(2);
   for (const content of [
     '',
@@ -365,5 +365,5 @@ test('a key file that is of no use stops the start with a line that says what to
   mkdirSync(file);
   const { status, stderr } = start();
   assert.equal(status, 78);
-  assert.match(stderr, /^mdserver: the key of session tokens: EISDIR.*\n$/);
+  assert.match(stderr, /^mdserver: the key of session tokens cannot be read: EISDIR.*\n$/);
 });

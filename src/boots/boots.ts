@@ -1,10 +1,10 @@
 import { type Instance, machineKey } from '../instances/instance.js';
 
 /**
- * How far a boot came: `started` (nothing seen of it yet), `address` (DHCP only), `asking`
- * (it asked for metadata), `configured` (it has its user-data, or there is none for it), `failed`
- * (its user-data could not be made, or its token was refused), `home` (it phoned home), `ended`
- * (released before it asked for anything).
+ * How far a boot got: `started` (no sign of the guest yet), `address` (DHCP only), `asking` (it
+ * asked for metadata), `configured` (it got its user-data, or it has none), `failed` (its user-data
+ * could not be rendered, or its token was refused), `home` (it phoned home), `ended` (it was
+ * stopped before it asked for anything).
  */
 export type BootOutcome =
   | 'started'
@@ -15,20 +15,20 @@ export type BootOutcome =
   | 'home'
   | 'ended';
 
-/** What was seen of one boot; in memory only, the newest few of each instance. */
+/** What mdserver saw of one boot. Kept in memory only, the newest few for each instance. */
 export interface BootRecord {
   readonly started: number;
-  /** What it was known by: the hook's operation, or the first sign of the guest itself. */
+  /** What began the record: the hook's operation, or the first sign of the guest itself. */
   readonly by: 'prepare' | 'restore' | 'reconnect' | 'migrate' | 'attach' | 'dhcp' | 'request';
   readonly ended: number | null;
   readonly outcome: BootOutcome;
   readonly requests: number;
   readonly first_request: number | null;
   readonly last_request: number | null;
-  /** The last paths that were answered with an error: `404 /latest/meta-data/iam/`. */
+  /** The last requests that got an error: `404 /latest/meta-data/iam/`. */
   readonly errors: readonly string[];
   readonly user_agents: readonly string[];
-  /** `ec2`, `nocloud`, `openstack`: where it looked. */
+  /** The datasources it used: `ec2`, `nocloud`, `openstack`. */
   readonly kinds: readonly string[];
   readonly tokens: { readonly given: number; readonly used: number; readonly refused: number };
   readonly userdata: (UserdataAnswer & { readonly at: number }) | null;
@@ -36,26 +36,26 @@ export interface BootRecord {
   readonly phone_home: number | null;
 }
 
-/** A line of dnsmasq's log: `DHCPDISCOVER`, `DHCPACK`, `DHCPNAK`; the address is '' where it names none. */
+/** A DHCP message: `DHCPDISCOVER`, `DHCPACK`, `DHCPNAK`; the address is '' if the log line has none. */
 export interface DhcpEvent {
   readonly at: number;
   readonly action: string;
   readonly address: string;
 }
 
-/** What became of a session token: it was given out, came with the request and was good, or was refused. */
+/** What became of a session token: issued, sent with the request and valid, or refused. */
 export type TokenUse = 'given' | 'used' | 'refused';
 
 /** How a request for user-data was answered. */
 export interface UserdataAnswer {
-  /** 404 where the instance has none, though NoCloud guests get an empty 200 then. */
+  /** 404 if the instance has none, even for NoCloud, where it gets an empty 200. */
   readonly status: number;
-  /** The template's path; null for the built-in one. */
+  /** The template's path; null for the built-in template. */
   readonly file: string | null;
   readonly bytes: number;
 }
 
-/** A request for metadata, and how it was answered. */
+/** A request for metadata and its answer. */
 export interface MetadataRequest {
   readonly path: string;
   readonly status: number;
@@ -63,11 +63,11 @@ export interface MetadataRequest {
   /** `ec2`, `nocloud`, `openstack`. */
   readonly datasource: string;
   readonly token: TokenUse | undefined;
-  /** Where user-data was asked for. */
+  /** Set if the request was for user-data. */
   readonly userdata: UserdataAnswer | undefined;
 }
 
-/** A boot under way: what the record is made from. */
+/** A boot record that is still growing. */
 interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }, 'outcome'> {
   errors: string[];
   user_agents: string[];
@@ -76,7 +76,7 @@ interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }
   dhcp: DhcpEvent[];
 }
 
-/** Bounds of what is kept, so that no guest can fill the memory. */
+/** Bounds, so that no guest can fill the memory. */
 const bootsKept = 5;
 const errorsKept = 10;
 const agentsKept = 5;
@@ -84,26 +84,26 @@ const dhcpKept = 10;
 const refusedKept = 1000;
 const longestText = 200;
 
-/** The newest boots of every instance, in memory alone. */
+/** The newest boots of every instance, in memory only. */
 export interface Boots {
-  /** The hook reports that a boot begins. */
+  /** The hook reported that a boot begins. */
   begin(instance: Instance, by: BootRecord['by']): void;
-  /** The hook reports that the guest's resources were released. */
+  /** The hook reported that libvirt released the guest's resources. */
   release(instance: Instance): void;
   request(instance: Instance, request: MetadataRequest): void;
   dhcp(instance: Instance, action: string, address: string): void;
   phonedHome(instance: Instance): void;
-  /** An address that is no instance's was turned away. */
+  /** A request came from an address that no instance has. */
   refused(address: string): void;
-  /** When that was last, in Unix seconds. */
+  /** The time of the last such request, in Unix seconds. */
   lastRefused(address: string): number | undefined;
   /** Newest first. */
   of(instance: Instance): readonly BootRecord[];
-  /** Forgets the instances that are not among these. */
+  /** Forgets all other instances. */
   keepOnly(alive: (key: string) => boolean): void;
 }
 
-/** How far the boot came (see BootOutcome). */
+/** How far the boot got (see BootOutcome). */
 export function outcomeOf(boot: Omit<BootRecord, 'outcome'>): BootOutcome {
   if (boot.phone_home !== null) return 'home';
   if ((boot.userdata?.status ?? 0) >= 500 || (boot.tokens.refused > 0 && boot.userdata === null)) {
@@ -120,12 +120,12 @@ function pushBounded<T>(list: T[], item: T, most: number): void {
   if (list.length > most) list.shift();
 }
 
-/** A bounded copy: a mere slice of a string has V8 hold the whole of it. */
+/** A bounded copy: V8 keeps the whole string alive for a slice of it. */
 function shortened(text: string): string {
   return Buffer.from(text.slice(0, longestText)).toString();
 }
 
-/** A record of boots; `now` gives Unix seconds. */
+/** Boot records with a clock that gives Unix seconds. */
 export function createBoots(now: () => number = () => Date.now() / 1000): Boots {
   const all = new Map<string, Boot[]>();
   const refusedAt = new Map<string, number>();
@@ -152,7 +152,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
     return boot;
   }
 
-  /** The boot that a sign of the guest belongs to; a first one where no hook reported any. */
+  /** The boot that a sign of the guest belongs to; a new one if no hook reported it. */
   function current(instance: Instance, by: BootRecord['by']): Boot {
     const newest = all.get(machineKey(instance))?.at(-1);
     return newest === undefined || newest.ended !== null ? begin(instance, by) : newest;
@@ -191,7 +191,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       );
     },
     refused(address) {
-      // The oldest is the first: setting a key anew must move it to the end.
+      // The first key is the oldest, so a key that is set again must move to the end.
       refusedAt.delete(address);
       refusedAt.set(address, now());
       const [oldest] = refusedAt.keys();

@@ -2,38 +2,38 @@ import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import type { Config } from '../config/options.js';
 import { type Mac, parseMac } from '../network.js';
 
-/** Where mdserver-dnsmasq.service has dnsmasq write its log: beside mdserver's own. */
+/** The log file that mdserver-dnsmasq.service gives dnsmasq, beside mdserver's own. */
 export function dnsmasqLogPath({ mdserver }: Pick<Config, 'mdserver'>): string {
   return mdserver.logfile.replace(/(?<!^|\/)(\.[^./]*)?$/, '-dnsmasq$1');
 }
 
-/** What dnsmasq did for a machine. */
+/** A DHCP line of dnsmasq's log. */
 export interface DhcpLine {
   readonly action: string;
   readonly mac: Mac;
-  /** '' where the line names none. */
+  /** '' if the line has none. */
   readonly address: string;
 }
 
-/** From the line's start on, where dnsmasq puts the time: what a guest says stands behind that. */
+/** Anchored at the time that dnsmasq writes first: what a guest sends comes later in the line. */
 const dhcpLine =
   /^[A-Z][a-z]{2} [ \d]\d [\d:]{8} dnsmasq-dhcp\[\d+\]: (?:\d+ )?(DHCP(?:DISCOVER|ACK|NAK))\([^)]*\) (?:(\d+(?:\.\d+){3}) )?((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\b/i;
 
-/** What a line of dnsmasq's log says of DHCP; undefined for all others. */
+/** Parses a line of dnsmasq's log; undefined if it is not about DHCP. */
 export function parseDhcpLine(line: string): DhcpLine | undefined {
   const [, action, address = '', hardware = ''] = dhcpLine.exec(line) ?? [];
   const mac = parseMac(hardware);
   return action === undefined || mac === undefined ? undefined : { action, mac, address };
 }
 
-/** Milliseconds; a boot record need not be quicker. */
+/** Milliseconds between two looks at the log. */
 const pause = 1000;
-/** Bytes in one go: a log that grows faster is not read to its end, but passed over. */
+/** Bytes read at once; of a log that grows faster, only the end is read. */
 const mostRead = 1024 * 1024;
 
 /**
- * Follows dnsmasq's log from its present end on, through rotations and while it does not exist.
- * Gives what stops it.
+ * Follows dnsmasq's log from its present end, through rotations and while it does not exist.
+ * Returns a function that stops it.
  */
 export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () => void {
   const present = existsSync(path) ? statSync(path, { throwIfNoEntry: false }) : undefined;
@@ -44,11 +44,11 @@ export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () 
   function readOn(): void {
     const stats = statSync(path, { throwIfNoEntry: false });
     if (stats === undefined) {
-      // The next one may well get the same inode.
+      // The next file may get the same inode.
       file = undefined;
       return;
     }
-    // Another file, or the same one cut: it begins anew.
+    // Another file, or the same one truncated: read it from its start.
     if (stats.ino !== file || stats.size < position) {
       file = stats.ino;
       position = 0;
@@ -77,13 +77,13 @@ export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () 
     try {
       readOn();
     } catch {
-      // A log that cannot be read brings no events; the health report says that there are none.
+      // The health report says that the log cannot be read.
     }
   }, pause).unref();
   return () => clearInterval(timer);
 }
 
-/** Whether dnsmasq's log is there and may be read. */
+/** Whether the log exists and is readable. */
 export function isReadable(path: string): boolean {
   try {
     closeSync(openSync(path, 'r'));

@@ -1,6 +1,6 @@
 /**
- * What the control socket takes and answers: JSON over HTTP on a unix socket that root and the
- * group of mdserver alone may open. Times are Unix seconds, with a fraction.
+ * The API of the control socket: JSON over HTTP on a unix socket that only root and the group of
+ * mdserver may open. Times are Unix seconds, with a fraction.
  *
  *     GET    /instances                       InstanceSummary[]
  *     GET    /instances/NAME                  InstanceDetails
@@ -23,7 +23,7 @@ import type { HostKeys } from '../instances/details.js';
 
 export type { BootOutcome, BootRecord, DhcpEvent, Health, HostKeys };
 
-/** What an instance can be asked to be shown as. */
+/** The documents of an instance that can be rendered. */
 export const documentNames = [
   'user-data',
   'meta-data',
@@ -41,7 +41,7 @@ export interface InstanceSummary {
   readonly ipv4: string | null;
   readonly ipv6: string | null;
   readonly location: string | null;
-  /** The name DNS gives its address; what local-hostname says. */
+  /** The name its address resolves to: the value of local-hostname. */
   readonly hostname: string;
   readonly first_seen: number | null;
   readonly last_update: number | null;
@@ -50,7 +50,7 @@ export interface InstanceSummary {
 
 export interface BootSummary {
   readonly started: number;
-  /** See outcomeOf. */
+  /** See BootOutcome. */
   readonly outcome: BootOutcome;
 }
 
@@ -65,21 +65,21 @@ export interface InstanceDetails extends InstanceSummary {
   readonly dns_names: readonly string[];
   /** Newest first. */
   readonly boots: readonly BootRecord[];
-  /** Newest first: more than one means that the keys changed. */
+  /** Newest first; more than one means that the keys changed. */
   readonly host_keys: readonly HostKeys[];
 }
 
 export interface RenderedDocument {
-  /** The template it came from; null for a built-in one and for what needs none. */
+  /** The path of its template; null for a built-in template and for a document without one. */
   readonly file: string | null;
-  /** Whether the guest would get it at all: an instance can have no user-data. */
+  /** Whether the guest would get it: an instance may have no user-data. */
   readonly found: boolean;
-  /** In base64 where it is no UTF-8 text. */
+  /** `base64` if it is not UTF-8 text. */
   readonly encoding: 'utf-8' | 'base64';
   readonly body: string;
 }
 
-/** Who an address may be. */
+/** What mdserver knows of an address. */
 export interface AddressReport {
   readonly address: string;
   /** The instance that has it. */
@@ -88,11 +88,11 @@ export interface AddressReport {
   readonly mac: string | null;
   /** The instance that has that MAC. */
   readonly mac_instance: string | null;
-  /** When it last asked for something and was turned away as unknown. */
+  /** When it last sent a request and was refused as unknown. */
   readonly last_refused: number | null;
 }
 
-/** What the hook reports beside uploads. */
+/** What the hook reports besides uploads. */
 export interface GuestEvent {
   readonly kind: 'released';
   readonly name: string;

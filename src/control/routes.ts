@@ -58,13 +58,13 @@ const eventBody = {
   required: ['kind', 'name'],
 } as const;
 
-/** Requests under way when the daemon stops have as long as those on TCP, in milliseconds. */
+/** Milliseconds for the requests in flight when the daemon stops, as on TCP. */
 const closeLimit = 5000;
 
 type Named = { readonly name: string };
 type Asked = { readonly document: DocumentName };
 
-/** The app of the control socket: whoever can open the socket may do all of it. See api.ts. */
+/** The app of the control socket (see api.ts). Whoever can open the socket may use all of it. */
 export function buildControl(parts: ControlParts): FastifyInstance {
   const { store, boots, config, log, plan } = parts;
   const source = { ...parts, instances: () => store.instances };
@@ -73,12 +73,12 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     childLoggerFactory: () => log as FastifyBaseLogger,
     requestTimeout,
     http: { headersTimeout, connectionsCheckingInterval: 5000 },
-    // A name may have 255 bytes, and three characters for each of them in a URL.
+    // A name may have 255 bytes, each of them three characters in a URL.
     routerOptions: { maxParamLength: 65536 },
     frameworkErrors: (error, _request, reply) => {
       void (reply as FastifyReply).code(error.statusCode ?? 400).send({ error: error.message });
     },
-    // Values that are no strings shall be refused, not turned into some.
+    // Refuse values of other types; do not convert them to strings.
     ajv: { customOptions: { coerceTypes: false } },
   });
   app.addContentTypeParser(
@@ -96,13 +96,13 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     return reply.code(status).send({ error: error.message.split('\n')[0] });
   });
   app.setNotFoundHandler((request, reply) => {
-    return reply.code(404).send({ error: `there is no ${request.method} ${request.url}` });
+    return reply.code(404).send({ error: `unknown request: ${request.method} ${request.url}` });
   });
 
   let closing = false;
   app.addHook('preClose', (done) => {
     closing = true;
-    // Fastify waits for clients that keep their connection, or never end their request.
+    // Fastify waits for clients that keep their connection open or never finish their request.
     setTimeout(() => app.server.closeAllConnections(), closeLimit).unref();
     done();
   });
@@ -167,7 +167,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const before = summary(find(request.params.name));
       const gone = await store.remove(before.name);
       if (gone === undefined) throw unknown(before.name);
-      log.info(`${before.name} (${before.mac}, ${before.ipv4}) was removed`);
+      log.info(`removed ${before.name} (${before.mac}, ${before.ipv4})`);
       return before;
     },
   );
@@ -185,7 +185,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     '/documents/:document',
     {
       schema: { params: documentParameter },
-      // As uploads are taken: whatever type it is said to have.
+      // Like uploads: with any content type.
       onRequest: (request, _reply, done) => {
         request.raw.headers['content-type'] = 'application/xml';
         done();
@@ -194,7 +194,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     ({ params, body }) => {
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
       const domain = parseDomain(xml, config().dnsmasq.net_name);
-      // On a copy: it shows what an upload would bring, and brings nothing.
+      // On a copy: this shows what an upload would result in, and stores nothing.
       const draft = draftOf(store.instances);
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
@@ -209,7 +209,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     '/addresses/:address',
     async (request, reply) => {
       const address = parseIp(request.params.address);
-      if (address === undefined) return reply.code(400).send({ error: 'that is no IP address' });
+      if (address === undefined) return reply.code(400).send({ error: 'not an IP address' });
       const mac = await neighbourMac(address);
       const report: AddressReport = {
         address,
@@ -223,7 +223,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   );
 
   app.post<{ Body: GuestEvent }>('/events', { schema: { body: eventBody } }, (request) => {
-    // The hook reports every guest, ours or not.
+    // The hook reports every guest, also those that mdserver does not know.
     const instance = store.instances.byName.get(request.body.name);
     if (instance !== undefined) boots.release(instance);
     return {};
@@ -236,7 +236,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
 /** A document as the guest would get it now. Throws TemplateError and UserdataError. */
 function render(document: DocumentName, context: MetadataContext): RenderedDocument {
-  // NoCloud has an empty answer where an instance has no user-data.
+  // Not from NoCloud, which has an empty answer if an instance has no user-data.
   if (document === 'user-data') return rendered(context.userdata()?.());
   if (document === 'tree') return rendered(treeText(context));
   return rendered(lookUp(nocloud.tree, [document], context));

@@ -4,44 +4,42 @@ import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import type { Config } from '../config/options.js';
 
-/** Where the control socket is. */
+/** The path of the control socket. */
 export function controlSocketPath({ mdserver, dnsmasq }: Config): string {
   return mdserver.control_socket ?? join(dnsmasq.run_dir, 'control.sock');
 }
 
-/** unix(7), in bytes. Node would cut a longer one without a word. */
+/** Bytes (unix(7)). Node silently truncates a longer path. */
 const longestPath = 107;
 
-/** Whether somebody answers on the socket. */
+/** Whether a process listens on the socket. */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path, () => {
       socket.destroy();
       resolve(true);
     });
-    // One whose queue is full for the moment is somebody's, too (connect(2)).
+    // A socket whose queue is full has a listener, too (connect(2)).
     socket.on('error', ({ code }: NodeJS.ErrnoException) => resolve(code === 'EAGAIN'));
   });
 }
 
 /**
- * Has the server listen on a unix socket that its owner and group alone may open. One that was
- * left behind by a killed process is replaced; one that is in use, or no socket, is not.
- * Throws an error that says why it cannot.
+ * Listens on a unix socket that only its owner and group may open. Replaces a socket that a killed
+ * process left behind, but neither one that is in use nor another kind of file. Throws an error that
+ * says why it cannot listen.
  */
 export async function listenOnSocket(server: Server, path: string): Promise<void> {
   if (Buffer.byteLength(path) > longestPath) {
-    throw new Error(
-      `${path} is longer than the ${longestPath} bytes that a socket's path may have`,
-    );
+    throw new Error(`${path} is too long for a socket: at most ${longestPath} bytes`);
   }
   mkdirSync(dirname(path), { recursive: true });
   if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
-    if (!lstatSync(path).isSocket()) throw new Error(`${path} is there and is no socket`);
-    if (await answers(path)) throw new Error(`${path} is another mdserver's`);
+    if (!lstatSync(path).isSocket()) throw new Error(`${path} exists and is not a socket`);
+    if (await answers(path)) throw new Error(`another mdserver uses ${path}`);
     rmSync(path, { force: true });
   }
-  // The socket is made with these permissions: between bind and chmod there is no moment for others.
+  // Created with these permissions, so that nobody else can open it between bind and chmod.
   const before = process.umask(0o117);
   let listening: Promise<void>;
   try {
@@ -53,7 +51,7 @@ export async function listenOnSocket(server: Server, path: string): Promise<void
       });
     });
   } finally {
-    // It is bound by now: what else is under way makes its files as ever.
+    // The socket is bound by now; files made from here on get their usual permissions.
     process.umask(before);
   }
   await listening;

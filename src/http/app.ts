@@ -21,14 +21,14 @@ import { uploadRoutes } from './upload-routes.js';
 
 /** What the app is built from. */
 export interface AppParts {
-  /** The configuration in force: a reload changes it. */
+  /** The configuration in force; a reload replaces it. */
   readonly config: () => Config;
   readonly store: Store;
   readonly userdata: Userdata;
   readonly tokenKey: Buffer;
   readonly boots: Boots;
   readonly metrics: Metrics;
-  /** What is wrong with the daemon, a line each. */
+  /** The state of the daemon and its surroundings. */
   readonly health: () => Health;
   readonly log: Logger;
 }
@@ -37,7 +37,7 @@ export interface AppParts {
 export const headersTimeout = 10_000;
 export const requestTimeout = 30_000;
 
-/** The path of a request-target in absolute form (RFC 9112 3.2.2), which every server has to take. */
+/** The path of a request-target in absolute form, which every server must accept (RFC 9112 3.2.2). */
 function originForm(url: string): string {
   return url.replace(/^https?:\/\/[^/?#]*\/?/i, '/');
 }
@@ -51,7 +51,7 @@ function requestLine({ raw, guestRecord }: FastifyRequest, { statusCode }: Fasti
   return `${socket.remoteAddress} ${name} ${method} ${url} ${statusCode} ${agent}`;
 }
 
-/** Records a request: in the log, in the metrics and, an instance's, in its boot record. */
+/** Records a request in the log and the metrics, and an instance's request in its boot record. */
 function record(
   { boots, metrics, log }: AppParts,
   request: FastifyRequest,
@@ -60,7 +60,7 @@ function record(
   const { guestRecord, url, headers, socket } = request;
   const { statusCode: status } = reply;
   if (guestRecord?.caller === 'stranger') {
-    log.warn(`${requestLine(request, reply)}: this is no instance's address`);
+    log.warn(`${requestLine(request, reply)}: no instance has this address`);
     metrics.unknownCaller();
     boots.refused(peerAddress(socket.remoteAddress) ?? '');
     return;
@@ -78,19 +78,19 @@ function record(
   boots.request(caller, { path: url, status, userAgent, datasource: kind, token, userdata });
 }
 
-/** The HTTP face of mdserver. Nothing listens yet. */
+/** The app that guests talk to over HTTP. It does not listen yet. */
 export function buildApp(parts: AppParts): FastifyInstance {
   const { config, store, log } = parts;
   const app = fastify({
-    // Without a logger of its own: it would make one for each request, and wait for the end of each
-    // response to write lines of its own. One line a request is written below.
+    // Fastify's own logger would make a child for each request and wait for the end of each response.
+    // `record` writes one line for a request.
     routerOptions: {
       ignoreTrailingSlash: true,
       ignoreDuplicateSlashes: true,
       maxParamLength: 65536,
     },
     rewriteUrl: ({ url = '/' }) => (url.startsWith('/') ? url : originForm(url)),
-    // Answers of Fastify's own are one plain line, too.
+    // Fastify's own error bodies are JSON.
     frameworkErrors: (error, _request, reply) => {
       void (reply as FastifyReply)
         .code(error.statusCode ?? 400)
@@ -102,7 +102,7 @@ export function buildApp(parts: AppParts): FastifyInstance {
   const here = new Set(['127.0.0.1', '::1', ...config().mdserver.listen_address]);
   const isThisHost = (remote: string | undefined) => here.has(peerAddress(remote) ?? '');
 
-  // A domain XML is taken as it comes, whatever type curl or a hook gives it.
+  // curl and old hooks send a domain XML under any content type.
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => {
     done(null, body);
@@ -137,9 +137,9 @@ export function buildApp(parts: AppParts): FastifyInstance {
     ...parts,
     network: config().dnsmasq.net_name,
     refusal: ({ socket }) => {
-      if (!isThisHost(socket.remoteAddress)) return 'uploads are taken from this host only';
+      if (!isThisHost(socket.remoteAddress)) return 'uploads are accepted from this host only';
       if (config().mdserver.upload_over_tcp) return undefined;
-      return 'uploads are taken on the control socket only (mdserver.upload_over_tcp = no)';
+      return 'uploads are accepted on the control socket only (mdserver.upload_over_tcp = no)';
     },
   });
   monitoringRoutes(app, parts, ({ socket }) => {

@@ -36,15 +36,15 @@ export const internalError: GuestAnswer = { status: 500, body: 'internal error, 
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Undefined for what anybody may ask for. */
+    /** Undefined for a request that is not for instances alone. */
     guestRecord: RequestRecord | undefined;
   }
 }
 
-/** What tells who sent a request. */
+/** How the caller of a request is found. */
 export interface CallerOptions {
   readonly instances: () => Instances;
-  /** Whether an instance's address has to answer with the instance's own MAC address (mdserver.check_mac). */
+  /** Whether an instance's address must answer with the instance's MAC address (mdserver.check_mac). */
   readonly checkMac: () => boolean;
   readonly log: Pick<Logger, 'warn'>;
 }
@@ -69,8 +69,8 @@ export function lookUpPeers(app: FastifyInstance, { instances, checkMac }: Calle
 }
 
 /**
- * Finds the caller by the address of the peer alone: no header can change it. A guest can take
- * another guest's address and answer ARP for it, though: check_mac finds that out.
+ * Finds the caller by the peer's address alone: no header can change it. A guest can still take
+ * another guest's address and answer ARP for it, which check_mac detects.
  */
 function findCaller(
   { raw: { socket } }: FastifyRequest,
@@ -86,8 +86,8 @@ function findCaller(
 }
 
 /**
- * Sends an instance what `answer` gives for it, and anybody else a 404; leaves the record of the
- * request for the app to take down.
+ * Sends an instance its answer and anybody else a 404. Keeps the record of the request, which the
+ * app writes when the answer is sent.
  */
 export function answerGuest(
   request: FastifyRequest,
@@ -105,10 +105,10 @@ export function answerGuest(
     send(notFound);
     return;
   }
-  // Kept for a failure of ours, which Fastify's error handler answers.
+  // This record stays if the route throws: Fastify's error handler answers then.
   request.guestRecord = { caller, kind };
   const answered = answer(caller);
-  // A promise costs a request more than the answer itself does: only a route that waits has one.
+  // Waiting for a promise costs more than the answer, so only a route that needs one returns it.
   if (answered instanceof Promise) return answered.then(send);
   send(answered);
 }

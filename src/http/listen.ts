@@ -5,11 +5,11 @@ import type { Logger } from '../log.js';
 import { type IpAddress, serverUrl } from '../network.js';
 import { headersTimeout, requestTimeout } from './app.js';
 
-/** An address that cannot be served on; the message says why and what to do. */
+/** mdserver cannot serve on an address; the message says why and what to do. */
 export class ListenError extends Error {
   constructor(
     message: string,
-    /** The address may appear by itself: it is IPv6's, and not there yet. */
+    /** Whether the address may still appear: an IPv6 address that no interface has yet. */
     readonly mayAppear: boolean,
   ) {
     super(message);
@@ -18,7 +18,7 @@ export class ListenError extends Error {
 
 /** The sockets that an app is served on. */
 export interface Listening {
-  /** Takes no more requests and ends when those under way are answered, after 5 seconds at most. */
+  /** Accepts no more requests. Resolves when those in flight are answered, after 5 seconds at most. */
   close(): Promise<void>;
 }
 
@@ -45,10 +45,10 @@ function listenOn(server: Server, host: IpAddress, port: number): Promise<void> 
   });
 }
 
-/** Milliseconds between two tries at an address that may appear. */
+/** Milliseconds between two attempts at an address that may appear. */
 const pause = 2000;
 
-/** Ends when the requests under way are answered; what is not by then is cut off. */
+/** Resolves when the requests in flight are answered; cuts off those that take more than 5 seconds. */
 function closeServer(server: Server): Promise<void> {
   return new Promise((resolve) => {
     const cut = setTimeout(() => server.closeAllConnections(), 5000);
@@ -61,9 +61,9 @@ function closeServer(server: Server): Promise<void> {
 }
 
 /**
- * Serves the app on every address. An IPv6 address of a bridge cannot be had before the first
- * guest is on it (RFC 4862 5.4: it is tentative): it is tried again and again where there is
- * another address to serve on. Throws ListenError, with nothing left open.
+ * Serves the app on every address. A bridge's IPv6 address is tentative until the first guest joins
+ * (RFC 4862 5.4), so mdserver keeps trying it as long as another address is served. Throws
+ * ListenError, with nothing left open.
  */
 export async function listen(
   app: FastifyInstance,
@@ -94,7 +94,7 @@ export async function listen(
   };
   const serve = async (server: Server, address: IpAddress) => {
     await listenOn(server, address, port);
-    // Without a listener an error (of accept(2), say) would end the process.
+    // Without a listener, an error such as one of accept(2) would end the process.
     server.on('error', (error) => log.error(`${serverUrl(address, port)}: ${error.message}`));
     log.info(`serving on ${serverUrl(address, port)}`);
   };
@@ -121,7 +121,7 @@ export async function listen(
     throw serious.error;
   }
   for (const { error, retry } of failures) {
-    log.warn(`${error.message}; mdserver goes on without it and tries again`);
+    log.warn(`${error.message}; mdserver continues without it and keeps trying`);
     retry();
   }
   return { close };

@@ -35,11 +35,11 @@ function needsToken(instance: Instance, config: Config): boolean {
 
 const nowSeconds = () => Math.floor(Date.now() / 1000);
 
-/** Everything that instances ask for, and `/service/`: each answered from its tree. */
+/** The routes of metadata and user-data, of `/service/`, and of session tokens. */
 export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): void {
   const { tokenKey } = options;
 
-  /** How the request's token was used: undefined where there is none and none is needed. */
+  /** What became of the request's token; undefined if it has none and needs none. */
   function checkToken(
     token: string | string[] | undefined,
     instance: Instance,
@@ -54,7 +54,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     return good ? 'used' : 'refused';
   }
 
-  /** What a datasource has for an instance at a path. */
+  /** The answer that a datasource gives an instance for a path. */
   function look(
     { tree, isUserdata }: Datasource,
     version: string,
@@ -68,7 +68,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       const leaf = lookUp(tree, path, metadataContext(options, instance, version));
       if (leaf === undefined) return { ...notFound, ...record(404, null, 0) };
       const body = bodyOf(leaf);
-      // An instance without user-data is told so with an empty answer in NoCloud.
+      // In NoCloud, an empty answer means that the instance has no user-data.
       if (typeof leaf === 'string') return { status: 200, body, ...record(404, null, 0) };
       return { status: 200, body, ...record(200, leaf.file, Buffer.byteLength(body)) };
     } catch (error) {
@@ -98,22 +98,22 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     return answerGuest(request, reply, options, datasource.name, (instance) => {
       const token = checkToken(request.headers[tokenHeader], instance, config);
       if (token === 'refused') {
-        return { status: 401, body: 'a session token of this instance is needed\n', token };
+        return { status: 401, body: 'this needs a session token of this instance\n', token };
       }
       return { ...look(datasource, version, path, instance), token };
     });
   });
 
-  // IMDSv2 ("Use IMDSv2" of the EC2 User Guide). Offered whatever versions are served: cloud-init
-  // that finds itself on AWS gives up at once where this answers 400 or more.
+  // IMDSv2 ("Use IMDSv2" of the EC2 User Guide). Served whatever ec2_versions says: cloud-init on a
+  // guest that looks like AWS gives up at once if this answers 400 or more.
   app.put('/latest/api/token', (request, reply) =>
     answerGuest(request, reply, options, 'ec2', (instance) => {
       if (request.headers['x-forwarded-for'] !== undefined) {
-        return { status: 403, body: 'tokens are not given through a proxy\n' };
+        return { status: 403, body: 'no tokens are issued through a proxy\n' };
       }
       const life = tokenLife(request.headers[lifeHeader]);
       if (life === undefined) {
-        const body = `${lifeHeader} has to be from 1 to ${longestTokenLife}\n`;
+        const body = `${lifeHeader} must be from 1 to ${longestTokenLife}\n`;
         return { status: 400, body };
       }
       return {
@@ -126,7 +126,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
   );
 }
 
-/** Returns nothing: Fastify waits for a reply that a handler returns, at a cost. */
+/** Returns nothing, since Fastify would wait for a returned reply, which costs time. */
 function sendText(reply: FastifyReply, status: number, body: string | Buffer): void {
   void reply.code(status).type('text/plain').send(body);
 }

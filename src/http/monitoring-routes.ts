@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Health } from '../health.js';
 import type { Metrics } from '../metrics.js';
 
-/** `/metrics` for Prometheus and `/health`, for those who may ask; to others they are not there. */
+/** `/metrics` for Prometheus and `/health`; a caller who may not ask gets a 404. */
 export function monitoringRoutes(
   app: FastifyInstance,
   { metrics, health }: { readonly metrics: Metrics; readonly health: () => Health },

@@ -4,12 +4,12 @@ import { type HostKeys, knowsHostKeys } from '../instances/details.js';
 import type { Store } from '../instances/store.js';
 import { answerGuest, type CallerOptions } from './caller.js';
 
-/** cloud-init sends a handful of keys: this is plenty, in bytes. */
+/** Bytes; cloud-init sends a handful of keys. */
 const longestMessage = 32 * 1024;
 
 /**
- * `POST /phone-home`: an instance reports that its boot is done, and its ssh host keys. The address
- * of the peer tells which instance it is, not the form, so that it can only speak for itself.
+ * `POST /phone-home`: an instance reports that its boot is complete, and its ssh host keys. The
+ * peer's address identifies it, not the form, so it can only report for itself.
  */
 export function phoneHomeRoutes(
   app: FastifyInstance,
@@ -29,7 +29,7 @@ export function phoneHomeRoutes(
       if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
         if (instance.details.hostKeys.length > 0) {
           callerOptions.log.warn(
-            `${instance.name} phoned home with other ssh host keys than before`,
+            `${instance.name} phoned home with different ssh host keys than before`,
           );
         }
         await store.rememberHostKeys(instance.name, hostKeys);

@@ -7,25 +7,25 @@ import { type Store, StoreError } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 
-/** A domain XML over this is refused; libvirt's own are some 10 KB. */
+/** The largest domain XML in bytes; libvirt's own have some 10 KB. */
 export const longestDomainXml = 1024 * 1024;
 
 export interface UploadOptions {
   readonly store: Pick<Store, 'register'>;
-  /** The libvirt network that counts. */
+  /** The libvirt network whose interface identifies an instance. */
   readonly network: string;
-  /** Why the request is none that may upload; undefined where it may. */
+  /** Why the request may not upload; undefined if it may. */
   readonly refusal: (request: FastifyRequest) => string | undefined;
   readonly boots: Boots;
   readonly metrics: Pick<Metrics, 'upload'>;
   readonly log: Logger;
 }
 
-/** The header in which our hook names libvirt's operation. */
+/** The header in which the hook names libvirt's operation. */
 const operationHeader = 'x-libvirt-operation';
 const bootOperations = ['prepare', 'restore', 'reconnect', 'migrate', 'attach'] as const;
 
-/** The status for what keeps a domain XML from being taken; undefined for any other error. */
+/** The status for an error that refuses a domain XML; undefined for any other error. */
 export function domainErrorStatus(error: unknown): number | undefined {
   if (error instanceof DomainXmlError) return error.code === 'NO_INTERFACE' ? 422 : 400;
   if (error instanceof NoAddressError) return 503;
@@ -33,27 +33,27 @@ export function domainErrorStatus(error: unknown): number | undefined {
 }
 
 /**
- * `POST /instance-upload`: takes a libvirt domain XML from this host. 200 means that the instance
- * is on the disk and dnsmasq has been told. The body stays empty unless JSON is asked for, since
- * a hook of old prints it, and libvirt takes what a hook prints for the XML of a migration.
+ * `POST /instance-upload`: registers the domain of a libvirt domain XML. 200 means that the instance
+ * is on disk and dnsmasq has been told. The body is empty unless the client accepts JSON: old hooks
+ * print it, and during a migration libvirt takes a hook's output for the domain's XML.
  */
 export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void {
   const { store, network, refusal, boots, metrics, log } = options;
   app.post('/instance-upload', {
     bodyLimit: longestDomainXml,
-    // Before the body is read: nobody else may make us take a megabyte.
+    // Before the body is read, so that nobody else can make mdserver read a megabyte.
     onRequest: async (request, reply) => {
       const why = refusal(request);
       if (why === undefined) {
-        // Fastify would refuse what is no media type ("xml"): any type or none is taken here.
+        // Fastify refuses a type that is not a media type ("xml"); any type or none is accepted here.
         request.raw.headers['content-type'] = 'application/xml';
         return;
       }
-      log.warn(`an upload from ${request.socket.remoteAddress} was refused: ${why}`);
+      log.warn(`refused an upload from ${request.socket.remoteAddress}: ${why}`);
       metrics.upload('401', 0);
       await reply.code(401).type('text/plain').send(`${why}\n`);
     },
-    // What is not answered below: a body that is too long, a failure of our own.
+    // Errors that the handler does not answer: a body that is too long, an internal error.
     onError: async (_request, _reply, error) => {
       metrics.upload(String(error.statusCode ?? 500), 0);
     },
@@ -74,7 +74,7 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
         if (status === undefined) throw error;
         metrics.upload(String(status), 0);
         const { message } = error as Error;
-        log[status === 422 ? 'debug' : 'warn'](`an upload was refused: ${message}`);
+        log[status === 422 ? 'debug' : 'warn'](`refused an upload: ${message}`);
         return reply.code(status).type('text/plain').send(`${message}\n`);
       }
     },

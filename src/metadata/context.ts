@@ -4,29 +4,29 @@ import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { Rendering, Userdata } from '../userdata/userdata.js';
 
-/** What a metadata answer is made from. */
+/** All that an answer depends on. */
 export interface MetadataContext {
   readonly instance: Instance;
   readonly config: Config;
-  /** The version that was asked for; `latest` for what has none. */
+  /** The metadata version in the URL; `latest` for a datasource without versions. */
   readonly version: string;
   /** The name that DHCP and DNS know the instance by, without prefix and domain. */
   readonly hostName: () => string;
-  /** Finds the instance's user-data: what it gives makes it; undefined where there is none. */
+  /** Finds the instance's user-data and returns a function that renders it; undefined if it has none. */
   readonly userdata: () => (() => Rendering) | undefined;
-  /** Makes the instance's vendor data, empty where none is configured. */
+  /** Renders the instance's vendor data; empty if none is configured. */
   readonly vendorData: () => Rendering;
 }
 
-/** Where contexts come from. */
+/** What contexts are made from. */
 export interface MetadataSource {
-  /** The configuration in force: a reload changes it. */
+  /** The configuration in force; a reload replaces it. */
   readonly config: () => Config;
   readonly instances: () => Instances;
   readonly userdata: Userdata;
 }
 
-/** The context that an instance's answers of a version are made from. */
+/** The context of an instance's answers under a metadata version. */
 export function metadataContext(
   { config, instances, userdata }: MetadataSource,
   instance: Instance,

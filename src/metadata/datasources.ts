@@ -8,9 +8,9 @@ import type { Folder } from './tree.js';
 /** One way in which clients look for metadata ("datasource" in cloud-init). */
 export interface Datasource {
   readonly name: string;
-  /** The version that a path whose first segment this is asks for; undefined where it is not ours. */
+  /** The version that a path with this first segment asks for; undefined if the path belongs elsewhere. */
   readonly version: (firstSegment: string, config: Config) => string | undefined;
-  /** What is served below the first segment. */
+  /** The tree below the first segment. */
   readonly tree: Folder<MetadataContext>;
   /** Whether a path below the first segment asks for the user-data. */
   readonly isUserdata: (path: readonly string[]) => boolean;
@@ -20,7 +20,7 @@ const datasources = [ec2, nocloud, openstack] as const satisfies readonly Dataso
 
 export type DatasourceName = (typeof datasources)[number]['name'];
 
-/** The datasource that a path's first segment leads to, and the version; undefined for any other path. */
+/** The datasource of a path by its first segment, and the version; undefined for any other path. */
 export function datasourceOf(firstSegment: string, config: Config) {
   for (const datasource of datasources) {
     const version = datasource.version(firstSegment, config);

@@ -19,13 +19,13 @@ const fromSetting =
   (context) =>
     setting(context, name);
 
-/** A leaf that is there from a version of EC2's metadata on. */
+/** A leaf that exists from a version of EC2's metadata on. */
 const since =
   (version: string, resolve: Resolve<MetadataContext>): Entry =>
   (context) =>
     context.version >= version ? resolve(context) : undefined;
 
-/** `0=default` and so on, an OpenSSH key below each; a key's name does in place of its index. */
+/** Listed as `0=default` and so on, with an OpenSSH key below each; the key's name also works as the index. */
 function publicKeys({ config }: MetadataContext): Tree {
   const keys = config.publicKeys;
   const key = (text: string): Tree => folder({ 'openssh-key': () => text });
@@ -84,7 +84,7 @@ const metaData: Tree = folder({
   'ami-id': fromSetting('ami-id'),
   'ami-launch-index': fromSetting('ami-launch-index'),
   'ami-manifest-path': fromSetting('ami-manifest-path'),
-  // Python's: the name of the domain, where EC2 has what local-hostname says.
+  // The domain's name, as in Python; EC2 has the value of local-hostname here.
   hostname: ({ instance }) => instance.name,
   'instance-action': fromSetting('instance-action'),
   'instance-id': instanceId,
@@ -117,8 +117,8 @@ const architectures = new Map([
 ]);
 
 /**
- * The instance identity document ("Instance identity documents" of the EC2 User Guide); what does
- * not exist here is null, as there. It is not signed.
+ * The instance identity document ("Instance identity documents" of the EC2 User Guide), not signed.
+ * What mdserver does not have is null.
  */
 function identityDocument(context: MetadataContext): string {
   const { instance } = context;
@@ -145,7 +145,7 @@ function identityDocument(context: MetadataContext): string {
   return JSON.stringify(document, null, 2);
 }
 
-/** EC2's metadata: the same tree below each version that is served. */
+/** EC2's metadata: the same tree below each served version. */
 export const ec2 = {
   name: 'ec2',
   version: (firstSegment: string, { service }: Config) =>

@@ -2,10 +2,10 @@ import { readableConfig } from '../config/load.js';
 import { type Config, ownVersion, releaseDate } from '../config/options.js';
 import { folder, type Node } from './tree.js';
 
-/** What an answer below `/service/` is made from. */
+/** All that an answer below `/service/` depends on. */
 export interface ServiceContext {
   readonly config: Config;
-  /** The request comes from this host itself, not from an instance. */
+  /** Whether the request comes from this host. */
   readonly local: boolean;
 }
 

@@ -2,13 +2,13 @@ import { readFileSync } from 'node:fs';
 import { replaceFiles } from '../files.js';
 import { newTokenKey, tokenKeyLength } from './tokens.js';
 
-/** A key file that cannot be used; the message says what to do. */
+/** The key file cannot be used; the message says what to do. */
 export class TokenKeyError extends Error {}
 
 /**
- * The key that session tokens are made with, from its file: one line of hexadecimal digits. Made,
- * for its owner alone to read, where there is none yet. Throws TokenKeyError, and what the file
- * system says when it cannot be written.
+ * Reads the key of session tokens from its file, one line of hexadecimal digits; creates the file,
+ * readable by its owner only, if there is none. Throws TokenKeyError, and the file system's error if
+ * the file cannot be written.
  */
 export async function readTokenKey(path: string): Promise<Buffer> {
   let text: string;
@@ -16,16 +16,17 @@ export async function readTokenKey(path: string): Promise<Buffer> {
     text = readFileSync(path, 'utf8');
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT') throw new TokenKeyError(`the key of session tokens: ${message}`);
+    if (code !== 'ENOENT')
+      throw new TokenKeyError(`the key of session tokens cannot be read: ${message}`);
     const key = newTokenKey();
     await replaceFiles([{ path, content: `${key.toString('hex')}\n`, mode: 0o600 }]);
     return key;
   }
   const digits = text.trim();
-  // Buffer.from takes what comes before the first bad digit for the whole.
+  // Buffer.from silently stops at the first bad digit.
   if (digits.length !== 2 * tokenKeyLength || !/^[0-9a-f]*$/i.test(digits)) {
     throw new TokenKeyError(
-      `${path} is no key of ${2 * tokenKeyLength} hexadecimal digits: remove it, and a new one is made`,
+      `${path} is not a key of ${2 * tokenKeyLength} hexadecimal digits: remove it, and mdserver makes a new one`,
     );
   }
   return Buffer.from(digits, 'hex');

@@ -3,7 +3,7 @@ import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 /** The longest life of a session token in seconds (EC2, "Use IMDSv2": six hours). */
 export const longestTokenLife = 21600;
 
-/** Length of the key that tokens are made with, in bytes. */
+/** The length of the key in bytes. */
 export const tokenKeyLength = 32;
 
 /** A fresh key. */
@@ -16,15 +16,15 @@ function seal(key: Buffer, owner: string, expiry: string): Buffer {
 }
 
 /**
- * A session token for its owner until a time in Unix seconds: the time and a seal over both, in
- * letters, digits, `-`, `_` and `.`, so that nothing has to be remembered.
+ * A session token for its owner, valid until a time in Unix seconds: the time and an HMAC over both,
+ * so that no token needs to be stored. It consists of letters, digits, `-`, `_` and `.`.
  */
 export function makeToken(key: Buffer, owner: string, expiry: number): string {
   const time = expiry.toString(36);
   return `${time}.${seal(key, owner, time).toString('base64url')}`;
 }
 
-/** Whether the token was made for this owner and is good at a time in Unix seconds. */
+/** Whether the token was made for this owner and is valid at a time in Unix seconds. */
 export function isGoodToken(key: Buffer, owner: string, token: string, now: number): boolean {
   const [, time, text] = /^([0-9a-z]{1,9})\.([A-Za-z0-9_-]{43})$/.exec(token) ?? [];
   if (time === undefined || text === undefined) return false;
@@ -32,7 +32,7 @@ export function isGoodToken(key: Buffer, owner: string, token: string, now: numb
   return timingSafeEqual(Buffer.from(text), Buffer.from(expected)) && now < parseInt(time, 36);
 }
 
-/** The life in seconds that a request for a token asks for, or undefined where that is not 1 to 21600. */
+/** The lifetime in seconds that a request for a token asks for; undefined if not 1 to 21600. */
 export function tokenLife(header: string | string[] | undefined): number | undefined {
   if (typeof header !== 'string' || !/^\d{1,5}$/.test(header)) return undefined;
   const seconds = Number(header);

@@ -4,20 +4,20 @@ import type { Rendering } from '../userdata/userdata.js';
 export type Leaf = string | Rendering;
 
 /**
- * What a place of the tree holds for a context: a leaf, a leaf that is only made when it is asked
- * for, a folder, or undefined for "not here".
+ * What a node is for a context: a leaf, a function that makes the leaf when it is asked for, a
+ * folder, or undefined if it does not exist for that context.
  */
 export type Resolve<Context> = (
   context: Context,
 ) => Leaf | (() => Leaf) | Folder<Context> | undefined;
 
-/** A place in a tree of metadata. */
+/** A node in a tree of metadata. */
 export type Node<Context> = Folder<Context> | Resolve<Context>;
 
-/** A folder of the tree. Listings are made from it, so they cannot name what is not there. */
+/** A folder of the tree. Listings come from it, so they cannot name a leaf that answers 404. */
 export interface Folder<Context> {
   readonly entries: ReadonlyMap<string, Node<Context>>;
-  /** How a listing shows an entry, where that is not its name with a slash behind a folder's. */
+  /** How a listing shows an entry, if not by its name (with a slash after a folder's); undefined hides it. */
   readonly listedAs?: (name: string) => string | undefined;
 }
 
@@ -37,7 +37,7 @@ function present<Context>(
   context: Context,
 ): Present<Context> | undefined {
   const value = typeof node === 'function' ? node(context) : node;
-  // A folder with nothing in it is as good as none: clients would ask for its entries.
+  // An empty folder does not exist: clients would ask for its entries.
   return isFolder<Context>(value) && listing(value, context) === '' ? undefined : value;
 }
 
@@ -53,8 +53,8 @@ function listing<Context>(folder: Folder<Context>, context: Context): string {
 }
 
 /**
- * What the tree answers for a path, given as its decoded segments: a leaf's text, a folder's
- * listing (its entries, a line each), or undefined.
+ * The answer for a path, given as its decoded segments: a leaf, a folder's listing (one entry a
+ * line), or undefined.
  */
 export function lookUp<Context>(
   root: Folder<Context>,
@@ -74,7 +74,7 @@ export function lookUp<Context>(
   return typeof place === 'function' ? place() : place;
 }
 
-/** Every leaf that listings lead to, with its path, in their order. */
+/** Every leaf that is listed, with its path, in the order of the listings. */
 export function* leaves<Context>(
   root: Folder<Context>,
   context: Context,
@@ -89,7 +89,7 @@ export function* leaves<Context>(
   }
 }
 
-/** The decoded segments of a request's path; empty ones (doubled slashes) do not count. */
+/** The decoded segments of a URL's path, without empty ones (doubled slashes). */
 export function pathSegments(url: string): string[] {
   const end = url.search(/[?#]/);
   const path = end < 0 ? url : url.slice(0, end);

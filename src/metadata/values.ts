@@ -4,18 +4,18 @@ import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import type { MetadataContext } from './context.js';
 
-/** What can be set for all instances in `[metadata-defaults]`, and for one in its domain's metadata. */
+/** A value that `[metadata-defaults]` sets for all instances and a domain's metadata for one. */
 export type Setting = keyof Config['metadata-defaults'];
 
-/** What mdserver itself takes from a domain's metadata: it is no tag. */
+/** Entries of a domain's metadata that mdserver itself uses: they are not tags. */
 const ownNames = new Set(['userdata-prefix', 'imds-tokens']);
 
-/** Names are the same with hyphens and with underscores: EC2 has the ones, XML has long had the others. */
+/** Hyphens and underscores are equal in names: EC2 uses the former, domain XML mostly the latter. */
 function settingName(name: string): string {
   return name.toLowerCase().replaceAll('_', '-');
 }
 
-/** What the domain's metadata says under a name, with hyphens or underscores. */
+/** The value of a name in the domain's metadata, written with hyphens or underscores. */
 export function fromMetadata(instance: Instance, name: string): string | undefined {
   for (const [key, value] of Object.entries(instance.metadata)) {
     if (settingName(key) === name && value !== '') return value;
@@ -31,7 +31,7 @@ export function setting(context: MetadataContext, name: Setting): string | undef
   );
 }
 
-/** Where neither says anything. */
+/** Values that follow from the instance, if neither sets one. */
 const derived: Partial<Record<Setting, (context: MetadataContext) => string | undefined>> = {
   'availability-zone': ({ config }) => config.service.location,
   region: ({ config }) => config.service.location,
@@ -47,16 +47,16 @@ const derived: Partial<Record<Setting, (context: MetadataContext) => string | un
 
 const settingNames = new Set(Object.keys(options['metadata-defaults']));
 
-/** An instance's tags: all of its domain's metadata that has no meaning of its own. */
+/** An instance's tags: the entries of its domain's metadata that mdserver gives no other meaning. */
 export function instanceTags({ metadata }: Instance): [string, string][] {
   return Object.entries(metadata).filter(([key]) => {
     const name = settingName(key);
-    // A name with a slash could be listed but not asked for.
+    // A name with a slash could be listed but not requested.
     return !ownNames.has(name) && !settingNames.has(name) && /^[^/\p{Cc}]+$/u.test(key);
   });
 }
 
-/** `i-<ipv4>` as in Python, or EC2's form from the uuid (`mdserver.instance_id`). */
+/** `i-<ipv4>` as in Python, or EC2's form made from the uuid (`mdserver.instance_id`). */
 export function instanceId({ instance, config }: MetadataContext): string {
   const { uuid, ipv4, name } = instance;
   const byAddress = config.mdserver.instance_id === 'address' || uuid === undefined;
@@ -69,14 +69,14 @@ function hexDigits(text: string): string {
   return text.replaceAll('-', '').slice(0, 17);
 }
 
-/** An identifier in EC2's form that stays the same for the same thing. */
+/** An identifier in EC2's form; the same for the same thing. */
 export function stableId(prefix: string, thing: string): string {
   return `${prefix}-${hexDigits(createHash('sha256').update(`${prefix} ${thing}`).digest('hex'))}`;
 }
 
 /**
- * The name that DNS gives the instance's address, in full where a domain is set: dnsmasq adds it
- * to names that have none (expand-hosts).
+ * The name that the instance's address resolves to, with the domain if one is set: dnsmasq adds it
+ * to names without one (expand-hosts).
  */
 export function localHostname({ config, hostName }: MetadataContext): string {
   const { dnsmasq } = config;

@@ -473,7 +473,7 @@ async function againstEachOther(run: Run, thief: Guest, victim: Guest): Promise<
     await eventually(
       'the configuration is read again',
       10_000,
-      () => mdserverLog(host, from).includes('configuration was read again') || undefined,
+      () => mdserverLog(host, from).includes('read the configuration again') || undefined,
     );
   };
   const told = ({ tries }: AttackResult) => `answers ${tries.join(' ')}`;
