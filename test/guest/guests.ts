@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Host, Places } from './host.js';
-import { type Ended, eventually, run } from './processes.js';
+import type { Folders, Host } from './host.js';
+import { type CommandResult, eventually, run } from './processes.js';
 
 /** How a guest learns where its metadata is. */
 export type Hint = 'aws' | 'nocloud' | 'openstack' | 'none';
@@ -14,19 +14,19 @@ export interface Guest {
   readonly hint: Hint;
 }
 
-/** The name that cloud-init gives the datasource it has to find. */
+/** The datasource that cloud-init must find for each hint. */
 export const datasources: Record<Exclude<Hint, 'none'>, RegExp> = {
   aws: /^DataSourceEc2/,
   nocloud: /^DataSourceNoCloudNet/,
   openstack: /^DataSourceOpenStack/,
 };
 
-/** A guest whose uuid and MAC have this number in them. */
+/** A guest with a uuid and MAC made from the number. */
 export function makeGuest(name: string, number: number, hint: Hint): Guest {
   const digits = number.toString(16).padStart(4, '0');
   return {
     name,
-    // EC2's start with "ec2", and that is what cloud-init looks for.
+    // cloud-init recognizes EC2 by a uuid that starts with "ec2".
     uuid: `ec2e0000-0000-4000-8000-00000000${digits}`.replace(
       /^ec2/,
       hint === 'aws' ? 'ec2' : 'd0c',
@@ -47,7 +47,7 @@ function systemInformation({ hint, uuid }: Guest): string {
   return `<sysinfo type='smbios'><system>${entries[hint]}</system></sysinfo>`;
 }
 
-/** The interface of a guest, with the libvirt network filter where one is named. */
+/** The interface of a guest; `filter` is the XML of a libvirt network filter. */
 function interfaceXml({ mac }: Guest, filter = ''): string {
   return `<interface type='network'>
       <mac address='${mac}'/>
@@ -58,7 +58,7 @@ function interfaceXml({ mac }: Guest, filter = ''): string {
 }
 
 /** The domain of a guest that boots from the image. */
-export function domainXml(places: Places, guest: Guest): string {
+export function domainXml(folders: Folders, guest: Guest): string {
   const smbios = guest.hint === 'none' ? '' : `<smbios mode='sysinfo'/>`;
   return `<domain type='qemu'>
   <name>${guest.name}</name>
@@ -68,8 +68,8 @@ export function domainXml(places: Places, guest: Guest): string {
   ${systemInformation(guest)}
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
-    <kernel>${places.image}/kernel</kernel>
-    <initrd>${places.image}/initrd</initrd>
+    <kernel>${folders.image}/kernel</kernel>
+    <initrd>${folders.image}/initrd</initrd>
     <cmdline>root=/dev/vda ro console=ttyS0 mitigations=off</cmdline>
     ${smbios}
   </os>
@@ -77,19 +77,19 @@ export function domainXml(places: Places, guest: Guest): string {
   <devices>
     <disk type='file' device='disk'>
       <driver name='qemu' type='qcow2' cache='unsafe'/>
-      <source file='${disk(places, guest)}'/>
+      <source file='${disk(folders, guest)}'/>
       <target dev='vda' bus='virtio'/>
     </disk>
     ${interfaceXml(guest)}
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-    <serial type='file'><source path='${consoleFile(places, guest)}'/></serial>
+    <serial type='file'><source path='${consoleFile(folders, guest)}'/></serial>
     <memballoon model='none'/>
   </devices>
 </domain>
 `;
 }
 
-/** A domain with nothing in it, which is enough for libvirt, the hook and mdserver. */
+/** A domain without a disk, which is enough for libvirt, the hook and mdserver. */
 export function tinyDomainXml({ name, uuid, mac }: Guest): string {
   return `<domain type='qemu'>
   <name>${name}</name>
@@ -105,26 +105,26 @@ export function tinyDomainXml({ name, uuid, mac }: Guest): string {
 `;
 }
 
-export function disk({ space }: Places, { name }: Guest): string {
+export function disk({ space }: Folders, { name }: Guest): string {
   return join(space, `${name}.qcow2`);
 }
 
-export function consoleFile({ space }: Places, { name }: Guest): string {
+export function consoleFile({ space }: Folders, { name }: Guest): string {
   return join(space, `${name}.console`);
 }
 
-/** Makes the guest's disk and defines its domain. */
-export async function defineGuest(host: Host, places: Places, guest: Guest): Promise<void> {
-  const backing = ['-b', join(places.image, 'disk.qcow2'), '-F', 'qcow2'];
-  await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, disk(places, guest)]);
-  await define(host, domainXml(places, guest));
+/** Creates the guest's disk and defines its domain. */
+export async function defineGuest(host: Host, folders: Folders, guest: Guest): Promise<void> {
+  const backing = ['-b', join(folders.image, 'disk.qcow2'), '-F', 'qcow2'];
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, disk(folders, guest)]);
+  await define(host, domainXml(folders, guest));
 }
 
 export async function define(host: Host, xml: string): Promise<void> {
   await withXml(host, xml, (file) => host.virsh('define', file));
 }
 
-/** Changes the guest's interface while it runs. */
+/** Changes the interface of the running guest. */
 export async function updateInterface(host: Host, guest: Guest, filter: string): Promise<void> {
   await withXml(host, interfaceXml(guest, filter), (file) =>
     host.virsh('update-device', '--live', guest.name, file),
@@ -141,58 +141,58 @@ async function withXml(
   await action(file);
 }
 
-/** Waits until the guest has booted, by what it says on its console. */
-export async function booted(places: Places, guest: Guest, limit = 480_000): Promise<void> {
+/** Waits until the guest's console shows that it has booted. */
+export async function waitForBoot(folders: Folders, guest: Guest, limit = 480_000): Promise<void> {
   const last = guest.hint === 'none' ? /login: / : /Cloud-init v\. \S+ finished at/;
-  await eventually(`${guest.name} has booted (${consoleFile(places, guest)})`, limit, () => {
-    const file = consoleFile(places, guest);
+  await eventually(`${guest.name} has booted (${consoleFile(folders, guest)})`, limit, () => {
+    const file = consoleFile(folders, guest);
     return (existsSync(file) && last.test(readFileSync(file, 'latin1'))) || undefined;
   });
 }
 
-/** Who logs in: the user that cloud-init makes, or the image's own root. */
+/** A login: the user that cloud-init creates, or the image's root. */
 export interface Login {
   readonly user: 'debian' | 'root';
   readonly key: string;
 }
 
-/** Runs a shell script in a guest by ssh from the host. */
+/** Runs a shell script in a guest, over ssh from the host. */
 export function shell(
   host: Host,
   address: string,
   { user, key }: Login,
   script: string,
-): Promise<Ended> {
+): Promise<CommandResult> {
   const options = ['BatchMode=yes', 'StrictHostKeyChecking=no', 'UserKnownHostsFile=/dev/null']
     .concat(['LogLevel=ERROR', 'ConnectTimeout=30', 'IdentitiesOnly=yes'])
     .flatMap((option) => ['-o', option]);
-  // Root's ssh reads root's own configuration and the host's; a test has only these.
+  // Without root's and the host's ssh configuration: only these options count.
   const to = ['-F', 'none', ...options, '-i', key, `${user}@${address}`];
   return host.attempt('ssh', [...to, user === 'root' ? 'sh -s' : 'sudo sh -s'], { input: script });
 }
 
-/** What a guest says of itself. */
-export type Told = Record<string, string>;
+/** A guest's answers, by the name of the question. */
+export type Answers = Record<string, string>;
 
-/** Asks a guest several questions (shell commands) at once. Throws when it cannot be reached. */
+/** Asks a guest several questions (shell commands) at once. Throws if it cannot be reached. */
 export async function ask(
   host: Host,
   address: string,
   login: Login,
   questions: Record<string, string>,
-): Promise<Told> {
+): Promise<Answers> {
   const mark = '=+=';
   const script = Object.entries(questions)
     .map(([name, command]) => `printf '${mark}%s\\n' ${name}; { ${command}\n} 2>&1`)
     .join('\n');
-  // The door is open a little later than cloud-init's last word where a guest is slow.
-  const said = await eventually(`ssh ${login.user}@${address}`, 60_000, async () => {
+  // On a slow guest, sshd accepts logins a little later than cloud-init's last message.
+  const output = await eventually(`ssh ${login.user}@${address}`, 60_000, async () => {
     const { status, stdout, stderr } = await shell(host, address, login, `${script}\nexit 0`);
     if (status === 0) return stdout;
     if (/Permission denied/.test(stderr)) throw new Error(stderr.trim());
     return undefined;
   });
-  const answers = said.split(mark).slice(1);
+  const answers = output.split(mark).slice(1);
   return Object.fromEntries(
     answers.map((answer) => {
       const end = answer.indexOf('\n');
@@ -201,7 +201,7 @@ export async function ask(
   );
 }
 
-/** Seconds that cloud-init looked for its datasource, by its own log: each stage that did. */
+/** How long each stage of cloud-init searched for the datasource, according to its log. */
 export function datasourceTimes(log: string): string {
   const begun = new Map<string, number>();
   const times: string[] = [];
@@ -220,12 +220,12 @@ export function datasourceTimes(log: string): string {
 }
 
 /**
- * What netplan says to every guest whose datasource was found with the network up: that the file
- * which Debian's cloud-init wrote for it is readable, that there is no Open vSwitch.
+ * netplan's warning in every guest that finds its datasource over the network: the file written by
+ * Debian's cloud-init is world-readable, and there is no Open vSwitch.
  */
 const netplanApply = /activators\.py\[WARNING\]: Running \['netplan', 'apply'\] resulted in stderr/;
 
-/** Messages in cloud-init.log that no good boot has, each in one line. */
+/** The warnings and errors in cloud-init.log, one line each. */
 export function complaints(log: string): string[] {
   const messages = log.split(/\n(?=\d{4}-\d\d-\d\d )/);
   return messages

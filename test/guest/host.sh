@@ -1,16 +1,16 @@
 #!/bin/bash
 #
-# What a host of virtual machines sees of this machine: host.sh NAME SPACE PREFIX, run in mount,
-# network and UTS namespaces of its own. Its /etc, /var and /usr/local are this machine's with
-# what is written to them kept in SPACE; PREFIX is laid over /usr/local; /run is empty.
-# It stays, so that the namespaces do.
+# Sets up the file system of a virtual machine host: host.sh NAME SPACE PREFIX, run in mount, network
+# and UTS namespaces of its own. /etc, /var and /usr/local are overlays on this machine's, which keep
+# changes in SPACE; PREFIX is laid over /usr/local; /run is empty.
+# The script does not exit, because the namespaces end with it.
 
 set -euo pipefail
 
 name=$1 space=$2 prefix=$3
 
 hostname "$name"
-# Interfaces in /sys are those of the network namespace that it is mounted in.
+# /sys shows the interfaces of the network namespace in which it is mounted.
 mount -t sysfs sysfs /sys
 ip link set lo up
 
@@ -24,7 +24,7 @@ lay_over /usr/local local "$prefix:/usr/local"
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /var/lib/libvirt/dnsmasq
 
-# This machine's own guests, networks and hooks are not the test's.
+# The test must not see this machine's own guests, networks and hooks.
 rm -rf /etc/libvirt/qemu /etc/libvirt/hooks /var/lib/libvirt/qemu /etc/mdserver /var/lib/mdserver
 mkdir -p /etc/libvirt/qemu /var/lib/libvirt/qemu
 

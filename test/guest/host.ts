@@ -11,17 +11,25 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { attempt, type Ended, end, eventually, isRunning, type Running, run } from './processes.js';
+import {
+  attempt,
+  type CommandResult,
+  end,
+  eventually,
+  isRunning,
+  type RunOptions,
+  run,
+} from './processes.js';
 
-/** What the run is given: folders that stay the same. */
-export interface Places {
+/** The folders of a run. */
+export interface Folders {
   /** test/guest of the repository. */
   readonly sources: string;
-  /** Where this run keeps what it makes; gone with it. */
+  /** For the files of this run; removed when it ends. */
   readonly space: string;
-  /** Where the package is installed, as below /usr/local. */
+  /** Where the package is installed; appears as /usr/local on the hosts. */
   readonly prefix: string;
-  /** The image of the guests: disk.qcow2, kernel, initrd, key. */
+  /** The guests' image: disk.qcow2, kernel, initrd, key. */
   readonly image: string;
 }
 
@@ -33,19 +41,23 @@ export interface DatabaseRecord {
   readonly mds_ipv4: string;
 }
 
-/** A host of virtual machines: namespaces with libvirtd, mdserver and dnsmasq. */
+/** A virtual machine host: namespaces with libvirtd, mdserver and dnsmasq. */
 export interface Host {
   readonly name: string;
-  /** Its file system, seen from outside. */
+  /** The path of its file system outside its namespaces. */
   readonly root: string;
-  /** The folder of this run that belongs to it. */
+  /** Its folder for the files of this run. */
   readonly space: string;
-  /** The socket of its libvirtd, which has a path that every namespace sees. */
+  /** The socket of its libvirtd, under a path that is the same in all namespaces. */
   readonly libvirt: string;
-  /** The address that other hosts reach it at. */
+  /** Its address for other hosts. */
   readonly address: string;
-  readonly run: (command: string, args: readonly string[], running?: Running) => Promise<string>;
-  readonly attempt: (command: string, args: readonly string[], running?: Running) => Promise<Ended>;
+  readonly run: (command: string, args: readonly string[], options?: RunOptions) => Promise<string>;
+  readonly attempt: (
+    command: string,
+    args: readonly string[],
+    options?: RunOptions,
+  ) => Promise<CommandResult>;
   readonly start: (command: string, args: readonly string[], log: string) => ChildProcess;
   readonly virsh: (...args: string[]) => Promise<string>;
   readonly services: {
@@ -75,7 +87,7 @@ domain = ${domain}
 entry_order = domain, base
 `;
 
-// No dbus, polkit, virtlogd or control groups here, and the mount namespace is private already.
+// Without dbus, polkit, virtlogd, control groups and private namespaces, which do not work here.
 const libvirtdConf = (socket: string, uuid: string) => `
 auth_unix_ro = "none"
 auth_unix_rw = "none"
@@ -93,25 +105,25 @@ namespaces = []
 stdio_handler = "file"
 `;
 
-/** Makes the namespaces of a host. Nothing runs in them yet. */
-export async function makeHost(places: Places, name: string, number: number): Promise<Host> {
-  const space = join(places.space, name);
+/** Creates the namespaces of a host, without any services. */
+export async function makeHost(folders: Folders, name: string, number: number): Promise<Host> {
+  const space = join(folders.space, name);
   mkdirSync(join(space, 'libvirt'), { recursive: true });
-  const script = join(places.sources, 'host.sh');
+  const script = join(folders.sources, 'host.sh');
   const holder = spawn(
     'unshare',
-    // Without --fork it becomes the script: the process id is that of the namespaces' holder.
+    // Without --fork, unshare becomes the script, so its process id is that of the namespaces.
     ['--mount', '--net', '--uts', '--propagation', 'private', '--', 'bash', script].concat([
       name,
       space,
-      places.prefix,
+      folders.prefix,
     ]),
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
-  const [said] = (await Promise.race([once(holder.stdout, 'data'), once(holder, 'exit')])) as [
+  const [output] = (await Promise.race([once(holder.stdout, 'data'), once(holder, 'exit')])) as [
     unknown,
   ];
-  if (!Buffer.isBuffer(said)) throw new Error(`the namespaces of ${name} could not be made`);
+  if (!Buffer.isBuffer(output)) throw new Error(`the namespaces of ${name} could not be made`);
 
   const enter = ['--target', String(holder.pid), '--mount', '--net', '--uts', '--'];
   const libvirt = join(space, 'libvirt', 'libvirt-sock');
@@ -121,8 +133,8 @@ export async function makeHost(places: Places, name: string, number: number): Pr
     space,
     libvirt,
     address: `10.99.0.${number}`,
-    run: (command, args, running) => run('nsenter', [...enter, command, ...args], running),
-    attempt: (command, args, running) => attempt('nsenter', [...enter, command, ...args], running),
+    run: (command, args, options) => run('nsenter', [...enter, command, ...args], options),
+    attempt: (command, args, options) => attempt('nsenter', [...enter, command, ...args], options),
     start: (command, args, log) => {
       const file = openSync(join(space, log), 'a');
       const stdio: ['ignore', number, number] = ['ignore', file, file];
@@ -140,7 +152,7 @@ export function libvirtUri({ libvirt }: Host): string {
   return `qemu+unix:///system?socket=${libvirt}`;
 }
 
-/** Installs what the README tells an operator to, and configures it. */
+/** Installs the host's services as the README tells an operator to, and configures them. */
 export async function integrate(host: Host, key: string): Promise<void> {
   const installed = '/usr/local/lib/node_modules/mdserver';
   await host.run('bash', [`${installed}/system-integration.sh`]);
@@ -164,21 +176,21 @@ export async function startLibvirtd(host: Host): Promise<void> {
   });
 }
 
-/** The network as it is shipped. */
+/** Defines and starts the network of the package. */
 export async function startNetwork(host: Host): Promise<void> {
   const xml = '/usr/local/lib/node_modules/mdserver/etc/libvirt/mds-network.xml';
   await host.virsh('net-define', host.root + xml);
   await host.virsh('net-start', 'mds');
 }
 
-/** What a unit says, of what a test can do without systemd: later lines of a key win. */
+/** The settings of a systemd unit; of several lines with the same key, the last one counts. */
 function readUnit(host: Host, name: string): Record<string, string> {
   const text = readFileSync(join(host.root, 'etc/systemd/system', name), 'utf8');
   const lines = text.matchAll(/^([A-Za-z]+)=(.*)$/gm);
   return Object.fromEntries([...lines].map(([, key, value]) => [key, value]));
 }
 
-/** Starts the command of a unit with its user, its capabilities and its runtime folder. */
+/** Starts the command of a unit with the unit's user, capabilities and runtime folder. */
 async function startUnit(host: Host, name: string, log: string): Promise<ChildProcess> {
   const unit = readUnit(host, name);
   const { User = 'root', Group = User, ExecStart = '', RuntimeDirectory = '' } = unit;
@@ -199,7 +211,7 @@ async function startUnit(host: Host, name: string, log: string): Promise<ChildPr
     `--bounding-set=${capabilities(unit['CapabilityBoundingSet'])}`,
     ...(unit['NoNewPrivileges'] === 'yes' ? ['--no-new-privs'] : []),
   ];
-  // The namespaces that are entered are the process's alone from then on, as in a unit.
+  // As in a unit, the process has a mount namespace of its own.
   const proc = unit['ProcSubset'] === 'pid' ? 'mount -t proc -o subset=pid proc /proc; ' : '';
   const shell = `set -e; ${proc}umask ${unit['UMask'] ?? '0022'}; exec "$@"`;
   return host.start(
@@ -212,17 +224,17 @@ async function startUnit(host: Host, name: string, log: string): Promise<ChildPr
   );
 }
 
-/** What mdserver has written to its log, from the place on that an earlier call gave. */
+/** The text of mdserver's log from an offset on. */
 export function mdserverLog(host: Host, from = 0): string {
   return readFileSync(join(host.root, 'var/log/mdserver.log'), 'utf8').slice(from);
 }
 
-/** Starts mdserver as its unit does, and waits until it serves. */
+/** Starts mdserver as its unit does, and waits until it listens. */
 export async function startMdserver(host: Host): Promise<void> {
   const before = mdserverLog(host).length;
   const mdserver = await startUnit(host, 'mdserver.service', 'mdserver.out');
   host.services.mdserver = mdserver;
-  await eventually('mdserver serves', 30_000, () => {
+  await eventually('mdserver listens', 30_000, () => {
     if (!isRunning(mdserver)) throw new Error(`mdserver ended: ${mdserverLog(host, before)}`);
     return mdserverLog(host, before).includes('serving on') || undefined;
   });
@@ -239,13 +251,13 @@ export async function startDnsmasq(host: Host): Promise<void> {
   });
 }
 
-/** mdserver ends by this signal. */
+/** Stops mdserver with the signal. */
 export async function stopMdserver(host: Host, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
   const { mdserver } = host.services;
   if (mdserver !== undefined) await end(mdserver, signal);
 }
 
-/** Ends libvirtd, whose guests live on. */
+/** Stops libvirtd; its guests keep running. */
 export async function stopLibvirtd(host: Host): Promise<void> {
   const { libvirtd } = host.services;
   if (libvirtd !== undefined) await end(libvirtd);
@@ -256,7 +268,7 @@ export function readDatabase(host: Host): DatabaseRecord[] {
   return JSON.parse(text) as DatabaseRecord[];
 }
 
-/** The record of a domain. Throws when there is none. */
+/** The record of a domain. Throws if there is none, or more than one. */
 export function recordOf(host: Host, name: string): DatabaseRecord {
   const found = readDatabase(host).filter(({ domain_name }) => domain_name === name);
   const [record] = found;
@@ -266,14 +278,14 @@ export function recordOf(host: Host, name: string): DatabaseRecord {
   return record;
 }
 
-/** A file in the user-data folder, readable for mdserver. */
+/** Writes a file in the user-data folder that mdserver can read. */
 export function writeUserdata(host: Host, name: string, text: string): void {
   const file = join(host.root, 'etc/mdserver/userdata', name);
   writeFileSync(file, text);
   chmodSync(file, 0o644);
 }
 
-/** Joins two hosts by a cable, for migrations. */
+/** Connects two hosts with a virtual cable, for migrations. */
 export async function connect(first: Host, second: Host): Promise<void> {
   const pid = /\d+/.exec(second.root)?.[0] ?? '';
   const cable = ['link', 'add', 'cable', 'type', 'veth', 'peer', 'name', 'cable', 'netns', pid];

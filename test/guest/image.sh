@@ -1,13 +1,12 @@
 #!/bin/bash
 #
-# Makes the disk of the test guests, of a release of Debian: image.sh CACHE SUITE
+# Creates the image of the test guests from a Debian release: image.sh CACHE SUITE
 #
 #   CACHE/SUITE/disk.qcow2, kernel, initrd   to boot without a boot loader, root=/dev/vda
-#   CACHE/SUITE/key                          lets root in by ssh, so that a guest whose cloud-init
-#                                            does nothing can be looked into
-#   CACHE/packages                           Debian's packages, for the next image
+#   CACHE/SUITE/key                          root's ssh key, for guests whose cloud-init does nothing
+#   CACHE/packages                           Debian packages, for the next image
 #
-# A Debian with cloud-init as it comes: which datasource there is, it finds out itself.
+# cloud-init has its default configuration and finds out by itself which datasource to use.
 
 set -euo pipefail
 umask 022
@@ -16,26 +15,26 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 cache=$(realpath -- "$1")
 suite=$2
 
-# What debootstrap mounts goes with this namespace, and what it starts ends with it.
+# debootstrap's mounts and processes end with these namespaces.
 if [ -z "${MDSERVER_IMAGE_INSIDE:-}" ]; then
   MDSERVER_IMAGE_INSIDE=1 exec unshare --mount --propagation private --pid --fork --kill-child \
     --mount-proc -- bash "$0" "$cache" "$suite"
 fi
 
-# The mirror that this machine uses for its own release has the others, too.
+# The mirror of this machine's own release also has the other releases.
 # shellcheck disable=SC1091,SC2016
 mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SITE)' |
   awk -v own="$(. /etc/os-release && echo "$VERSION_CODENAME")" \
     '$1 == own && $2 == "main" { print $3; exit }')
-[ -n "$mirror" ] || { echo "image.sh: apt has no source of Debian's main" >&2; exit 1; }
+[ -n "$mirror" ] || { echo "image.sh: apt has no source for Debian main" >&2; exit 1; }
 
-# It has its name only when it is whole.
+# The folder gets its final name when it is complete.
 folder=$cache/$suite.new
 root=$folder/root
 rm -rf --one-file-system -- "$folder" "${cache:?}/$suite"
 mkdir -p -- "$root" "$cache/packages"
 
-# python3-cffi-backend is only recommended, and without it cloud-init ends in an error.
+# python3-cffi-backend is only recommended, but cloud-init fails without it.
 packages=linux-image-cloud-amd64,systemd-sysv,udev,dbus,netplan.io,systemd-resolved
 packages+=,cloud-init,cloud-guest-utils,python3-cffi-backend,openssh-server,sudo,locales
 packages+=,iproute2,iputils-ping,curl
@@ -44,16 +43,16 @@ debootstrap --variant=minbase --cache-dir="$cache/packages" --include="$packages
 
 echo 'en_US.UTF-8 UTF-8' >"$root/etc/locale.gen"
 chroot "$root" locale-gen
-# What cloud-init wants by default: else it makes it at the first boot, for half a minute.
+# cloud-init's default locale: generating it at the first boot would take half a minute.
 echo 'LANG=en_US.UTF-8' >"$root/etc/default/locale"
-# The initrd as it comes has drivers for every machine; reading them takes a while under TCG.
+# The default initrd has drivers for every machine; loading it takes a while under TCG.
 drivers=(virtio_pci virtio_blk virtio_net ext4)
 if [ -d "$root/etc/initramfs-tools" ]; then
   sed -i 's/^MODULES=.*/MODULES=list/' "$root/etc/initramfs-tools/initramfs.conf"
   printf '%s\n' "${drivers[@]}" >>"$root/etc/initramfs-tools/modules"
   chroot "$root" update-initramfs -u -k all
 else
-  # From Debian 14 on.
+  # Debian 14 and later.
   printf 'hostonly=no\ndrivers="%s"\n' "${drivers[*]}" >"$root/etc/dracut.conf.d/guest.conf"
   chroot "$root" dracut --force --regenerate-all
 fi
@@ -63,7 +62,7 @@ echo guest-image >"$root/etc/hostname"
 : >"$root/etc/machine-id"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 chroot "$root" systemctl enable systemd-networkd systemd-resolved
-# Where cloud-init configures nothing. What it makes netplan write comes before it.
+# For guests whose network cloud-init does not configure; netplan's files have priority over this.
 cat >"$root/etc/systemd/network/90-any.network" <<'END'
 [Match]
 Name=en* eth*

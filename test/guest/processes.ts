@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** How a command ended. */
-export interface Ended {
+/** The result of a command. */
+export interface CommandResult {
   /** The exit code; -1 after a signal. */
   readonly status: number;
   readonly stdout: string;
@@ -11,45 +11,45 @@ export interface Ended {
   readonly milliseconds: number;
 }
 
-export interface Running {
-  /** Given to it on standard input. */
+export interface RunOptions {
+  /** Its standard input. */
   readonly input?: string;
-  /** Milliseconds after which it is killed. */
+  /** After this many milliseconds it is killed. */
   readonly limit?: number;
 }
 
-/** Runs a command to its end, whatever that is. */
+/** Runs a command until it ends, successfully or not. */
 export async function attempt(
   command: string,
   args: readonly string[],
-  { input = '', limit = 120_000 }: Running = {},
-): Promise<Ended> {
+  { input = '', limit = 120_000 }: RunOptions = {},
+): Promise<CommandResult> {
   const started = Date.now();
   const child = spawn(command, args, { timeout: limit, killSignal: 'SIGKILL' });
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  // A command that does not read its input is no failure.
+  // It is not an error if a command does not read its input.
   child.stdin.on('error', () => undefined);
   child.stdin.end(input);
   const [status] = (await once(child, 'close')) as [number | null];
   return { status: status ?? -1, stdout, stderr, milliseconds: Date.now() - started };
 }
 
-/** Runs a command and gives what it printed. Throws with what it said when it fails. */
+/** Runs a command and returns its output. Throws with its error output if it fails. */
 export async function run(
   command: string,
   args: readonly string[],
-  running?: Running,
+  options?: RunOptions,
 ): Promise<string> {
-  const { status, stdout, stderr } = await attempt(command, args, running);
+  const { status, stdout, stderr } = await attempt(command, args, options);
   if (status === 0) return stdout;
-  const said = (stderr.trim() || stdout.trim()).slice(-2000);
-  throw new Error(`${[command, ...args].join(' ').slice(0, 300)} ended with ${status}: ${said}`);
+  const output = (stderr.trim() || stdout.trim()).slice(-2000);
+  throw new Error(`${[command, ...args].join(' ').slice(0, 300)} ended with ${status}: ${output}`);
 }
 
-/** Looks again and again until there is something, and gives that. Throws after the limit (ms). */
+/** Repeats `look` until it returns a value, and returns that. Throws after `limit` milliseconds. */
 export async function eventually<Found>(
   what: string,
   limit: number,
@@ -59,7 +59,7 @@ export async function eventually<Found>(
   for (;;) {
     const found = await look();
     if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`${what}: not after ${limit / 1000} s`);
+    if (Date.now() > deadline) throw new Error(`${what}: not within ${limit / 1000} s`);
     await sleep(250);
   }
 }
@@ -68,7 +68,7 @@ export function isRunning({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode === null && signalCode === null;
 }
 
-/** Sends the signal and waits for the end. */
+/** Sends the signal and waits until the process ends. */
 export async function end(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
   if (!isRunning(child)) return;
   const ended = once(child, 'exit');

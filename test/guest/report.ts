@@ -1,7 +1,7 @@
 let failures = 0;
 
-/** How many steps have failed up to now. */
-export function failed(): number {
+/** The number of failures so far. */
+export function failureCount(): number {
   return failures;
 }
 
@@ -9,12 +9,12 @@ function seconds(milliseconds: number): string {
   return `${(milliseconds / 1000).toFixed(1)} s`;
 }
 
-function line(verdict: string, who: string, what: string, milliseconds: number): void {
+function printLine(verdict: string, who: string, what: string, milliseconds: number): void {
   const time = seconds(milliseconds).padStart(8);
   process.stdout.write(`${verdict.padEnd(5)}${time}  ${who.padEnd(9)}${what}\n`);
 }
 
-/** A line that is no check. */
+/** Prints a line that is not the result of a step. */
 export function note(who: string, text: string): void {
   process.stdout.write(`${' '.repeat(15)}${who.padEnd(9)}${text}\n`);
 }
@@ -23,15 +23,15 @@ export function heading(text: string): void {
   process.stdout.write(`\n${text}\n`);
 }
 
-/** A failure that is no step's own. */
+/** Reports a failure outside any step. */
 export function failure(who: string, error: unknown): void {
   failures += 1;
-  line('FAIL', who, (error as Error).message, 0);
+  printLine('FAIL', who, (error as Error).message, 0);
 }
 
 /**
- * Does a step and prints whether it went well, and how long it took; text that it gives is
- * printed with it. What a later step needs is not there after a failure: gives undefined then.
+ * Runs a step and prints whether it succeeded and how long it took, and its result if that is text.
+ * Returns the result; undefined after a failure.
  */
 export async function step<Result>(
   who: string,
@@ -41,13 +41,13 @@ export async function step<Result>(
   const started = Date.now();
   try {
     const result = await action();
-    const told = typeof result === 'string' ? `: ${result}` : '';
-    line('ok', who, what + told, Date.now() - started);
+    const detail = typeof result === 'string' ? `: ${result}` : '';
+    printLine('ok', who, what + detail, Date.now() - started);
     return result;
   } catch (error) {
     failures += 1;
     const { message } = error as Error;
-    line('FAIL', who, `${what}: ${message}`, Date.now() - started);
+    printLine('FAIL', who, `${what}: ${message}`, Date.now() - started);
     return undefined;
   }
 }

@@ -1,10 +1,10 @@
 /*
- * Boots real guests on mdserver: npm run test:guest [-- [--short] [--suite SUITE]]
+ * Boots real guests with mdserver: npm run test:guest [-- [--short] [--suite SUITE]]
  *
- * It makes a small host of virtual machines out of Debian's libvirtd, QEMU and dnsmasq, in
- * namespaces of its own: nothing of this machine is changed but the folder with the guests' images,
- * ${XDG_CACHE_HOME:-/var/cache}/mdserver-guest. mdserver is the packed npm package, installed and
- * integrated as the README says. The guests are of Debian's release SUITE (bookworm).
+ * It runs a virtual machine host in namespaces of its own, with Debian's libvirtd, QEMU and dnsmasq. It
+ * changes nothing on this machine except ${XDG_CACHE_HOME:-/var/cache}/mdserver-guest, the folder of
+ * the guests' images. mdserver is the packed npm package, installed and integrated as the README
+ * says. The guests run the Debian release SUITE (default: bookworm).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -23,13 +23,13 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { attempt, run } from './processes.js';
-import { failed, failure, heading, note, step } from './report.js';
+import { failure, failureCount, heading, note, step } from './report.js';
 import { runSteps } from './steps.js';
 
 const repository = fileURLToPath(new URL('../../../', import.meta.url));
 const sources = join(repository, 'test', 'guest');
 
-/** What has to be there, with the Debian package that has it. */
+/** The required programs and their Debian packages. */
 const parts = {
   libvirtd: 'libvirt-daemon-system',
   virsh: 'libvirt-clients',
@@ -49,16 +49,16 @@ const parts = {
 };
 
 async function checkParts(): Promise<void> {
-  if (process.getuid?.() !== 0) throw new Error('only root can make the namespaces');
-  const lacking: string[] = [];
+  if (process.getuid?.() !== 0) throw new Error('only root can create the namespaces');
+  const missing: string[] = [];
   for (const [command, debianPackage] of Object.entries(parts)) {
     const { status } = await attempt('sh', ['-c', `command -v ${command}`]);
-    if (status !== 0) lacking.push(`${command} (${debianPackage})`);
+    if (status !== 0) missing.push(`${command} (${debianPackage})`);
   }
-  if (lacking.length > 0) throw new Error(`this machine has no ${lacking.join(', ')}`);
+  if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(', ')}`);
 }
 
-/** The guests' image, made anew when the way to make it has changed. */
+/** The guests' image. It is rebuilt if the script that builds it has changed. */
 async function makeImage(suite: string): Promise<string> {
   const cache = join(process.env['XDG_CACHE_HOME'] ?? '/var/cache', 'mdserver-guest');
   const script = join(sources, 'image.sh');
@@ -72,7 +72,7 @@ async function makeImage(suite: string): Promise<string> {
   return folder;
 }
 
-/** Packs mdserver as it is published, and installs that. */
+/** Packs mdserver as for publishing and installs the package. */
 async function installPackage(folder: string, prefix: string): Promise<string> {
   const pack = ['pack', repository, '--ignore-scripts', '--silent', '--pack-destination', folder];
   const tarball = (await run('npm', pack)).trim();
@@ -82,8 +82,8 @@ async function installPackage(folder: string, prefix: string): Promise<string> {
 }
 
 /**
- * Runs this file again in namespaces of its own. Its first process is a shell, which reaps what
- * others leave; whatever is still there ends with it.
+ * Runs this file again in namespaces of its own. Their first process is a shell that reaps orphaned
+ * processes; all processes end with it.
  */
 function startInside(args: readonly string[]): ChildProcess {
   const namespaces = ['--mount', '--net', '--pid', '--ipc', '--fork', '--kill-child'];
@@ -104,12 +104,12 @@ function startInside(args: readonly string[]): ChildProcess {
 async function outside(isShort: boolean, suite: string): Promise<number> {
   await checkParts();
   heading('Preparation');
-  const image = await step('image', `the guests' disk, ${suite}`, () => makeImage(suite));
-  // Not in $TMPDIR: the hosts' own /var is laid over this machine's.
+  const image = await step('image', `the guests' image, ${suite}`, () => makeImage(suite));
+  // Not in $TMPDIR, which may be in /var, where the hosts have an overlay.
   const folder = mkdtempSync('/tmp/mdserver-guest-');
   const remove = () => rmSync(folder, { recursive: true, force: true });
   process.once('exit', remove);
-  // Everything inside ends with it.
+  // All processes of the run end with it.
   let child: ChildProcess | undefined;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => (child === undefined ? process.exit(1) : child.kill('SIGKILL')));
@@ -127,7 +127,7 @@ async function outside(isShort: boolean, suite: string): Promise<number> {
   return status ?? 1;
 }
 
-/** Consoles and logs of a run that failed, beside the image: all else of it goes. */
+/** Copies the consoles and logs of a failed run to a folder beside the image. */
 function keepLogs(space: string, image: string): void {
   const kept = join(image, '..', 'failed');
   rmSync(kept, { recursive: true, force: true });
@@ -136,15 +136,15 @@ function keepLogs(space: string, image: string): void {
   for (const file of files.filter((name) => /\.(console|log|out)$/.test(name))) {
     copyFileSync(join(space, file), join(kept, file.replaceAll('/', '-')));
   }
-  note('run', `its logs are in ${kept}`);
+  note('run', `the logs are in ${kept}`);
 }
 
 const [first, space = '', prefix = '', image = '', form] = process.argv.slice(2);
 if (first === 'inside') {
-  const places = { sources, space, prefix, image };
-  await runSteps(places, form === 'short').catch((error: unknown) => failure('run', error));
-  if (failed() > 0) keepLogs(space, image);
-  process.exit(failed() === 0 ? 0 : 1);
+  const folders = { sources, space, prefix, image };
+  await runSteps(folders, form === 'short').catch((error: unknown) => failure('run', error));
+  if (failureCount() > 0) keepLogs(space, image);
+  process.exit(failureCount() === 0 ? 0 : 1);
 } else {
   const started = Date.now();
   const { values } = parseArgs({
@@ -154,7 +154,7 @@ if (first === 'inside') {
     },
   });
   const status = await outside(values.short, values.suite);
-  const verdict = status === 0 ? 'all is well' : 'FAILED';
+  const verdict = status === 0 ? 'passed' : 'FAILED';
   process.stdout.write(`\n${verdict} after ${((Date.now() - started) / 1000).toFixed(0)} s\n`);
   process.exit(status);
 }

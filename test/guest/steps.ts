@@ -3,8 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  type Answers,
   ask,
-  booted,
   complaints,
   datasources,
   datasourceTimes,
@@ -14,20 +14,20 @@ import {
   type Login,
   makeGuest,
   shell,
-  type Told,
   tinyDomainXml,
   updateInterface,
+  waitForBoot,
 } from './guests.js';
 import {
   connect,
   domain,
+  type Folders,
   gateway,
   type Host,
   integrate,
   libvirtUri,
   makeHost,
   mdserverLog,
-  type Places,
   readDatabase,
   recordOf,
   startDnsmasq,
@@ -42,10 +42,10 @@ import {
 import { attempt, end, eventually, run } from './processes.js';
 import { heading, note, step } from './report.js';
 
-/** Where mdserver takes what its hook has to say. */
+/** The socket over which the hook talks to mdserver. */
 const controlSocket = '/run/mdserver/control.sock';
 
-/** The hook gives up after this many milliseconds; the rest is libvirt's and QEMU's own work. */
+/** In milliseconds: the hook gives up after 5 s; libvirt and QEMU get as much for their own work. */
 const startLimit = 5_000 + 5_000;
 
 const userdata = `#cloud-config
@@ -56,15 +56,16 @@ write_files:
       {{hostname}} {{instance.ipv4}} {{instance.uuid}}
 `;
 
-/** Throws unless the two are the same. */
-function same(what: string, got: string | undefined, wanted: string): void {
-  if (got !== wanted) throw new Error(`${what} is ${JSON.stringify(got)}, not "${wanted}"`);
+/** Throws unless the two values are equal. */
+function same(what: string, actual: string | undefined, expected: string): void {
+  if (actual !== expected)
+    throw new Error(`${what} is ${JSON.stringify(actual)}, expected "${expected}"`);
 }
 
 interface Run {
-  readonly places: Places;
+  readonly folders: Folders;
   readonly host: Host;
-  /** With the key that mdserver is configured with. */
+  /** With the key from mdserver's configuration. */
   readonly debian: Login;
   /** With the image's own key. */
   readonly root: Login;
@@ -94,18 +95,18 @@ const questions = {
   log: 'cat /var/log/cloud-init.log',
 };
 
-/** The part of cloud-init.log that is of this boot. */
+/** The part of cloud-init.log that belongs to the latest boot. */
 function lastBoot(log: string): string {
   const start = log.lastIndexOf("running 'init-local'");
   return start === -1 ? log : log.slice(log.lastIndexOf('\n', start) + 1);
 }
 
-/** Starts a guest, waits for the end of its boot and checks all that it should have got. */
+/** Waits until a started guest has booted and checks everything it should have received. */
 async function bootAndCheck(
-  { places, host, debian }: Run,
+  { folders, host, debian }: Run,
   guest: Guest,
   started: Promise<unknown>,
-): Promise<Told | undefined> {
+): Promise<Answers | undefined> {
   const { name, hint } = guest;
   await started;
   const record = await step(name, 'the hook has uploaded it', () => {
@@ -116,40 +117,40 @@ async function bootAndCheck(
   });
   if (record === undefined) return undefined;
   const address = record.mds_ipv4;
-  await step(name, 'boots', () => booted(places, guest));
-  const told = await step(name, 'ssh with the configured key', () =>
+  await step(name, 'boots', () => waitForBoot(folders, guest));
+  const answers = await step(name, 'ssh with the configured key', () =>
     ask(host, address, debian, questions),
   );
-  if (told === undefined) return undefined;
-  const log = lastBoot(told['log'] ?? '');
+  if (answers === undefined) return undefined;
+  const log = lastBoot(answers['log'] ?? '');
 
   await step(name, "the lease is the database's address", () => {
-    const leased = /inet (\S+)/.exec(told['addresses'] ?? '')?.[1];
+    const leased = /inet (\S+)/.exec(answers['addresses'] ?? '')?.[1];
     same('the address', leased, `${address}/16`);
     return address;
   });
-  await step(name, 'host name', () => same('it', told['hostname'], name));
+  await step(name, 'host name', () => same('hostname', answers['hostname'], name));
   await step(name, 'write_files with template data', () =>
-    same('the file', told['file'], `${templateData}\n${name} ${address} ${guest.uuid}`),
+    same('the file', answers['file'], `${templateData}\n${name} ${address} ${guest.uuid}`),
   );
-  await step(name, 'cloud-init is done, without a warning', () => {
-    if (!/^status: done$/m.test(told['status'] ?? '')) throw new Error(told['status']);
-    const { v1 } = JSON.parse(told['result'] ?? '{}') as { v1: { errors: string[] } };
+  await step(name, 'cloud-init is done, without warnings', () => {
+    if (!/^status: done$/m.test(answers['status'] ?? '')) throw new Error(answers['status']);
+    const { v1 } = JSON.parse(answers['result'] ?? '{}') as { v1: { errors: string[] } };
     const bad = [...v1.errors, ...complaints(log)];
     if (bad.length > 0) throw new Error(bad.join(' | '));
   });
   await step(name, 'datasource', () => {
-    const { v1 } = JSON.parse(told['result'] ?? '{}') as { v1: { datasource: string } };
+    const { v1 } = JSON.parse(answers['result'] ?? '{}') as { v1: { datasource: string } };
     if (hint === 'none' || !datasources[hint].test(v1.datasource)) throw new Error(v1.datasource);
-    const version = told['version']?.split(' ')[1];
-    return `${v1.datasource} of ${version}; ${datasourceTimes(log)}; up ${told['uptime']} s`;
+    const version = answers['version']?.split(' ')[1];
+    return `${v1.datasource} of ${version}; ${datasourceTimes(log)}; up ${answers['uptime']} s`;
   });
-  return told;
+  return answers;
 }
 
-/** A guest without a hint: cloud-init does nothing, the network is the image's own. */
+/** Checks a guest without a hint: cloud-init does nothing, the image configures the network. */
 async function bootWithoutHint(
-  { places, host, root }: Run,
+  { folders, host, root }: Run,
   guest: Guest,
   started: Promise<unknown>,
 ) {
@@ -157,26 +158,26 @@ async function bootWithoutHint(
   await started;
   const address = await step(name, 'the hook has uploaded it', () => recordOf(host, name).mds_ipv4);
   if (address === undefined) return;
-  await step(name, 'boots', () => booted(places, guest));
-  const told = await step(name, "the lease is the database's address", () =>
+  await step(name, 'boots', () => waitForBoot(folders, guest));
+  const answers = await step(name, "the lease is the database's address", () =>
     ask(host, address, root, {
       addresses: questions.addresses,
       status: questions.status,
       served: 'curl -s http://169.254.169.254/latest/meta-data/instance-id',
     }),
   );
-  if (told === undefined) return;
+  if (answers === undefined) return;
   await step(name, 'cloud-init stays off', () => {
-    if (!/^status: (disabled|not run)$/m.test(told['status'] ?? ''))
-      throw new Error(told['status']);
-    return /^status: .*/.exec(told['status'] ?? '')?.[0];
+    if (!/^status: (disabled|not run)$/m.test(answers['status'] ?? ''))
+      throw new Error(answers['status']);
+    return /^status: .*/.exec(answers['status'] ?? '')?.[0];
   });
   await step(name, 'mdserver serves its address', () =>
-    same('instance-id', told['served'], `i-${address}`),
+    same('instance-id', answers['served'], `i-${address}`),
   );
 }
 
-/** Names both ways, from the host and in a guest. */
+/** Checks forward and reverse DNS, from the host and from a guest. */
 async function checkNames({ host, root }: Run, asker: Guest, other: Guest): Promise<void> {
   const full = `${other.name}.${domain}`;
   await step(other.name, 'name and address in DNS, from the host', async () => {
@@ -189,13 +190,13 @@ async function checkNames({ host, root }: Run, asker: Guest, other: Guest): Prom
   });
   await step(other.name, `name and address in DNS, from ${asker.name}`, async () => {
     const address = recordOf(host, other.name).mds_ipv4;
-    // The full name: systemd-resolved asks no DNS server for a name without a dot.
-    const told = await ask(host, recordOf(host, asker.name).mds_ipv4, root, {
+    // The full name, because systemd-resolved does not send names without a dot to DNS servers.
+    const answers = await ask(host, recordOf(host, asker.name).mds_ipv4, root, {
       full: `getent ahostsv4 ${full} | sed -n '1s/ .*//p'`,
       reverse: `getent hosts ${address} | sed 's/.* //'`,
     });
-    same(full, told['full'], address);
-    same(address, told['reverse'], full);
+    same(full, answers['full'], address);
+    same(address, answers['reverse'], full);
   });
 }
 
@@ -205,19 +206,19 @@ function start({ host }: Run, guest: Guest): Promise<unknown> {
   });
 }
 
-// ---- life ----
+// ---- life cycle ----
 
-/** Whether mdserver's log tells of an upload of the guest. */
+/** Whether mdserver's log contains an upload of the guest. */
 function wasUploaded(log: string, { name, mac }: Guest): boolean {
   return log.includes(`${name} (${mac}) has the address `);
 }
 
-/** Destroy and start again: to itself it is the machine that it was. */
-async function startAgain(run: Run, guest: Guest, before: Told | undefined): Promise<void> {
+/** Destroys and restarts a guest, and checks that it recognizes itself as the same instance. */
+async function startAgain(run: Run, guest: Guest, before: Answers | undefined): Promise<void> {
   const { host } = run;
   const address = before && recordOf(host, guest.name).mds_ipv4;
   await step(guest.name, 'virsh destroy', async () => {
-    // Which is a power cut: ssh host keys of a minute ago are on no disk yet.
+    // This cuts the power, and new ssh host keys may not be on disk yet.
     if (address !== undefined) await shell(host, address, run.root, 'sync');
     await host.virsh('destroy', guest.name);
   });
@@ -226,28 +227,28 @@ async function startAgain(run: Run, guest: Guest, before: Told | undefined): Pro
     same('the address', recordOf(host, guest.name).mds_ipv4, address ?? 'known');
     same('instance-id', after?.['instance'], before?.['instance'] ?? 'known');
     same('the host keys', after?.['hostkeys'], before?.['hostkeys'] ?? 'known');
-    if (after?.['boot'] === before?.['boot']) throw new Error('it has not booted');
+    if (after?.['boot'] === before?.['boot']) throw new Error('it has not waitForBoot');
   });
 }
 
-/** Whether it is the boot that it was: the guest was not started again. */
-async function stillLives({ host, root }: Run, guest: Guest, boot: string | undefined) {
+/** Checks that the guest has not rebooted and is still served. */
+async function checkStillRuns({ host, root }: Run, guest: Guest, boot: string | undefined) {
   const address = recordOf(host, guest.name).mds_ipv4;
-  const told = await ask(host, address, root, {
+  const answers = await ask(host, address, root, {
     boot: questions.boot,
     served: 'curl -s http://169.254.169.254/latest/meta-data/instance-id',
   });
-  same('boot_id', told['boot'], boot ?? 'known');
-  same('instance-id', told['served'], `i-${address}`);
+  same('boot_id', answers['boot'], boot ?? 'known');
+  same('instance-id', answers['served'], `i-${address}`);
 }
 
-/** Kills mdserver once a guest has asked it for something, and starts it as systemd would. */
+/** Kills mdserver after a guest's first request and restarts it as systemd would. */
 async function killWhenAsked({ host }: Run, guest: Guest): Promise<void> {
   const from = mdserverLog(host).length;
-  await step(guest.name, 'mdserver is killed while it boots, and is back 2 s later', async () => {
+  await step(guest.name, 'mdserver is killed during the boot and restarted 2 s later', async () => {
     const asked = new RegExp(`${guest.name} (GET|PUT) `);
     await eventually(
-      `${guest.name} asks`,
+      `the first request of ${guest.name}`,
       300_000,
       () => asked.test(mdserverLog(host, from)) || undefined,
     );
@@ -266,9 +267,9 @@ async function savedAndRestored(run: Run, guest: Guest, boot: string | undefined
   await step(guest.name, 'virsh start restores it', async () => {
     await host.virsh('start', guest.name);
   });
-  await step(guest.name, 'the hook has uploaded it (restore), and it lives', async () => {
+  await step(guest.name, 'the hook has uploaded it (restore), and it still runs', async () => {
     if (!wasUploaded(mdserverLog(host, from), guest)) throw new Error('nothing was uploaded');
-    await stillLives(run, guest, boot);
+    await checkStillRuns(run, guest, boot);
   });
 }
 
@@ -279,19 +280,19 @@ async function libvirtdRestarted(run: Run, guest: Guest, boot: string | undefine
     await stopLibvirtd(host);
     await startLibvirtd(host);
   });
-  await step(guest.name, 'the hook has uploaded it (reconnect), and it lives', async () => {
+  await step(guest.name, 'the hook has uploaded it (reconnect), and it still runs', async () => {
     await eventually(
       'an upload',
       10_000,
       () => wasUploaded(mdserverLog(host, from), guest) || undefined,
     );
     same('its state', (await host.virsh('domstate', guest.name)).trim(), 'running');
-    await stillLives(run, guest, boot);
+    await checkStillRuns(run, guest, boot);
   });
 }
 
-/** What stands in mdserver's place when it is not itself: JavaScript that calls serve(server). */
-const strangers = {
+/** Servers that take mdserver's place: JavaScript that calls serve(server). */
+const impostors = {
   'answers with an error': `serve(require('node:http').createServer((_, response) => {
     response.writeHead(500).end('<domain>no</domain>');
   }))`,
@@ -299,19 +300,19 @@ const strangers = {
     socket.on('error', () => {});
     socket.end(require('node:crypto').randomBytes(65536));
   }))`,
-  'answers without an end': `serve(require('node:http').createServer((_, response) => {
+  'never ends its response': `serve(require('node:http').createServer((_, response) => {
     response.writeHead(500);
     const drip = setInterval(() => response.write('x'.repeat(1000)), 50);
     response.on('close', () => clearInterval(drip));
   }))`,
-  'takes requests and says nothing': `serve(require('node:net').createServer((socket) => {
+  'accepts requests and does not respond': `serve(require('node:net').createServer((socket) => {
     socket.on('error', () => {});
     socket.resume();
   }))`,
 };
 
-/** Starts one on the control socket, or where that is not to be, on mdserver's port. */
-async function startStranger(
+/** Starts an impostor on the control socket or on mdserver's port. */
+async function startImpostor(
   host: Host,
   script: string,
   place: 'socket' | 'port',
@@ -319,20 +320,20 @@ async function startStranger(
   await host.run('rm', ['-f', controlSocket]);
   const where = place === 'socket' ? `'${controlSocket}'` : `80, '169.254.169.254'`;
   const serve = `const serve = (server) => server.listen(${where}, () => console.log('ready'));`;
-  const log = `stranger-${place}.out`;
+  const log = `impostor-${place}.out`;
   writeFileSync(join(host.space, log), '');
   const child = host.start('node', ['-e', `${serve} ${script}`], log);
   await eventually(
-    'the stranger listens',
+    'the impostor listens',
     10_000,
     () => readFileSync(join(host.space, log), 'utf8').includes('ready') || undefined,
   );
   return child;
 }
 
-/** `virsh start` while mdserver is not well, and `virsh list` at the same moment. */
-async function startWithout({ host }: Run, guest: Guest, what: string): Promise<void> {
-  await step(guest.name, `mdserver ${what}: virsh start works all the same`, async () => {
+/** Checks that `virsh start` and a simultaneous `virsh list` work while mdserver fails. */
+async function startDespite({ host }: Run, guest: Guest, what: string): Promise<void> {
+  await step(guest.name, `mdserver ${what}: virsh start still works`, async () => {
     const uri = libvirtUri(host);
     const starting = attempt('virsh', ['-q', '-c', uri, 'start', '--paused', guest.name]);
     await sleep(1000);
@@ -347,32 +348,32 @@ async function startWithout({ host }: Run, guest: Guest, what: string): Promise<
   await attempt('virsh', ['-q', '-c', libvirtUri(host), 'destroy', guest.name]);
 }
 
-async function mdserverUnwell(run: Run): Promise<void> {
+async function mdserverFails(run: Run): Promise<void> {
   const { host } = run;
   const guest = makeGuest('tiny', 0x100, 'none');
   await define(host, tinyDomainXml(guest));
-  await startWithout(run, guest, 'is there');
+  await startDespite(run, guest, 'runs');
 
   host.services.mdserver?.kill('SIGSTOP');
-  await startWithout(run, guest, 'hangs (SIGSTOP)');
+  await startDespite(run, guest, 'hangs (SIGSTOP)');
   host.services.mdserver?.kill('SIGCONT');
 
   await stopMdserver(host);
-  await startWithout(run, guest, 'is stopped');
-  for (const [what, script] of Object.entries(strangers)) {
+  await startDespite(run, guest, 'is stopped');
+  for (const [what, script] of Object.entries(impostors)) {
     for (const place of ['socket', 'port'] as const) {
-      const stranger = await startStranger(host, script, place);
-      await startWithout(run, guest, `${what} (${place})`);
-      await end(stranger, 'SIGKILL');
+      const impostor = await startImpostor(host, script, place);
+      await startDespite(run, guest, `${what} (${place})`);
+      await end(impostor, 'SIGKILL');
     }
   }
-  await step(host.name, 'mdserver is back', () => startMdserver(host));
+  await step(host.name, 'mdserver is restarted', () => startMdserver(host));
 }
 
-async function madeAnew({ host }: Run): Promise<void> {
+async function recreated({ host }: Run): Promise<void> {
   const first = makeGuest('anew', 0x200, 'none');
   const second = makeGuest('anew', 0x201, 'none');
-  await step('anew', 'undefined, and defined again with a new uuid and MAC', async () => {
+  await step('anew', 'undefined and redefined with a new uuid and MAC', async () => {
     await define(host, tinyDomainXml(first));
     await host.virsh('start', '--paused', 'anew');
     const before = recordOf(host, 'anew');
@@ -389,7 +390,7 @@ async function madeAnew({ host }: Run): Promise<void> {
       'utf8',
     );
     if (leases.includes(first.mac) || !leases.includes(`${second.mac},id:*,${after.mds_ipv4}`)) {
-      throw new Error(`dnsmasq was told: ${leases}`);
+      throw new Error(`dnsmasq's hosts file is ${leases}`);
     }
     await host.virsh('destroy', 'anew');
   });
@@ -400,7 +401,7 @@ async function twenty({ host }: Run): Promise<void> {
     makeGuest(`twenty-${number}`, 0x300 + number, 'none'),
   );
   for (const guest of guests) await define(host, tinyDomainXml(guest));
-  await step('twenty', 'domains started at the same moment have an address each', async () => {
+  await step('twenty', 'domains started at the same moment get different addresses', async () => {
     const times = await Promise.all(
       guests.map(async ({ name }) => {
         const begun = Date.now();
@@ -417,7 +418,7 @@ async function twenty({ host }: Run): Promise<void> {
     });
     const all = new Set(records.map(({ mds_ipv4 }) => mds_ipv4));
     if (new Set(addresses).size !== 20 || all.size !== records.length) {
-      throw new Error(`addresses are given twice: ${addresses.join(' ')}`);
+      throw new Error(`duplicate addresses: ${addresses.join(' ')}`);
     }
     const names = await Promise.all(
       guests.map(({ name }) => host.run('dig', [`@${gateway}`, '+short', name])),
@@ -428,7 +429,7 @@ async function twenty({ host }: Run): Promise<void> {
   await Promise.all(guests.map(({ name }) => host.virsh('destroy', name)));
 }
 
-// ---- guests against each other ----
+// ---- a guest attacks another ----
 
 interface AttackResult {
   readonly tries: number[];
@@ -437,13 +438,13 @@ interface AttackResult {
 }
 
 async function attack(run: Run, from: Guest, of: Guest): Promise<AttackResult> {
-  const { places, host, root } = run;
+  const { folders, host, root } = run;
   const victim = recordOf(host, of.name).mds_ipv4;
-  const script = readFileSync(join(places.sources, 'attack.py'), 'utf8');
+  const script = readFileSync(join(folders.sources, 'attack.py'), 'utf8');
   const command = `cat >/run/attack.py <<'END_OF_ATTACK'\n${script}\nEND_OF_ATTACK\npython3 /run/attack.py ${victim}\n`;
   const address = recordOf(host, from.name).mds_ipv4;
   const { status, stdout, stderr } = await shell(host, address, root, command);
-  if (status !== 0) throw new Error(`the attack did not run: ${stderr}`);
+  if (status !== 0) throw new Error(`the attack script failed: ${stderr}`);
   const neighbour = await host.run('ip', ['-j', 'neigh', 'show', victim, 'dev', 'br-mds']);
   note(from.name, `the host's ip -j neigh: ${neighbour.trim()}`);
   return JSON.parse(stdout) as AttackResult;
@@ -453,8 +454,8 @@ function wasServed({ status, body }: AttackResult, victim: Guest): boolean {
   return status === 200 && body.includes(victim.name);
 }
 
-/** Its neighbours may have to be told again where the address is: the guest asks until it is served. */
-async function hasItsAddress({ host, root }: Run, { name }: Guest): Promise<void> {
+/** Waits until a guest is served again: the host may have to learn first which MAC has its address. */
+async function waitUntilServed({ host, root }: Run, { name }: Guest): Promise<void> {
   const address = recordOf(host, name).mds_ipv4;
   await eventually(`${name} is served`, 60_000, async () => {
     const command = 'curl -s --max-time 5 http://169.254.169.254/latest/meta-data/instance-id';
@@ -463,7 +464,7 @@ async function hasItsAddress({ host, root }: Run, { name }: Guest): Promise<void
   });
 }
 
-async function againstEachOther(run: Run, thief: Guest, victim: Guest): Promise<void> {
+async function attackGuest(run: Run, attacker: Guest, victim: Guest): Promise<void> {
   const { host } = run;
   const configuration = join(host.root, 'etc/mdserver/conf.d/20-check-mac.conf');
   const checkMac = async (word: 'yes' | 'no') => {
@@ -476,55 +477,62 @@ async function againstEachOther(run: Run, thief: Guest, victim: Guest): Promise<
       () => mdserverLog(host, from).includes('read the configuration again') || undefined,
     );
   };
-  const told = ({ tries }: AttackResult) => `answers ${tries.join(' ')}`;
+  const statuses = ({ tries }: AttackResult) => `answers ${tries.join(' ')}`;
 
   await checkMac('no');
-  await step(thief.name, `takes ${victim.name}'s address, check_mac = no: is served`, async () => {
-    const result = await attack(run, thief, victim);
-    // Not that it should be so: it is what the next step has to prevent.
-    if (!wasServed(result, victim)) throw new Error(`the attack is none: ${told(result)}`);
-    return told(result);
-  });
-  await step(victim.name, 'has its address back', () => hasItsAddress(run, victim));
+  await step(
+    attacker.name,
+    `takes ${victim.name}'s address, check_mac = no: is served`,
+    async () => {
+      const result = await attack(run, attacker, victim);
+      // Not desirable, but the proof that the attack works, which the next step must prevent.
+      if (!wasServed(result, victim))
+        throw new Error(`the attack does not work: ${statuses(result)}`);
+      return statuses(result);
+    },
+  );
+  await step(victim.name, 'has its address back', () => waitUntilServed(run, victim));
 
   await checkMac('yes');
-  await step(victim.name, 'is served with check_mac = yes', () => hasItsAddress(run, victim));
+  await step(victim.name, 'is served with check_mac = yes', () => waitUntilServed(run, victim));
   await step(
-    thief.name,
+    attacker.name,
     `takes ${victim.name}'s address, check_mac = yes: is refused`,
     async () => {
       const from = mdserverLog(host).length;
-      const result = await attack(run, thief, victim);
-      if (wasServed(result, victim) || result.status !== 404) throw new Error(told(result));
+      const result = await attack(run, attacker, victim);
+      if (wasServed(result, victim) || result.status !== 404) throw new Error(statuses(result));
       const lines = mdserverLog(host, from).split('\n');
-      const warning = lines.find((line) => line.includes(thief.mac) && line.includes(victim.mac));
+      const warning = lines.find(
+        (line) => line.includes(attacker.mac) && line.includes(victim.mac),
+      );
       if (warning === undefined) throw new Error('the log does not name both MAC addresses');
-      return `${told(result)}; log: ${warning}`;
+      return `${statuses(result)}; log: ${warning}`;
     },
   );
   await step(victim.name, 'is served again, with check_mac = yes', () =>
-    hasItsAddress(run, victim),
+    waitUntilServed(run, victim),
   );
   await checkMac('no');
 
   const filter = `<filterref filter='clean-traffic'>
-    <parameter name='IP' value='${recordOf(host, thief.name).mds_ipv4}'/>
+    <parameter name='IP' value='${recordOf(host, attacker.name).mds_ipv4}'/>
   </filterref>`;
-  await step(thief.name, "cannot take it with libvirt's clean-traffic", async () => {
-    await updateInterface(host, thief, filter);
-    const result = await attack(run, thief, victim);
+  await step(attacker.name, "cannot take it with libvirt's clean-traffic filter", async () => {
+    await updateInterface(host, attacker, filter);
+    const result = await attack(run, attacker, victim);
     if (wasServed(result, victim)) throw new Error("it has the other's user-data");
-    return told(result);
+    return statuses(result);
   });
   await checkMac('yes');
 }
 
-/** Throws when check_mac has turned away a guest that had not taken another's address. */
-function noneRefused(host: Host, thief?: Guest): void {
+/** Throws if check_mac has refused a guest other than the attacker. */
+function noneRefused(host: Host, attacker?: Guest): void {
   const lines = mdserverLog(host)
     .split('\n')
-    .filter((line) => line.includes('is answered for by'))
-    .filter((line) => thief === undefined || !line.includes(`answered for by ${thief.mac}`));
+    .filter((line) => line.includes('it answers with'))
+    .filter((line) => attacker === undefined || !line.includes(`it answers with ${attacker.mac}`));
   if (lines.length > 0) throw new Error(lines.join(' | '));
 }
 
@@ -533,74 +541,74 @@ function noneRefused(host: Host, thief?: Guest): void {
 async function migrate(run: Run, other: Host, guest: Guest, boot: string | undefined) {
   const { host, root } = run;
   const address = recordOf(host, guest.name).mds_ipv4;
-  // The disk is on a file system that both see, which libvirt has no way to know.
+  // --unsafe: libvirt does not know that both hosts have the file system of the disk.
   const move = async (from: Host, to: Host) => {
     const how = ['--live', '--unsafe', '--persistent', '--undefinesource'];
     await from.virsh('migrate', ...how, guest.name, libvirtUri(to), `tcp://${to.address}`);
   };
-  const lives = async (at: Host) => {
+  const checkRuns = async (at: Host) => {
     same('its state', (await at.virsh('domstate', guest.name)).trim(), 'running');
-    const told = await ask(at, address, root, { boot: questions.boot });
-    same('boot_id', told['boot'], boot ?? 'known');
+    const answers = await ask(at, address, root, { boot: questions.boot });
+    same('boot_id', answers['boot'], boot ?? 'known');
   };
-  await step(guest.name, `migrates to ${other.name}, alive`, () => move(host, other));
-  await step(guest.name, `lives on ${other.name}, and its hook has uploaded it`, async () => {
+  await step(guest.name, `migrates live to ${other.name}`, () => move(host, other));
+  await step(guest.name, `runs on ${other.name}, whose hook has uploaded it`, async () => {
     if (!wasUploaded(mdserverLog(other), guest)) throw new Error('nothing was uploaded');
-    await lives(other);
+    await checkRuns(other);
     const there = recordOf(other, guest.name).mds_ipv4;
     return `address ${address}, in the database there ${there}`;
   });
   await stopMdserver(host);
-  const stranger = await startStranger(host, strangers['answers with an error'], 'socket');
-  await step(guest.name, `migrates to ${host.name}, where mdserver answers errors`, () =>
+  const impostor = await startImpostor(host, impostors['answers with an error'], 'socket');
+  await step(guest.name, `migrates live to ${host.name}, where mdserver answers with errors`, () =>
     move(other, host),
   );
-  await step(guest.name, `lives on ${host.name}`, () => lives(host));
-  await end(stranger, 'SIGKILL');
-  await step(host.name, 'mdserver is back', () => startMdserver(host));
-  await step(guest.name, 'is served again', () => hasItsAddress(run, guest));
+  await step(guest.name, `runs on ${host.name}`, () => checkRuns(host));
+  await end(impostor, 'SIGKILL');
+  await step(host.name, 'mdserver is restarted', () => startMdserver(host));
+  await step(guest.name, 'is served again', () => waitUntilServed(run, guest));
 }
 
 // ---- all of it ----
 
 async function bootTwo(run: Run, first: Guest, second: Guest) {
-  const { host, places } = run;
+  const { host, folders } = run;
   for (const guest of [first, second]) {
     writeUserdata(host, `${guest.name}.yaml`, userdata);
-    await step(guest.name, 'virsh define', () => defineGuest(host, places, guest));
+    await step(guest.name, 'virsh define', () => defineGuest(host, folders, guest));
   }
   return [start(run, first), start(run, second)] as const;
 }
 
-/** Everything that is checked, one step after the other. */
-export async function runSteps(places: Places, isShort: boolean): Promise<void> {
-  const key = join(places.space, 'key');
+/** Runs all steps. */
+export async function runSteps(folders: Folders, isShort: boolean): Promise<void> {
+  const key = join(folders.space, 'key');
   await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'operator', '-f', key]);
   const publicKey = readFileSync(`${key}.pub`, 'utf8').trim();
 
-  heading('A host of virtual machines');
-  const host = await makeHost(places, 'host-1', 1);
+  heading('A virtual machine host');
+  const host = await makeHost(folders, 'host-1', 1);
   await bringUp(host, publicKey);
   const all: Run = {
-    places,
+    folders,
     host,
     debian: { user: 'debian', key },
-    root: { user: 'root', key: join(places.image, 'key') },
+    root: { user: 'root', key: join(folders.image, 'key') },
   };
 
   heading('Guests a (AWS look-alike) and b (NoCloud by serial), started at the same moment');
   const a = makeGuest('guest-a', 0xa, 'aws');
   const b = makeGuest('guest-b', 0xb, 'nocloud');
   const [startA, startB] = await bootTwo(all, a, b);
-  const [toldA, toldB] = await Promise.all([
+  const [answersA, answersB] = await Promise.all([
     bootAndCheck(all, a, startA),
     bootAndCheck(all, b, startB),
   ]);
   await checkNames(all, a, b);
   await checkNames(all, b, a);
   if (isShort) {
-    heading('Life');
-    await startAgain(all, a, toldA);
+    heading('Life cycle');
+    await startAgain(all, a, answersA);
     await step(host.name, 'check_mac has refused nobody', () => noneRefused(host));
     return;
   }
@@ -614,34 +622,34 @@ export async function runSteps(places: Places, isShort: boolean): Promise<void> 
   await checkNames(all, d, c);
   for (const guest of [c, d]) await host.virsh('destroy', guest.name);
 
-  heading('Life: a starts again, while e boots for the first time and mdserver is killed');
+  heading('Life cycle: a restarts and e boots for the first time, while mdserver is killed');
   const e = makeGuest('guest-e', 0xe, 'aws');
   writeUserdata(host, 'guest-e.yaml', userdata);
-  await step(e.name, 'virsh define', () => defineGuest(host, places, e));
+  await step(e.name, 'virsh define', () => defineGuest(host, folders, e));
   const killing = killWhenAsked(all, e);
-  await Promise.all([startAgain(all, a, toldA), bootAndCheck(all, e, start(all, e)), killing]);
+  await Promise.all([startAgain(all, a, answersA), bootAndCheck(all, e, start(all, e)), killing]);
   await host.virsh('destroy', e.name);
 
-  heading('Life: saved, restored, under a restarted libvirtd');
-  const boot = toldB?.['boot'];
+  heading('Life cycle: saved and restored; libvirtd restarted');
+  const boot = answersB?.['boot'];
   await savedAndRestored(all, b, boot);
   await libvirtdRestarted(all, b, boot);
 
-  heading('Guests against each other');
-  await againstEachOther(all, a, b);
+  heading('A guest attacks another');
+  await attackGuest(all, a, b);
   await host.virsh('destroy', a.name);
 
-  heading('Life: when mdserver is not well');
-  await mdserverUnwell(all);
+  heading('Life cycle: while mdserver fails');
+  await mdserverFails(all);
 
-  heading('Life: made anew, and many');
-  await madeAnew(all);
+  heading('Life cycle: re-created; many at once');
+  await recreated(all);
   await twenty(all);
 
-  heading('Life: live migration');
-  const other = await makeHost(places, 'host-2', 2);
+  heading('Life cycle: live migration');
+  const other = await makeHost(folders, 'host-2', 2);
   await bringUp(other, publicKey);
   await step('host-2', 'a cable to host-1', () => connect(host, other));
   await migrate(all, other, b, boot);
-  await step(host.name, 'check_mac has refused no honest guest', () => noneRefused(host, a));
+  await step(host.name, 'check_mac has refused no other guest', () => noneRefused(host, a));
 }
