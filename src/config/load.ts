@@ -83,7 +83,7 @@ function sectionsOf(text: string, file: string): ConfigFile['sections'] {
 }
 
 /** Follows links; undefined if the path does not exist. */
-function statOrNone(path: string): Stats | undefined {
+function statPath(path: string): Stats | undefined {
   return asConfigError(path, () => statSync(path, { throwIfNoEntry: false }));
 }
 
@@ -95,7 +95,7 @@ function configFilesOf(directory: string): string[] {
       // By code point, like Python; sort() alone compares UTF-16 code units.
       .sort((one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)))
       .map((name) => join(directory, name))
-      .filter((path) => statOrNone(path)?.isFile())
+      .filter((path) => statPath(path)?.isFile())
   );
 }
 
@@ -113,9 +113,9 @@ function includedFiles(main: ConfigFile, prefix: string): string[] {
   return [
     ...(directoryPaths ?? [])
       .map(located)
-      .filter((path) => statOrNone(path)?.isDirectory())
+      .filter((path) => statPath(path)?.isDirectory())
       .flatMap(configFilesOf),
-    ...(filePaths ?? []).map(located).filter((path) => statOrNone(path)?.isFile()),
+    ...(filePaths ?? []).map(located).filter((path) => statPath(path)?.isFile()),
   ];
 }
 

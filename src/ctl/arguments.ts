@@ -84,6 +84,6 @@ export function readArguments(
     name,
     argument === undefined ? values[name] === true : values[name],
   ]);
-  // The types of OptionValues follow from the same tables, which the compiler cannot know here.
+  // The types of CommandOptionValues follow from the same tables, which the compiler cannot know here.
   return { command, operands, options: Object.fromEntries(given) as Invocation['options'] };
 }

@@ -119,7 +119,7 @@ export function instancePath(name: string, ...more: string[]): string {
 }
 
 /** mdserver's health. A degraded one answers with status 503 and the same JSON. */
-export async function healthOf(control: ControlClient): Promise<Health> {
+export async function fetchHealth(control: ControlClient): Promise<Health> {
   try {
     return await control.get<Health>('/health');
   } catch (error) {

@@ -15,7 +15,7 @@ export interface CommandOption {
 export type OptionTable = Readonly<Record<string, CommandOption>>;
 
 /** The value of each option of a table: text, or undefined if it was not given; true or false for a switch. */
-export type OptionValues<T extends OptionTable> = {
+export type CommandOptionValues<T extends OptionTable> = {
   readonly [K in keyof T]: T[K] extends { readonly argument: string }
     ? string | undefined
     : boolean;
@@ -38,7 +38,7 @@ export const globalOptions = {
   version: { short: 'V', explanation: 'Show the version.' },
 } as const satisfies OptionTable;
 
-export type GlobalOptions = OptionValues<typeof globalOptions>;
+export type GlobalOptions = CommandOptionValues<typeof globalOptions>;
 
 /** An option of the commands that talk to libvirt. */
 export const connectOption = {
@@ -73,7 +73,10 @@ interface CommandDescription {
 interface CommandDefinition<T extends OptionTable> extends CommandDescription {
   readonly options: T;
   /** Gives the exit status. Throws CommandError. */
-  run(operands: readonly string[], options: GlobalOptions & OptionValues<T>): Promise<number>;
+  run(
+    operands: readonly string[],
+    options: GlobalOptions & CommandOptionValues<T>,
+  ): Promise<number>;
 }
 
 /** A command in the list of all commands, where the types of its own options are not known. */

@@ -7,17 +7,17 @@ import { instanceId, localHostname } from './values.js';
 const unprintable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g;
 
 /** A YAML scalar: JSON's strings are YAML's double-quoted ones (YAML 1.2, 1.3). */
-function quoted(text: string): string {
+function yamlString(text: string): string {
   return JSON.stringify(text).replace(unprintable, unicodeEscape);
 }
 
 function metaData(context: MetadataContext): string {
   const { config } = context;
   const lines = [
-    `instance-id: ${quoted(instanceId(context))}`,
-    `local-hostname: ${quoted(localHostname(context))}`,
+    `instance-id: ${yamlString(instanceId(context))}`,
+    `local-hostname: ${yamlString(localHostname(context))}`,
     ...(config.publicKeys.length === 0 ? [] : ['public-keys:']),
-    ...config.publicKeys.map(({ key }) => `  - ${quoted(key)}`),
+    ...config.publicKeys.map(({ key }) => `  - ${yamlString(key)}`),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -29,7 +29,7 @@ function networkConfig({ instance, config }: MetadataContext): string {
 ethernets:
   ${config.dnsmasq.net_name}:
     match:
-      macaddress: ${quoted(instance.mac)}
+      macaddress: ${yamlString(instance.mac)}
     dhcp4: true
     dhcp6: ${instance.ipv6 !== undefined}
 `;

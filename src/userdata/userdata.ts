@@ -210,7 +210,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
     return made;
   }
 
-  function find(instance: TemplateInstance, settings: UserdataConfig): UserdataSource {
+  function findSource(instance: TemplateInstance, settings: UserdataConfig): UserdataSource {
     const entries = entriesOf(settings.mdserver.userdata_dir);
     const { source, warnings } = findUserdata(inputsOf(instance, settings).candidates, entries);
     for (const line of warnings) logOnce(undefined, line, (text) => log.warn(text));
@@ -220,16 +220,16 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
   /** Whether an instance with a prefix has a file. */
   function hasFile(instance: TemplateInstance, settings: UserdataConfig): boolean {
     try {
-      return find(instance, settings) !== 'none';
+      return findSource(instance, settings) !== 'none';
     } catch (error) {
-      // There is a file; render() meets the same error and reports it.
+      // There is a file; renderSource() meets the same error and reports it.
       if (error instanceof UserdataError) return true;
       throw error;
     }
   }
 
   /** Renders what `look` finds. Looks once more if the file disappears before it is read. */
-  function render(
+  function renderSource(
     what: string,
     instance: TemplateInstance,
     settings: UserdataConfig,
@@ -275,8 +275,8 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       const prefixed = userdataPrefix(instance.metadata) !== undefined;
       if (prefixed && !hasFile(instance, settings)) return undefined;
       return () => {
-        const look = () => find(instance, settings);
-        const rendered = render('user-data', instance, settings, look);
+        const look = () => findSource(instance, settings);
+        const rendered = renderSource('user-data', instance, settings, look);
         keepCopy?.(instance.name, rendered.body);
         return rendered;
       };
@@ -285,7 +285,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       const settings = currentConfig();
       const { vendor_data: path } = settings.mdserver;
       if (path === undefined) return { body: '', file: null };
-      return render('vendor data', instance, settings, () =>
+      return renderSource('vendor data', instance, settings, () =>
         configuredFile(path, 'mdserver.vendor_data'),
       );
     },

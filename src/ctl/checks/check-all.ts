@@ -5,7 +5,7 @@ import type { Config } from '../../config/options.js';
 import { controlSocketPath } from '../../control/socket.js';
 import { DatabaseError, type Instance, parseDatabase } from '../../instances/instance.js';
 import { instancesFrom } from '../../instances/instances.js';
-import { controlClient, healthOf } from '../client.js';
+import { controlClient, fetchHealth } from '../client.js';
 import { CommandError } from '../errors.js';
 import { counted, durationText } from '../output.js';
 import { checkDnsmasq } from './dnsmasq.js';
@@ -77,7 +77,7 @@ async function* guarded(
 async function daemonFindings(path: string): Promise<Finding[]> {
   const { ok, warning, failure } = findingsOf('mdserver');
   try {
-    const { version, uptime_seconds, instances, problems } = await healthOf(controlClient(path));
+    const { version, uptime_seconds, instances, problems } = await fetchHealth(controlClient(path));
     const running = `${version} has been running for ${durationText(uptime_seconds)}, with ${counted(instances, 'instance')}`;
     return [ok(running), ...problems.map((problem) => warning(problem))];
   } catch (error) {

@@ -6,7 +6,7 @@ import type {
   InstanceDetails,
 } from '../../control/api.js';
 import { parseIp } from '../../network.js';
-import { type ControlClient, healthOf, instancePath } from '../client.js';
+import { type ControlClient, fetchHealth, instancePath } from '../client.js';
 import { connectOption, defineCommand } from '../command.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
 import { CommandError, exitCodes } from '../errors.js';
@@ -251,7 +251,7 @@ async function contextOf(
     now: Date.now() / 1000,
     network: dnsmasq?.net_name ?? 'mds',
     bridge: dnsmasq?.interface ?? 'br-mds',
-    dhcpLog: (await healthOf(control)).dhcp_log,
+    dhcpLog: (await fetchHealth(control)).dhcp_log,
   };
 }
 
