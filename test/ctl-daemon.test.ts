@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/checks/finding.js';
-import { temporaryFolder } from './support/cleanup.js';
+import { exited, temporaryFolder } from './support/cleanup.js';
 import { type Daemon, eventually, freePort, startDaemon } from './support/daemon.js';
 import { addHost, type Ended } from './support/netns.js';
 import { missing } from './support/parts.js';
@@ -15,23 +15,30 @@ import { domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
 
 const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
 
-/** What a test needs beside the parts that netns.ts knows. */
+/** Reason to skip a test that needs libvirt's client; the test driver needs no daemon. */
 const withoutVirsh = missing('virsh');
 
-/** Runs a command to its end; `keepOpen`: its input does not end before it does. */
-async function ended(
+/** Milliseconds. Far more than any command needs: a command that hangs must fail its test. */
+const killAfter = 120_000;
+
+/** Runs a command to its end. With `keepOpen`, its input stays open until then. */
+async function run(
   command: string,
   args: readonly string[],
   input = '',
   env = {},
   keepOpen = false,
 ): Promise<Ended> {
-  const child = spawn(command, args, { env: { ...process.env, ...env } });
+  const child = spawn(command, args, {
+    env: { ...process.env, ...env },
+    timeout: killAfter,
+    killSignal: 'SIGKILL',
+  });
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (chunk) => (stdout += chunk));
   child.stderr.on('data', (chunk) => (stderr += chunk));
-  // It may end before it has read all.
+  // The command may end before it has read all of its input.
   child.stdin.on('error', () => {});
   if (keepOpen) child.stdin.write(input);
   else child.stdin.end(input);
@@ -40,7 +47,7 @@ async function ended(
   return { status: (status as number | null) ?? -1, stdout, stderr };
 }
 
-/** A host on loopback addresses: instances have them, too. */
+/** A host on loopback addresses, as are its instances. */
 interface Host {
   readonly folder: string;
   readonly file: string;
@@ -49,7 +56,7 @@ interface Host {
   readonly write: (path: string, text: string) => string;
 }
 
-function hostOf(t: TestContext, more = ''): Host {
+function hostOf(t: TestContext): Host {
   const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'userdata'));
   const file = join(folder, 'mdserver.conf');
@@ -60,7 +67,6 @@ port = {port}
 logfile = ${folder}/log
 userdata_dir = ${folder}/userdata
 db_file = ${folder}/data/db_file.json
-${more}
 [service]
 location = here
 [public-keys]
@@ -77,11 +83,8 @@ gateway = 127.77.0.1
   return {
     folder,
     file,
-    start: async () => {
-      const daemon = await startDaemon(t, folder, configuration, '127.0.0.1');
-      return daemon;
-    },
-    ctl: (...args) => ended(process.execPath, [program, '--config', file, ...args]),
+    start: () => startDaemon(t, folder, configuration, '127.0.0.1'),
+    ctl: (...args) => run(process.execPath, [program, '--config', file, ...args]),
     write: (path, text) => {
       const whole = join(folder, path);
       mkdirSync(dirname(whole), { recursive: true });
@@ -91,19 +94,20 @@ gateway = 127.77.0.1
   };
 }
 
-interface Shown {
+/** What the tests use of `show --json` and `list --json`. */
+interface InstanceJson {
   readonly name: string;
   readonly ipv4: string;
 }
 
 async function addressOf({ ctl }: Host, name: string): Promise<string> {
   const { stdout } = await ctl('show', name, '--json');
-  return (JSON.parse(stdout) as Shown).ipv4;
+  return (JSON.parse(stdout) as InstanceJson).ipv4;
 }
 
 // ---- commands on a running daemon ----
 
-test('upload, list, show, remove: each in words, as JSON and by its exit status', async (t) => {
+test('upload, list, show and remove work, as text and as JSON, with their exit statuses', async (t) => {
   const host = hostOf(t);
   const { ctl } = host;
   await host.start();
@@ -113,7 +117,7 @@ test('upload, list, show, remove: each in words, as JSON and by its exit status'
   const uploaded = await ctl('upload', file);
   assert.match(uploaded.stdout, /^web1\t127\.77\.\d+\.\d+\t52:54:00:00:00:01\n$/);
   const address = await addressOf(host, 'web1');
-  const fromInput = await ended(
+  const fromInput = await run(
     process.execPath,
     [program, '--config', host.file, 'upload', '-', '--json'],
     domainXml(2, { name: 'web 2' }),
@@ -127,7 +131,7 @@ test('upload, list, show, remove: each in words, as JSON and by its exit status'
     new RegExp(`^web1\t${address}\t52:54:00:00:00:01\there\t\\d{4}-\\d\\d-\\d\\dT[\\d:]{8}Z\t-$`),
   );
   assert.match(line2, /^web 2\t/);
-  const json = JSON.parse((await ctl('list', '--json')).stdout) as Shown[];
+  const json = JSON.parse((await ctl('list', '--json')).stdout) as InstanceJson[];
   assert.deepEqual(
     json.map(({ name }) => name),
     ['web1', 'web 2'],
@@ -153,42 +157,38 @@ test('upload, list, show, remove: each in words, as JSON and by its exit status'
   assert.equal((await ctl('list')).stdout, '');
 });
 
-test('an upload that is refused says why, and what cannot be read is said', async (t) => {
+test('upload reports why mdserver rejects a domain, and a file that cannot be read', async (t) => {
   const host = hostOf(t);
   await host.start();
-  const other = await host.ctl(
-    'upload',
-    host.write('x.xml', domainXml(1, { name: 'x', network: 'default' })),
-  );
-  assert.equal(other.status, 1);
-  assert.match(other.stderr, /^mdserverctl: .*\bmds\b.*\n$/);
-  const bad = await host.ctl('upload', host.write('bad.xml', 'hello'));
-  assert.equal(bad.status, 1);
-  assert.match(bad.stderr, /^mdserverctl: the body is not XML[^\n]*\n$/);
-  const none = await host.ctl('upload', join(host.folder, 'none.xml'));
-  assert.equal(none.status, 1);
-  assert.match(none.stderr, /^mdserverctl: cannot read \S*none\.xml: [^\n]*\n$/);
+  const elsewhere = domainXml(1, { name: 'x', network: 'default' });
+  for (const [title, file, message] of [
+    ['another network', host.write('x.xml', elsewhere), /.*\bmds\b.*/],
+    ['no XML', host.write('bad.xml', 'hello'), /the body is not XML[^\n]*/],
+    ['no file', join(host.folder, 'none.xml'), /cannot read \S*none\.xml: [^\n]*/],
+  ] as const) {
+    await t.test(title, async () => {
+      const { status, stdout, stderr } = await host.ctl('upload', file);
+      assert.deepEqual([status, stdout], [1, '']);
+      assert.match(stderr, new RegExp(`^mdserverctl: ${message.source}\n$`));
+    });
+  }
 });
 
-test('names of any characters and of the greatest length are found', async (t) => {
+test('an instance is found whatever characters its name has', async (t) => {
   const host = hostOf(t);
   await host.start();
-  const names = ['a b?#%&c', `${'n'.repeat(255)}`, '7', 'häß日', '--yes'];
+  const names = ['a b?#%&c', 'n'.repeat(255), '7', 'häß日', '--yes'];
   for (const [index, name] of names.entries()) {
-    const { stderr } = await host.ctl(
-      'upload',
-      host.write('d.xml', domainXml(index + 1, { name })),
-    );
-    assert.equal(stderr, '', name);
-  }
-  for (const name of names) {
-    const shown = await host.ctl('show', '--json', '--', name);
-    assert.equal(shown.stderr, '', name);
-    assert.equal(JSON.parse(shown.stdout).name, name);
+    await t.test(name, async () => {
+      const xml = host.write('d.xml', domainXml(index + 1, { name }));
+      assert.equal((await host.ctl('upload', xml)).stderr, '');
+      const { stdout, stderr } = await host.ctl('show', '--json', '--', name);
+      assert.deepEqual([JSON.parse(stdout).name, stderr], [name, '']);
+    });
   }
 });
 
-test('render prints what the guest gets, byte for byte, and where it came from', async (t) => {
+test('render prints what the guest gets, byte for byte, and names the template', async (t) => {
   const host = hostOf(t);
   const daemon = await host.start();
   await host.ctl('upload', host.write('web1.xml', domainXml(1, { name: 'web1' })));
@@ -222,7 +222,7 @@ test('render prints what the guest gets, byte for byte, and where it came from',
   assert.deepEqual(spawnSync(process.execPath, args).stdout, bytes);
 });
 
-test("render shows a template's error at its line, and a guest that gets nothing", async (t) => {
+test('render reports an error in a template with its line, and a guest that gets nothing', async (t) => {
   const host = hostOf(t);
   await host.start();
   await host.ctl('upload', host.write('web1.xml', domainXml(1, { name: 'web1' })));
@@ -246,7 +246,7 @@ test("render shows a template's error at its line, and a guest that gets nothing
   });
 });
 
-test('render --as-xml shows what a new domain would get and stores nothing', async (t) => {
+test('render --as-xml prints what a new domain would get, and stores nothing', async (t) => {
   const host = hostOf(t);
   await host.start();
   host.write('userdata/new.yaml', '#cloud-config\nhostname: {{hostname}}\n');
@@ -259,7 +259,7 @@ test('render --as-xml shows what a new domain would get and stores nothing', asy
   assert.deepEqual([bad.status, bad.stdout], [1, '']);
 });
 
-test('explain tells what a guest asked for, by name and by address', async (t) => {
+test('explain finds an instance by its name and its address, and tells what it asked for', async (t) => {
   const host = hostOf(t);
   const daemon = await host.start();
   await host.ctl('upload', host.write('web1.xml', domainXml(1, { name: 'web1' })));
@@ -294,7 +294,7 @@ test('explain tells what a guest asked for, by name and by address', async (t) =
   assert.equal((await host.ctl('explain', 'nobody')).status, 4);
 });
 
-test('known-hosts prints the keys that a guest phoned home with, and flags new ones', async (t) => {
+test('known-hosts prints the keys that a guest phoned home with, and warns of changed ones', async (t) => {
   const host = hostOf(t);
   const daemon = await host.start();
   await host.ctl('upload', host.write('web1.xml', domainXml(1, { name: 'web1' })));
@@ -337,15 +337,15 @@ test('known-hosts prints the keys that a guest phoned home with, and flags new o
 
 // ---- who may, and what if it is down ----
 
-test('with the daemon down every command says so, with exit status 3', async (t) => {
+test('without a running daemon, every command that needs it says so, with exit status 3', async (t) => {
   const host = hostOf(t);
   const xml = host.write('web1.xml', domainXml(1, { name: 'web1' }));
-  const down = {
+  const notRunning = {
     status: 3,
     stdout: '',
     stderr: `mdserverctl: mdserver is not running (no answer on ${host.folder}/run/control.sock): systemctl start mdserver\n`,
   };
-  const commands = [
+  const lines = [
     ['list'],
     ['show', 'web1'],
     ['remove', '--yes', 'web1'],
@@ -355,18 +355,24 @@ test('with the daemon down every command says so, with exit status 3', async (t)
     ['explain', 'web1'],
     ['explain', '127.77.0.9'],
     ['known-hosts'],
-    ...(withoutVirsh ? [] : [['sync', '--connect', 'test:///default']]),
   ];
-  for (const command of commands)
-    assert.deepEqual(await host.ctl(...command), down, command.join());
-  // A socket that a killed daemon left behind.
-  const daemon = await host.start();
-  daemon.process.kill('SIGKILL');
-  await once(daemon.process, 'exit');
-  assert.deepEqual(await host.ctl('list'), down);
+  for (const line of lines) {
+    await t.test(line.join(' '), async () => {
+      assert.deepEqual(await host.ctl(...line), notRunning);
+    });
+  }
+  await t.test('sync', { skip: withoutVirsh }, async () => {
+    assert.deepEqual(await host.ctl('sync', '--connect', 'test:///default'), notRunning);
+  });
+  await t.test('list, with the socket of a daemon that was killed', async () => {
+    const daemon = await host.start();
+    daemon.process.kill('SIGKILL');
+    await exited(daemon.process);
+    assert.deepEqual(await host.ctl('list'), notRunning);
+  });
 });
 
-test('a configuration that cannot be used does not keep --socket from working', async (t) => {
+test('--socket works without a usable configuration', async (t) => {
   const host = hostOf(t);
   await host.start();
   const config = join(host.folder, 'none.conf');
@@ -377,15 +383,15 @@ test('a configuration that cannot be used does not keep --socket from working', 
   assert.equal((await host.ctl('list', '--config', config, '--socket', socket)).status, 0);
 });
 
-test('root and the group of the socket may use it, nobody else', {
+test('only root and the group of the control socket may use it', {
   skip: missing('root', 'setpriv'),
 }, async (t) => {
   const host = hostOf(t);
   await host.start();
-  // So that the socket's own mode is what counts.
+  // The folders are open, so that only the mode of the socket matters.
   for (const path of ['.', 'run']) chmodSync(join(host.folder, path), 0o755);
   const as = (group: string) =>
-    ended('setpriv', [
+    run('setpriv', [
       ...['--reuid', '65534', '--regid', group, '--clear-groups'],
       ...[process.execPath, program, '--config', host.file, 'list'],
     ]);
@@ -403,7 +409,7 @@ test('root and the group of the socket may use it, nobody else', {
   });
 });
 
-test('on a terminal: columns, colours but not with NO_COLOR, and a question before a removal', {
+test('on a terminal, output has columns and colours (unless NO_COLOR is set), and remove asks', {
   skip: missing('script'),
 }, async (t) => {
   const host = hostOf(t);
@@ -411,7 +417,7 @@ test('on a terminal: columns, colours but not with NO_COLOR, and a question befo
   await host.ctl('upload', host.write('web1.xml', domainXml(1, { name: 'web1' })));
   const onTerminal = (line: string, input = '', env = {}) => {
     const command = `${process.execPath} ${program} --config ${host.file} ${line}`;
-    return ended('script', ['-qec', command, '/dev/null'], input, { NO_COLOR: '', ...env }, true);
+    return run('script', ['-qec', command, '/dev/null'], input, { NO_COLOR: '', ...env }, true);
   };
   const heading = /NAME +ADDRESS +MAC +LOCATION +LAST SEEN +LAST BOOT/;
   const coloured = await onTerminal('list');
@@ -428,24 +434,23 @@ test('on a terminal: columns, colours but not with NO_COLOR, and a question befo
   assert.deepEqual([asked.status, (await host.ctl('show', 'web1')).status], [0, 4]);
 });
 
-test('without a terminal a removal needs --yes', async (t) => {
-  const host = hostOf(t);
-  for (const command of [
-    ['remove', 'web1'],
-    ['sync', '--prune'],
-  ]) {
-    const { status, stdout, stderr } = await host.ctl(...command);
+for (const line of [
+  ['remove', 'web1'],
+  ['sync', '--prune'],
+]) {
+  test(`without a terminal, ${line.join(' ')} needs --yes`, async (t) => {
+    const { status, stdout, stderr } = await hostOf(t).ctl(...line);
     assert.deepEqual([status, stdout], [2, '']);
     assert.match(
       stderr,
       / needs a terminal to ask for confirmation: use --yes to remove without asking\n$/,
     );
-  }
-});
+  });
+}
 
 // ---- libvirt ----
 
-test('sync takes every domain of a real libvirt', { skip: withoutVirsh }, async (t) => {
+test('sync uploads every domain of a real libvirt', { skip: withoutVirsh }, async (t) => {
   const host = hostOf(t);
   await host.start();
   const sync = (...args: string[]) => host.ctl('sync', '--connect', connection, ...args);
@@ -483,7 +488,7 @@ test('sync takes every domain of a real libvirt', { skip: withoutVirsh }, async 
   const { domains: all, without_domain, removed } = JSON.parse(pruned.stdout);
   assert.equal(all.length, 3);
   assert.deepEqual(
-    [without_domain, removed].map((records: Shown[]) => records.map(({ name }) => name)),
+    [without_domain, removed].map((records: InstanceJson[]) => records.map(({ name }) => name)),
     [['gone'], ['gone']],
   );
   assert.equal((await host.ctl('show', 'gone')).status, 4);
@@ -494,7 +499,9 @@ test('sync takes every domain of a real libvirt', { skip: withoutVirsh }, async 
   assert.match(nowhere.stderr, /^mdserverctl: virsh \(test:\/\/\/no\/such\/file\): [^\n]+\n$/);
 });
 
-test("sync takes the test driver's default domain", { skip: withoutVirsh }, async (t) => {
+test('sync skips a domain that has no interface on the network', {
+  skip: withoutVirsh,
+}, async (t) => {
   const host = hostOf(t);
   await host.start();
   const { status, stdout } = await host.ctl('sync', '-c', 'test:///default');
@@ -504,23 +511,24 @@ test("sync takes the test driver's default domain", { skip: withoutVirsh }, asyn
 
 // ---- check ----
 
-/** The findings of a check, by what they are about. */
+/** The findings of `check`. */
 async function findings(host: Host, ...args: string[]): Promise<Finding[]> {
   const options = { PREFIX: host.folder };
   const line = [program, '--config', host.file, 'check', '--json', ...args];
-  const { status, stdout } = await ended(process.execPath, line, '', options);
+  const { status, stdout } = await run(process.execPath, line, '', options);
   const all = JSON.parse(stdout) as Finding[];
   assert.equal(status, all.some(({ level }) => level === 'failure') ? 1 : 0);
   return all;
 }
 
-function lines(all: readonly Finding[], check: string): string[] {
+/** The findings of one check, a line each. */
+function linesOf(all: readonly Finding[], check: string): string[] {
   return all
     .filter((finding) => finding.check === check)
     .map(({ level, text, mend }) => `${level}: ${text}${mend === undefined ? '' : `: ${mend}`}`);
 }
 
-test('check: a configuration that is refused is the only finding', async (t) => {
+test('check: an error in the configuration is the only finding', async (t) => {
   const host = hostOf(t);
   writeFileSync(host.file, '[mdserver]\nport = many\n');
   const all = await findings(host);
@@ -528,28 +536,28 @@ test('check: a configuration that is refused is the only finding', async (t) => 
   assert.match(all[0]?.text ?? '', /mdserver\.conf:2: mdserver\.port = "many": expected /);
 });
 
-test('check works with the daemon down, and says what of it is missing', async (t) => {
+test('check works without a running daemon, and reports what is missing', async (t) => {
   const host = hostOf(t);
   const port = await freePort('127.0.0.1');
   writeFileSync(host.file, readFileSync(host.file, 'utf8').replace('port = 1', `port = ${port}`));
   const all = await findings(host);
-  assert.deepEqual(lines(all, 'configuration'), [`ok: ${host.file}`]);
-  assert.deepEqual(lines(all, 'mdserver'), [
+  assert.deepEqual(linesOf(all, 'configuration'), [`ok: ${host.file}`]);
+  assert.deepEqual(linesOf(all, 'mdserver'), [
     `failure: mdserver is not running (no answer on ${host.folder}/run/control.sock): systemctl start mdserver`,
   ]);
-  assert.deepEqual(lines(all, 'address'), [
+  assert.deepEqual(linesOf(all, 'address'), [
     `failure: no answer on http://127.0.0.1:${port}: systemctl restart mdserver`,
   ]);
-  assert.deepEqual(lines(all, 'database'), [
+  assert.deepEqual(linesOf(all, 'database'), [
     `warning: ${host.folder}/data/db_file.json does not exist yet: there are no instances`,
   ]);
-  assert.deepEqual(lines(all, 'dnsmasq'), [
+  assert.deepEqual(linesOf(all, 'dnsmasq'), [
     `failure: ${host.folder}/dnsmasq/mds.conf does not exist: mdserver writes it when it starts: systemctl start mdserver`,
   ]);
-  assert.match(lines(all, 'hook')[0] ?? '', /^failure: mdserver's hook is neither /);
+  assert.match(linesOf(all, 'hook')[0] ?? '', /^failure: mdserver's hook is neither /);
 });
 
-test('check names each template that fails, with an instance it fails for', async (t) => {
+test('check reports each template with an error, with an instance that it affects', async (t) => {
   const host = hostOf(t);
   await host.start();
   for (const [index, name] of ['broken', 'yaml', 'plain', 'fine'].entries()) {
@@ -562,7 +570,7 @@ test('check names each template that fails, with an instance it fails for', asyn
   const broken = host.write('userdata/broken', '#cloud-config\n{{nothing}}\n');
   const yaml = host.write('userdata/yaml', '#cloud-config\na: [1\n');
   const plain = host.write('userdata/plain', 'hostname: x\n');
-  const texts = lines(await findings(host), 'user-data');
+  const texts = linesOf(await findings(host), 'user-data');
   assert.deepEqual(
     texts.map((line) => line.replace(/Flow sequence.*? \(/, 'Flow sequence … (')),
     [
@@ -575,7 +583,7 @@ test('check names each template that fails, with an instance it fails for', asyn
   );
 });
 
-test('check has cloud-init look at the schema of each template', {
+test('check runs cloud-init schema for each template', {
   skip: missing('cloud-init'),
 }, async (t) => {
   const host = hostOf(t);
@@ -583,17 +591,17 @@ test('check has cloud-init look at the schema of each template', {
   await host.ctl('upload', host.write('d.xml', domainXml(1, { name: 'web1' })));
   await host.ctl('upload', host.write('d.xml', domainXml(2, { name: 'web2' })));
   const template = host.write('userdata/web1', '#cloud-config\nssh_authorized_keys: 7\n');
-  const [failure = '', ok] = lines(await findings(host), 'cloud-config');
+  const [failure = '', ok] = linesOf(await findings(host), 'cloud-config');
   assert.ok(failure.startsWith(`failure: ${template}: `), failure);
   assert.match(failure, /ssh_authorized_keys: 7 is not of type 'array'/);
   assert.equal(ok, 'ok: cloud-init schema accepts 1 template');
 });
 
-test('check names what others may write or read, with the chmod', async (t) => {
+test('check reports files that others can write or read, with the chmod that fixes it', async (t) => {
   const host = hostOf(t);
   const daemon = await host.start();
   assert.match(
-    lines(await findings(host), 'permissions').join(),
+    linesOf(await findings(host), 'permissions').join(),
     /^ok: \d+ files and folders have safe permissions$/,
   );
   const template = host.write('userdata/web1', 'x');
@@ -604,7 +612,7 @@ test('check names what others may write or read, with the chmod', async (t) => {
   chmodSync(socket, 0o666);
   chmodSync(join(host.folder, 'data'), 0o777);
   assert.deepEqual(
-    lines(await findings(host), 'permissions').map((line) => line.split(': ').at(-1)),
+    linesOf(await findings(host), 'permissions').map((line) => line.split(': ').at(-1)),
     [
       `chmod 0600 ${key}`,
       `chmod 0775 ${join(host.folder, 'data')}`,
@@ -615,7 +623,7 @@ test('check names what others may write or read, with the chmod', async (t) => {
   await daemon.stop();
 });
 
-test('check finds a hook that is missing, not executable, or posts elsewhere', async (t) => {
+test('check reports a hook that is missing, not executable, or posts elsewhere', async (t) => {
   const host = hostOf(t);
   const { port } = await host.start();
   const socket = join(host.folder, 'run/control.sock');
@@ -626,7 +634,7 @@ test('check finds a hook that is missing, not executable, or posts elsewhere', a
       path,
       `#!/bin/sh\nconst controlSocket = '${toSocket}';\nconst uploadUrl = '${toUrl}';\n`,
     );
-  const found = async () => lines(await findings(host), 'hook');
+  const found = async () => linesOf(await findings(host), 'hook');
   const path = hook(socket);
   chmodSync(path, 0o644);
   assert.deepEqual(await found(), [
@@ -642,7 +650,7 @@ test('check finds a hook that is missing, not executable, or posts elsewhere', a
   assert.deepEqual(await found(), [
     `failure: ${path} posts to /nowhere, but mdserver takes uploads on ${socket}: run system-integration.sh again`,
   ]);
-  // Somebody else's hook in the first place, ours beside it.
+  // Another program's hook in its place, and mdserver's in qemu.d.
   host.write(first, '#!/bin/sh\n');
   const beside = hook(socket, url, `${first}.d/mdserver`);
   chmodSync(beside, 0o755);
@@ -651,23 +659,23 @@ test('check finds a hook that is missing, not executable, or posts elsewhere', a
   assert.match((await found())[0] ?? '', /^failure: mdserver's hook is neither /);
 });
 
-test('check has dnsmasq look at all of the files that were written for it', {
+test('check runs dnsmasq --test on all files that mdserver wrote for it', {
   skip: missing('dnsmasq'),
 }, async (t) => {
   const host = hostOf(t);
   await host.start();
   await host.ctl('upload', host.write('d.xml', domainXml(1, { name: 'web1' })));
   const configuration = join(host.folder, 'dnsmasq/mds.conf');
-  assert.deepEqual(lines(await findings(host), 'dnsmasq').slice(0, 1), [
+  assert.deepEqual(linesOf(await findings(host), 'dnsmasq').slice(0, 1), [
     `ok: accepts ${configuration} and its files`,
   ]);
   writeFileSync(join(host.folder, 'dnsmasq/dhcp/mds.dhcp-hosts'), '52:54:00:00:00:01,foo bar!\n');
   assert.match(
-    lines(await findings(host), 'dnsmasq')[0] ?? '',
+    linesOf(await findings(host), 'dnsmasq')[0] ?? '',
     /^failure: dnsmasq: bad .* at line \d+ of \S+mds\.conf and its files: systemctl restart /,
   );
   writeFileSync(configuration, 'frobnicate\n');
-  const [bad, stale] = lines(await findings(host), 'dnsmasq');
+  const [bad, stale] = linesOf(await findings(host), 'dnsmasq');
   assert.match(bad ?? '', /^failure: dnsmasq: bad option at line 1 of /);
   assert.equal(
     stale,
@@ -677,7 +685,7 @@ test('check has dnsmasq look at all of the files that were written for it', {
 
 // ---- a real host in a network namespace ----
 
-test('a host where all is well passes the check; a removal is seen by a real dnsmasq', {
+test('a working host passes the check, a broken one does not; a real dnsmasq sees a removal', {
   skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,
 }, async (t) => {
   const folder = temporaryFolder(t);
@@ -770,15 +778,15 @@ test('10,000 instances are listed, checked and searched for host keys', async (t
   assert.ok(listed.at(-1)?.startsWith(`web${count - 1}\t127.77.40.251\t`));
 
   const all = await findings(host);
-  assert.deepEqual(lines(all, 'database'), [
+  assert.deepEqual(linesOf(all, 'database'), [
     `ok: ${host.folder}/data/db_file.json has ${count} instances`,
   ]);
-  const texts = lines(all, 'user-data');
+  const texts = linesOf(all, 'user-data');
   assert.equal(texts.length, 2);
   // A hundred texts of a template are parsed: the rest differ in values only.
   assert.match(texts[0] ?? '', /^failure: .*\/odd: YAML, line 4 .*\(100 instances, such as web1\)/);
   assert.equal(texts[1], `ok: ${count} instances rendered from 2 templates`);
-  if (!missing('dnsmasq')) assert.match(lines(all, 'dnsmasq')[0] ?? '', /^ok: accepts /);
+  if (!missing('dnsmasq')) assert.match(linesOf(all, 'dnsmasq')[0] ?? '', /^ok: accepts /);
 
   assert.deepEqual(await host.ctl('known-hosts'), { status: 0, stdout: '', stderr: '' });
 });

@@ -24,7 +24,7 @@ for (const [path, text] of generatedFiles) {
 }
 
 for (const path of pages) {
-  test(`${path} is formatted without a warning`, { skip: missing('groff') }, () => {
+  test(`${path} is formatted without warnings`, { skip: missing('groff') }, () => {
     const file = join(repository, path);
     const formatted = spawnSync('groff', ['-ww', '-b', '-man', '-Tutf8', file], {
       encoding: 'utf8',
@@ -33,13 +33,13 @@ for (const path of pages) {
   });
 }
 
-/** A page as a reader sees it, without emphasis and with single blanks. */
+/** The formatted page, without emphasis and with single blanks. */
 function read(path: string): string {
   const args = ['-man', '-Tascii', '-P-cbou', join(repository, path)];
   return spawnSync('groff', args, { encoding: 'utf8' }).stdout.replace(/\s+/g, ' ');
 }
 
-test('a reader finds every command and every option in the pages', {
+test('the formatted pages have every command and every option', {
   skip: missing('groff'),
 }, () => {
   const control = read('etc/man/mdserverctl.1');
@@ -73,14 +73,14 @@ test('capitals are placeholders in a usage line, but not after a hyphen', () => 
 
 const completion = join(repository, 'etc/bash-completion/mdserverctl');
 
-test('the completion has no warning of shellcheck', {
+test('the completion passes shellcheck', {
   skip: missing('shellcheck'),
 }, () => {
   const checked = spawnSync('shellcheck', [completion], { encoding: 'utf8' });
   assert.deepEqual([checked.status, checked.stdout], [0, '']);
 });
 
-/** What bash offers for the last word of a line, with a mdserverctl that lists two instances. */
+/** The completions that bash offers for the last word, with a mdserverctl that lists two instances. */
 function offered(t: TestContext, ...words: string[]): string[] {
   const folder = temporaryFolder(t);
   const stub = join(folder, 'mdserverctl');

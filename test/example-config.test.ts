@@ -8,7 +8,7 @@ import { exampleConfig } from '../tools/example-config.js';
 const shipped = readFileSync(new URL('../../etc/mdserver/mdserver.conf', import.meta.url), 'utf8');
 const example = exampleConfig();
 
-test('the shipped mdserver.conf gives the defaults, no keys and no warnings', () => {
+test('the shipped mdserver.conf has the defaults, no public keys and no warnings', () => {
   const { config, warnings } = configFrom(shipped);
   const { config: defaults } = configFrom('');
   assert.deepEqual(warnings, []);
@@ -16,7 +16,7 @@ test('the shipped mdserver.conf gives the defaults, no keys and no warnings', ()
   assert.deepEqual({ ...config, _include_: 0, texts: 0 }, { ...defaults, _include_: 0, texts: 0 });
 });
 
-test('every option of the table is in it, in its section', () => {
+test('it has every option of the table, in its section', () => {
   const sections = new Map(
     example
       .split(/^(?=\[)/m)
@@ -37,7 +37,7 @@ test('every option of the table is in it, in its section', () => {
   }
 });
 
-test('an option that is uncommented as it stands keeps its default', () => {
+test('removing the comment signs leaves every option at its default', () => {
   const commented = /^# (\S+ =.*(?:\n# {5}\S.*)*)$/gm;
   const text = example.replace(commented, (comment) => comment.replace(/^# /gm, ''));
   const { config, warnings } = configFrom(text);
@@ -62,7 +62,7 @@ test('an option that is uncommented as it stands keeps its default', () => {
   );
 });
 
-test('it is the same on every host and for every release, and 80 columns wide', () => {
+test('it does not depend on the host or the release, and is at most 80 columns wide', () => {
   const inWords = Object.entries<Readonly<Record<string, Option>>>(options).flatMap(
     ([section, table]) =>
       Object.entries(table)

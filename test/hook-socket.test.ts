@@ -123,7 +123,7 @@ function call(
 
 const release = ['web', 'release', 'end', '-'];
 describe('the hook and the control socket', { concurrency: 4 }, () => {
-  it('is installed with the socket that mdserver makes', () => {
+  it('is installed with the socket of the configuration', () => {
     const socketOf = (text: string) => /^const controlSocket = '(.*)';$/m.exec(text)?.[1];
     assert.equal(socketOf(install('default', '')), '/var/run/mdserver/control.sock');
     assert.equal(
@@ -142,7 +142,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
   });
 
   for (const operation of ['prepare', 'migrate', 'restore', 'reconnect', 'attach']) {
-    it(`posts the domain there at "${operation} begin", byte for byte, with the operation, and says nothing`, async (t) => {
+    it(`posts the domain at "${operation} begin", byte for byte, with the operation, and prints nothing`, async (t) => {
       const { socket, tcp, hook } = await bothWays(t);
       assert.deepEqual(await call([hook, 'web', operation, 'begin', '-'], domain), silent);
       assert.deepEqual(socket, [
@@ -161,36 +161,36 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     });
   }
 
-  it('posts a domain of more than a pipe or a socket holds', async (t) => {
+  it('posts a domain larger than the buffers of a pipe or a socket', async (t) => {
     const { socket, hook } = await bothWays(t);
     const large = Buffer.alloc(1024 * 1024, 'x');
     assert.deepEqual(await call([hook, ...begin], large), silent);
     assert.ok(socket[0]?.body.equals(large));
   });
 
-  it('posts nothing for the other operations', async (t) => {
-    const { socket, tcp, hook } = await bothWays(t);
-    for (const args of [
-      ['web', 'start', 'begin', '-'],
-      ['web', 'started', 'begin', '-'],
-      ['web', 'stopped', 'end', '-'],
-      ['web', 'release', 'begin', '-'],
-      ['web', 'prepare', 'end', '-'],
-      ['web', 'release'],
-      [],
-    ]) {
-      assert.deepEqual(await call([hook, ...args], domain), silent, args.join(' '));
-    }
-    assert.deepEqual([...socket, ...tcp], []);
-  });
+  for (const args of [
+    ['web', 'start', 'begin', '-'],
+    ['web', 'started', 'begin', '-'],
+    ['web', 'stopped', 'end', '-'],
+    ['web', 'release', 'begin', '-'],
+    ['web', 'prepare', 'end', '-'],
+    ['web', 'release'],
+    [],
+  ]) {
+    it(`posts nothing at "${args.join(' ')}"`, async (t) => {
+      const { socket, tcp, hook } = await bothWays(t);
+      assert.deepEqual(await call([hook, ...args], domain), silent);
+      assert.deepEqual([...socket, ...tcp], []);
+    });
+  }
 
-  // ---- where there is none ----
+  // ---- without a usable socket ----
 
   const absent: [string, (path: string) => void | Promise<void>][] = [
-    ['is not there', () => undefined],
-    ['has no folder', (path) => rmSync(join(path, '..'), { recursive: true })],
+    ['does not exist', () => undefined],
+    ['is in a folder that does not exist', (path) => rmSync(join(path, '..'), { recursive: true })],
     [
-      'has a file for a folder',
+      'is below a file',
       (path) => {
         rmSync(join(path, '..'), { recursive: true });
         writeFileSync(join(path, '..'), 'x');
@@ -198,7 +198,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ],
     ['is a regular file', (path) => writeFileSync(path, 'x')],
     [
-      'is one that a killed mdserver left behind',
+      'was left behind by a killed mdserver',
       async (path) => {
         const program = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`;
         await once(spawn(process.execPath, ['-e', program, path]), 'exit');
@@ -233,7 +233,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     assert.deepEqual([socket.length, tcp.length], [0, 1]);
   });
 
-  it('tells what TCP said when the socket is not there', async (t) => {
+  it('reports the answer over TCP when the socket does not exist', async (t) => {
     const { port } = await receiver(t, undefined, (response) =>
       response.writeHead(401).end('no\n'),
     );
@@ -243,9 +243,9 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     );
   });
 
-  // ---- what is answered there counts ----
+  // ---- an answer on the socket is final ----
 
-  it('takes a 422 for an answer: the guest is none of ours', async (t) => {
+  it('accepts a 422: the guest is not on the network', async (t) => {
     const { tcp, hook } = await bothWays(t, (response) =>
       response.writeHead(422).end('no interface\n'),
     );
@@ -254,7 +254,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
   });
 
   for (const status of [400, 413, 500, 503]) {
-    it(`tells of a ${status}, and does not try again over TCP`, async (t) => {
+    it(`reports a ${status}, and does not try again over TCP`, async (t) => {
       const { tcp, hook, path } = await bothWays(t, (response) =>
         response.writeHead(status).end('why\n'),
       );
@@ -281,7 +281,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ],
   ];
   for (const [what, serve] of hanging) {
-    it(`gives up on a socket that ${what}: at an upload with a word, at a release without`, async (t) => {
+    it(`gives up on a socket that ${what}, and reports it only for an upload`, async (t) => {
       const path = join(place(), 'control.sock');
       await listen(t, createSocketServer(serve), path);
       const { received, port } = await receiver(t, undefined);
@@ -296,7 +296,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     });
   }
 
-  it('posts over TCP when the socket takes no more connections', {
+  it('posts over TCP when the socket accepts no more connections', {
     skip: missing('python'),
   }, async (t) => {
     const path = join(place(), 'control.sock');
@@ -319,7 +319,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ['changes protocols', 'HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n'],
   ];
   for (const [what, bytes] of broken) {
-    it(`exits 0 when what is behind the socket ${what}`, async (t) => {
+    it(`exits 0 when the program on the socket ${what}`, async (t) => {
       const path = join(place(), 'control.sock');
       await listen(
         t,
@@ -342,40 +342,38 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
 
   // ---- the end of a guest ----
 
-  it('reports "release end" with the name as it is, reads no XML, and says nothing', async (t) => {
-    const { socket, tcp, hook } = await bothWays(t);
-    const names = ['web', 'a "b"\\', 'wéb 日本 🦆', '', '-x', '{"kind":"x"}', '\n'];
-    for (const name of names) {
+  for (const name of ['web', 'a "b"\\', 'wéb 日本 🦆', '', '-x', '{"kind":"x"}', '\n']) {
+    it(`reports the release of ${JSON.stringify(name)} without reading XML, and prints nothing`, async (t) => {
+      const { socket, tcp, hook } = await bothWays(t);
       assert.deepEqual(await call([hook, name, 'release', 'end', '-'], undefined), silent);
-    }
-    const bodies = names.map((name) => JSON.stringify({ kind: 'released', name }));
-    assert.deepEqual(
-      socket.map(({ line, headers, body }) => [line, headers, body.toString()]),
-      bodies.map((body) => [
-        'POST /events',
+      const body = JSON.stringify({ kind: 'released', name });
+      assert.deepEqual(socket, [
         {
-          'content-type': 'application/json',
-          'content-length': String(Buffer.byteLength(body)),
-          connection: 'close',
+          line: 'POST /events',
+          headers: {
+            'content-type': 'application/json',
+            'content-length': String(Buffer.byteLength(body)),
+            connection: 'close',
+          },
+          body: Buffer.from(body),
         },
-        body,
-      ]),
-    );
-    assert.deepEqual(tcp, []);
-  });
+      ]);
+      assert.deepEqual(tcp, []);
+    });
+  }
 
   for (const [what, answer] of [
     ['404', (response: ServerResponse) => response.writeHead(404).end('x')],
     ['500', (response: ServerResponse) => response.writeHead(500).end('x')],
     ['an answer that never ends', (response: ServerResponse) => response.write('x')],
   ] as const) {
-    it(`says nothing when a release is answered with ${what}`, async (t) => {
+    it(`prints nothing when the answer to a release is ${what}`, async (t) => {
       const { hook } = await bothWays(t, answer);
       assert.deepEqual(await call([hook, ...release], domain), silent);
     });
   }
 
-  it('says nothing, and posts nothing over TCP, when there is no socket to report a release to', async (t) => {
+  it('prints nothing and posts nothing over TCP when there is no socket to report a release to', async (t) => {
     const { received, port } = await receiver(t, undefined);
     assert.deepEqual(
       await call([hookFor('/nonexistent/x.sock', port), ...release], domain),

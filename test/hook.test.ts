@@ -101,8 +101,8 @@ function call(
   return outcome;
 }
 
-describe('the hook, as it is installed', { concurrency: 4 }, () => {
-  it('uploads the domain byte for byte, asks for no answer in a form, and says nothing', async (t) => {
+describe('the installed hook', { concurrency: 4 }, () => {
+  it('uploads the domain byte for byte, without an Accept header, and prints nothing', async (t) => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(await call(hookFor(port), begin, domain), silent);
     assert.deepEqual(uploads, [
@@ -115,7 +115,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     ]);
   });
 
-  it('uploads a domain of more than a pipe holds', async (t) => {
+  it('uploads a domain larger than a pipe buffer', async (t) => {
     const { uploads, port } = await receiver(t);
     const large = Buffer.alloc(1024 * 1024, 'x');
     assert.deepEqual(await call(hookFor(port), begin, large), silent);
@@ -156,13 +156,13 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     });
   }
 
-  it('says nothing about a guest that is not on our network (422)', async (t) => {
+  it('prints nothing for a guest that is not on the network (422)', async (t) => {
     const { port } = await receiver(t, (response) => response.writeHead(422).end('no interface\n'));
     assert.deepEqual(await call(hookFor(port), begin, domain), silent);
   });
 
   for (const status of [400, 401, 404, 413, 500, 503]) {
-    it(`tells the reason of a ${status} and lets the guest start`, async (t) => {
+    it(`reports the reason for a ${status} and lets the guest start`, async (t) => {
       const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));
       assert.deepEqual(
         await call(hookFor(port), begin, domain),
@@ -171,7 +171,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     });
   }
 
-  it('keeps an error page to one line of bounded length, without control characters', async (t) => {
+  it('shortens an error page to one line without control characters', async (t) => {
     const page = `<html>\n\u001b[31m${'x'.repeat(100_000)}`;
     const { port } = await receiver(t, (response) => response.writeHead(500).end(page));
     assert.deepEqual(
@@ -183,7 +183,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
   });
 
-  it('follows no redirect', async (t) => {
+  it('does not follow a redirect', async (t) => {
     const { uploads, port } = await receiver(t, (response) =>
       response.writeHead(307, { location: '/elsewhere' }).end(),
     );
@@ -208,7 +208,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
   });
 
-  it('gives up on a connection that is not taken', async (t) => {
+  it('gives up on a connection that is not accepted', async (t) => {
     // Stopped, it takes no connection from its queue, and the kernel drops what no longer fits.
     const child = spawn(process.execPath, [
       '-e',
@@ -233,7 +233,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
   });
 
-  it('gives up on a server that takes the connection and never answers', async (t) => {
+  it('gives up on a server that accepts the connection and never answers', async (t) => {
     const port = await rawServer(t, () => undefined);
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
@@ -322,7 +322,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     assert.deepEqual(uploads, []);
   });
 
-  it('uploads nothing when there is no XML', async (t) => {
+  it('uploads nothing without XML', async (t) => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(0)),
@@ -359,7 +359,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     assert.equal(uploads.length, 1);
   });
 
-  it('exits 0, and tells syslog, when nobody reads its standard error', async (t) => {
+  it('exits 0 and reports to syslog when nobody reads its standard error', async (t) => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
     const { path, log } = loggerThat('printf "%s\\n" "$@" >"$0.log"');
     const hook = spawn(hookFor(port), begin, {
@@ -381,7 +381,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     return { path, log: join(path, 'logger.log') };
   }
 
-  it('tells syslog once, in one line, whatever the name of the domain is', async (t) => {
+  it('reports to syslog once, in one line, whatever the name of the domain is', async (t) => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
     const { path, log } = loggerThat('printf "%s\\n" "$@" >>"$0.log"');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
@@ -397,7 +397,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
   });
 
-  it('tells syslog nothing when all is well', async (t) => {
+  it('reports nothing to syslog after a successful upload', async (t) => {
     const { port } = await receiver(t);
     const { path, log } = loggerThat('echo called >"$0.log"');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
@@ -415,7 +415,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
   });
 
-  it('does without a logger', async (t) => {
+  it('works without logger(1)', async (t) => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
     assert.deepEqual(
       await call(hookFor(port), begin, domain, { PATH: folder }),
@@ -423,7 +423,7 @@ describe('the hook, as it is installed', { concurrency: 4 }, () => {
     );
   });
 
-  it('lets guests start when the node it was installed with is gone', async (t) => {
+  it('lets guests start when the node it was installed with no longer exists', async (t) => {
     const { port } = await receiver(t);
     const hook = hookFor(port, (text) => text.replace(/^':' \/\/; \S+/m, "':' //; /gone/node"));
     const outcome = await call(hook, begin, domain);

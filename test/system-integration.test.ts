@@ -102,7 +102,7 @@ describe('a fresh installation', () => {
     for (const path of freshFiles) assert.match(said, new RegExp(`${prefix}/${path}\n`));
   });
 
-  it('gives files and folders modes that keep secrets from others', () => {
+  it('installs files and folders with modes that protect secrets', () => {
     const modes = {
       'etc/mdserver': '750',
       'etc/mdserver/userdata': '750',
@@ -123,7 +123,7 @@ describe('a fresh installation', () => {
     );
   });
 
-  it('takes the configuration and the units as they are in the package, but for a mark', () => {
+  it('installs the configuration as it is in the package, and the units with a mark', () => {
     const source = (path: string) => readFileSync(join(packageRoot, path), 'utf8');
     assert.equal(read(prefix, configuration), source(configuration));
     for (const unit of ['mdserver.service', 'mdserver-dnsmasq.service']) {
@@ -133,7 +133,7 @@ describe('a fresh installation', () => {
     }
   });
 
-  it('writes the address and the node it found into the hook', () => {
+  it('writes the URL and the path of node into the hook', () => {
     assert.equal(uploadUrl(prefix), 'http://169.254.169.254:80/instance-upload');
     const node = spawnSync('bash', ['-c', 'command -v node'], { encoding: 'utf8' }).stdout.trim();
     const [shebang, start] = read(prefix, 'etc/libvirt/hooks/qemu').split('\n');
@@ -141,13 +141,13 @@ describe('a fresh installation', () => {
     assert.equal(start, `':' //; ${node} "$0" "$@"; exit 0`);
   });
 
-  it('says what to do next', () => {
+  it('lists the next steps', () => {
     for (const step of ['public key', 'virsh net-define', 'libvirtd', 'systemctl']) {
       assert.ok(said.includes(step), step);
     }
   });
 
-  it('makes no user under a PREFIX', () => {
+  it('makes no user with a PREFIX', () => {
     assert.notEqual(spawnSync('getent', ['passwd', 'mds-test-user']).status, 0);
     const said = integrate(packageRoot, prefixWith(), { MDS_DNSMASQ_USER: 'mds-test-user' });
     assert.notEqual(spawnSync('getent', ['passwd', 'mds-test-user']).status, 0);
@@ -155,7 +155,7 @@ describe('a fresh installation', () => {
     assert.ok(said.includes(why), said);
   });
 
-  it('changes nothing when it is run again', () => {
+  it('changes nothing when it runs again', () => {
     const before = tree(prefix);
     integrate(packageRoot, prefix);
     assert.deepEqual(tree(prefix), before);
@@ -168,7 +168,7 @@ describe('the environment', () => {
   const environment = { MDS_DNSMASQ_USER: 'nobody', MDS_DATA_DIR: '/srv/mds' };
   integrate(packageRoot, prefix, environment);
 
-  it('stands in the new configuration, once and in its section', () => {
+  it('is written into the new configuration, once and in its section', () => {
     const text = read(prefix, configuration);
     const lines = text.split('\n').filter((line) => /^[^#\s]/.test(line));
     const at = (line: string) => lines.indexOf(line);
@@ -183,7 +183,7 @@ describe('the environment', () => {
     );
   });
 
-  it('is what the units say', () => {
+  it('determines the units', () => {
     for (const unit of ['mdserver', 'mdserver-dnsmasq']) {
       assert.equal(setting(prefix, unit, 'User'), 'nobody');
     }
@@ -197,7 +197,7 @@ describe('the environment', () => {
     assert.equal(existsSync(join(prefix, 'var/lib')), false);
   });
 
-  it('gives data and log to the user, and the configuration to its group alone', {
+  it('makes the user the owner of data and log, and lets only its group read the configuration', {
     skip: missing('root'),
   }, () => {
     const { uid, gid } = userInfo();
@@ -223,7 +223,7 @@ describe('the environment', () => {
     }
   });
 
-  it('does not matter once there is a configuration, which rules', () => {
+  it('is ignored, with a warning, if there is a configuration', () => {
     const before = tree(prefix).filter((line) => !line.startsWith(dirname(configuration)));
     const said = integrate(packageRoot, prefix, { MDS_DNSMASQ_USER: 'daemon', MDS_DATA_DIR: '/x' });
     assert.deepEqual(
@@ -242,7 +242,7 @@ describe('the environment', () => {
     ['MDS_DATA_DIR', '/with space'],
     ['MDS_DATA_DIR', '/a%b'],
   ] as const) {
-    it(`is refused as a whole when ${name} is "${value}"`, () => {
+    it(`is refused before anything is installed if ${name} is "${value}"`, () => {
       const prefix = prefixWith();
       const { status, stderr } = run(prefix, { [name]: value });
       assert.equal(status, 1);
@@ -260,7 +260,7 @@ function run(prefix: string, environment: Record<string, string> = {}, root = pa
   });
 }
 
-describe('the address in the hook', () => {
+describe('the URL in the hook', () => {
   const cases: [string, string, string][] = [
     ['nothing set', '[mdserver]\n', '169.254.169.254:80'],
     ['address and port', '[mdserver]\nlisten_address = 10.0.0.1\nport = 8080\n', '10.0.0.1:8080'],
@@ -303,7 +303,7 @@ describe('the address in the hook', () => {
     });
   }
 
-  it('is that of the last file that sets it', () => {
+  it('comes from the last file that sets it', () => {
     const prefix = prefixWith({
       [configuration]:
         '[mdserver]\nport = 1\nlisten_address = 10.0.0.1\n[_include_]\ndirectories = /gone:/etc/mdserver/mdserver.conf.d\nfiles = /etc/mdserver/last:/etc/gone\n',
@@ -329,8 +329,8 @@ describe('the address in the hook', () => {
   });
 });
 
-describe('a configuration with places of its own', () => {
-  it('is what the units open, and the logs that are rotated', () => {
+describe('a configuration', () => {
+  it('determines the paths in the units and in the log rotation', () => {
     const prefix = prefixWith({
       [configuration]: `[mdserver]
 db_file = /srv/mds/db.json
@@ -359,7 +359,7 @@ net_name = lab
     assert.ok(existsSync(join(prefix, 'srv/log/mds/server.log')));
   });
 
-  it('has a pid file elsewhere than in /run', () => {
+  it('can have a run_dir outside /run', () => {
     const prefix = prefixWith({ [configuration]: '[dnsmasq]\nrun_dir = /srv/pid\n' });
     integrate(packageRoot, prefix);
     assert.equal(setting(prefix, 'mdserver', 'RuntimeDirectory'), undefined);
@@ -371,7 +371,7 @@ net_name = lab
     assert.ok(existsSync(join(prefix, 'srv/pid')));
   });
 
-  it('logs to a device, which is not made or rotated', () => {
+  it('can log to a device, which is not made or rotated', () => {
     const prefix = prefixWith({ [configuration]: '[mdserver]\nlogfile = /dev/null\n' });
     integrate(packageRoot, prefix);
     assert.equal(existsSync(join(prefix, 'dev')), false);
@@ -437,7 +437,7 @@ net_name = lab
     );
   });
 
-  it('keeps the owner of a folder that is not mdserver’s alone, with a warning', {
+  it('can use a folder of another user, which keeps its owner, with a warning', {
     skip: missing('root'),
   }, () => {
     const prefix = prefixWith({
@@ -451,7 +451,9 @@ net_name = lab
     assert.ok(said.includes(`${prefix}/root belongs to another user`), said);
   });
 
-  it('gets a warning for each file that the user cannot read', { skip: missing('root') }, () => {
+  it('leads to a warning for each file that the user cannot read', {
+    skip: missing('root'),
+  }, () => {
     const prefix = prefixWith({
       [configuration]:
         '[dnsmasq]\nuser = nobody\n[_include_]\ndirectories = /etc/mdserver/conf.d\nfiles = :/etc/mdserver/more\n',
@@ -481,7 +483,7 @@ net_name = lab
   });
 });
 
-describe('over an installation of the Python md_server', () => {
+describe('on a host with the Python md_server', () => {
   const oldConfiguration =
     '[mdserver]\nloglevel=debug\nlisten_address = 10.1.2.3\npassword = p#ss\n\n[dnsmasq]\nuser = nobody\n\n[public-keys]\ndefault = ssh-ed25519 AAAA ops\n';
   const oldHook = `#!/bin/bash
@@ -523,7 +525,7 @@ exit 0
     assert.equal(read(prefix, 'var/log/mdserver.log'), 'old\n');
   });
 
-  it('puts the new configuration beside the old one', () => {
+  it('installs the new configuration next to the old one', () => {
     assert.equal(
       read(prefix, `${configuration}.new`),
       readFileSync(join(packageRoot, configuration), 'utf8'),
@@ -531,7 +533,7 @@ exit 0
     assert.equal(modeOf(prefix, `${configuration}.new`), '640');
   });
 
-  it('replaces hook and units, and keeps the old ones where nothing runs them', () => {
+  it('replaces the hook and the units, and keeps the old ones under names that nothing runs', () => {
     assert.equal(uploadUrl(prefix), 'http://10.1.2.3:80/instance-upload');
     assert.equal(setting(prefix, 'mdserver', 'Type'), 'notify');
     assert.equal(setting(prefix, 'mdserver-dnsmasq', 'PartOf'), 'mdserver.service');
@@ -549,7 +551,7 @@ exit 0
     assert.equal(existsSync(join(prefix, 'etc/libvirt/hooks/qemu.d')), false);
   });
 
-  it('gives what root wrote to the user that mdserver now runs as', {
+  it('makes the user of mdserver the owner of what root wrote', {
     skip: missing('root'),
   }, () => {
     const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
@@ -566,15 +568,15 @@ exit 0
     }
   });
 
-  it('changes nothing when it is run again', () => {
+  it('changes nothing when it runs again', () => {
     const before = tree(prefix);
     integrate(packageRoot, prefix);
     assert.deepEqual(tree(prefix), before);
   });
 });
 
-describe('what the operator has', () => {
-  it('keeps a foreign hook, and puts ours where libvirt runs it too', () => {
+describe('files of the operator', () => {
+  it('keep another hook in its place, with mdserver’s where libvirt runs it as well', () => {
     const foreign = '#!/bin/bash\n# passes a graphics card through\nexit 0\n';
     const prefix = prefixWith({ 'etc/libvirt/hooks/qemu': foreign });
     chmodSync(join(prefix, 'etc/libvirt/hooks/qemu'), 0o700);
@@ -599,7 +601,7 @@ describe('what the operator has', () => {
     assert.deepEqual(paths(join(prefix, 'etc/libvirt')), ['hooks/qemu.d/mdserver']);
   });
 
-  it('does not write through a hook that is a link', () => {
+  it('are not overwritten through a hook that is a link', () => {
     const prefix = prefixWith({ 'srv/hook': '#!/bin/sh\n' });
     mkdirSync(join(prefix, 'etc/libvirt/hooks'), { recursive: true });
     symlinkSync('../../../srv/hook', join(prefix, 'etc/libvirt/hooks/qemu'));
@@ -615,7 +617,7 @@ describe('what the operator has', () => {
     'etc/systemd/system/mdserver-dnsmasq.service',
     'etc/logrotate.d/mdserver',
   ]) {
-    it(`keeps an edited ${path}, and never runs the new one beside it`, () => {
+    it(`include an edited ${path}, which is kept; the new one is not executable`, () => {
       const prefix = prefixWith();
       integrate(packageRoot, prefix);
       const installed = read(prefix, path);
@@ -637,7 +639,7 @@ describe('what the operator has', () => {
     });
   }
 
-  it('keeps units and a log rotation that we did not write', () => {
+  it('include units and a log rotation from elsewhere, which are kept', () => {
     const own = {
       'etc/systemd/system/mdserver.service': '[Service]\nExecStart=/opt/other\n',
       'etc/logrotate.d/mdserver': '/var/log/mdserver.log { daily }\n',
@@ -655,7 +657,7 @@ describe('what the operator has', () => {
     );
   });
 
-  it('replaces its own files of an earlier version that nobody edited', () => {
+  it('do not include unedited files of an earlier version, which are replaced', () => {
     const prefix = prefixWith();
     integrate(packageRoot, prefix);
     const unit = 'etc/systemd/system/mdserver.service';
@@ -669,7 +671,7 @@ describe('what the operator has', () => {
     assert.equal(existsSync(join(prefix, `${unit}.new`)), false);
   });
 
-  it('keeps modes and times of its folders and files', () => {
+  it('keep changed modes and times', () => {
     const prefix = prefixWith();
     integrate(packageRoot, prefix);
     const changed = {
@@ -687,8 +689,8 @@ describe('what the operator has', () => {
   });
 });
 
-describe('the program', () => {
-  it('is started from where npm put it', () => {
+describe('the program of the package', () => {
+  it('is started from where npm installed it', () => {
     const prefix = prefixWith({ 'usr/bin/mdserver': '' });
     integrate(packageRoot, prefix);
     assert.equal(
@@ -697,7 +699,7 @@ describe('the program', () => {
     );
   });
 
-  it('is asked for where it was not built', () => {
+  it('is required: a checkout must be built', () => {
     const bare = join(folder, 'bare');
     mkdirSync(bare);
     const root = layPackage(bare);
@@ -709,7 +711,7 @@ describe('the program', () => {
     assert.deepEqual(tree(prefix), []);
   });
 
-  it('is asked for in one line where its dependencies are not installed', () => {
+  it('is required with its dependencies', () => {
     const bare = join(folder, 'without-dependencies');
     mkdirSync(bare);
     const root = layPackage(bare);
@@ -724,7 +726,7 @@ describe('the program', () => {
     assert.deepEqual(tree(prefix), []);
   });
 
-  it('is asked for where there is no node', () => {
+  it('is required with node in PATH', () => {
     const bin = join(folder, 'bin-without-node');
     mkdirSync(bin);
     const tools =
@@ -745,7 +747,7 @@ describe('the program', () => {
   });
 });
 
-it('system-integration.sh has no fault that shellcheck knows', {
+it('system-integration.sh passes shellcheck', {
   skip: missing('shellcheck'),
 }, () => {
   const checked = spawnSync('shellcheck', [join(packageRoot, 'system-integration.sh')], {

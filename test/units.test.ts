@@ -13,7 +13,7 @@ const units = ['mdserver.service', 'mdserver-dnsmasq.service'];
 
 const folder = temporaryFolder(suiteScope());
 
-/** Runs a tool to its end. */
+/** Runs a program to its end; gives its status and what it printed. */
 function tool(command: string, args: readonly string[]) {
   const done = spawnSync(command, args, { encoding: 'utf8' });
   assert.equal(done.error, undefined);
@@ -28,7 +28,7 @@ function installedUnits(configuration: string): string {
   return join(prefix, 'etc', 'systemd', 'system');
 }
 
-/** The units with programs that are there, so that only the units are judged. */
+/** Copies of the units whose programs exist here, so that only the units are verified. */
 function verifiable(from: string, to: string): string[] {
   mkdirSync(join(folder, to));
   return units.map((unit) => {
@@ -42,7 +42,7 @@ function verifiable(from: string, to: string): string[] {
 }
 
 describe('the units', () => {
-  it('hold nothing that systemd does not know', { skip: missing('systemd-analyze') }, () => {
+  it('pass systemd-analyze verify', { skip: missing('systemd-analyze') }, () => {
     const done = tool('systemd-analyze', [
       'verify',
       '--man=no',
@@ -51,7 +51,7 @@ describe('the units', () => {
     assert.deepEqual(done, { status: 0, said: '' });
   });
 
-  it('hold nothing that systemd does not know, once filled from a configuration', {
+  it('pass systemd-analyze verify when they are filled from a configuration', {
     skip: missing('systemd-analyze'),
   }, () => {
     const from = installedUnits(
@@ -61,13 +61,13 @@ describe('the units', () => {
     assert.deepEqual(done, { status: 0, said: '' });
   });
 
-  // mdserver: not hidden are other processes (it looks whether a pid is dnsmasq's), not refused is
-  // memory to write and run (Node's compiler), and any child may say it is ready (systemd-notify).
+  // mdserver has to see other processes (whether a pid is dnsmasq's), to write executable memory
+  // (Node's compiler), and to let a child report that it is ready (systemd-notify).
   for (const [unit, exposure] of [
     ['mdserver.service', 1.8],
     ['mdserver-dnsmasq.service', 1.6],
   ] as const) {
-    it(`leave ${unit} no more in reach than it needs`, { skip: missing('systemd-analyze') }, () => {
+    it(`keep the exposure of ${unit} at ${exposure}`, { skip: missing('systemd-analyze') }, () => {
       const done = tool('systemd-analyze', [
         'security',
         '--offline=yes',
@@ -85,7 +85,7 @@ describe('the units', () => {
 describe('the libvirt network', () => {
   const path = join(repository, 'etc', 'libvirt', 'mds-network.xml');
 
-  it('is one that libvirt takes', { skip: missing('virsh') }, () => {
+  it('is accepted by libvirt', { skip: missing('virsh') }, () => {
     const done = tool('virsh', ['-c', 'test:///default', 'net-define', '--validate', path]);
     assert.equal(done.status, 0, done.said);
     assert.match(done.said, /Network mds defined/);
@@ -106,10 +106,10 @@ describe('the libvirt network', () => {
 });
 
 describe('the log rotation', () => {
-  it('is one that logrotate takes', { skip: missing('logrotate') }, () => {
+  it('is accepted by logrotate', { skip: missing('logrotate') }, () => {
     const path = join(folder, 'logrotate');
     const text = readFileSync(join(repository, 'etc', 'logrotate', 'mdserver'), 'utf8');
-    // Where the tests run there is no such user.
+    // The machine of the tests does not have the user.
     writeFileSync(path, text.replaceAll('create 0640 mdserver mdserver', 'create 0640 root root'));
     const state = join(folder, 'logrotate.state');
     const done = tool('logrotate', ['--debug', '--state', state, path]);
