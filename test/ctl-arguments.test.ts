@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { type Invocation, readArguments } from '../src/ctl/arguments.js';
 import { type Command, defineCommand, globalOptions } from '../src/ctl/command.js';
@@ -170,4 +171,26 @@ test('--help and --version are answered before operands are counted', () => {
   const version = readArguments(['--version']);
   assert.ok('print' in version);
   assert.match(version.print, /^mdserverctl \d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)\n$/);
+});
+
+/** The modules that a built module loads when it is loaded, with itself. */
+function loadedModules(module: URL, loaded = new Set<string>()): ReadonlySet<string> {
+  if (loaded.has(module.href)) return loaded;
+  loaded.add(module.href);
+  for (const [, name = ''] of readFileSync(module, 'utf8').matchAll(/ from '([^']+)';/g)) {
+    if (name.startsWith('.')) loadedModules(new URL(name, module), loaded);
+    else loaded.add(name);
+  }
+  return loaded;
+}
+
+test('commands start quickly: what only check needs is not loaded with them', () => {
+  const loaded = [...loadedModules(new URL('../src/ctl/main.js', import.meta.url))];
+  assert.ok(loaded.some((name) => name.endsWith('/src/ctl/commands/check.js')));
+  for (const heavy of [/\/checks\//, /\/http\//, /\/userdata\//, /^fastify$/, /^eta$/, /^yaml$/]) {
+    assert.deepEqual(
+      loaded.filter((name) => heavy.test(name)),
+      [],
+    );
+  }
 });

@@ -69,7 +69,7 @@ interface CommandDescription {
   readonly examples: readonly (readonly [command: string, explanation: string])[];
 }
 
-/** A command of mdserverctl, with the options that it has beside the global ones. */
+/** A command of mdserverctl, with its options in addition to the global ones. */
 interface CommandDefinition<T extends OptionTable> extends CommandDescription {
   readonly options: T;
   /** Gives the exit status. Throws CommandError. */

@@ -4,7 +4,7 @@ export interface Finding {
   /** What was checked, in a word or two. */
   readonly check: string;
   readonly text: string;
-  /** How to fix it. */
+  /** How to fix it. The name is that of the key in the JSON output. */
   readonly mend?: string;
 }
 

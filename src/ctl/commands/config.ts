@@ -44,7 +44,7 @@ export const config = defineCommand({
   ],
   examples: [
     ['mdserverctl config', 'every option but the password'],
-    ['mdserverctl config mdserver.port dnsmasq.run_dir', 'two lines'],
+    ['mdserverctl config mdserver.port dnsmasq.run_dir', 'these two values'],
   ],
   run: async (operands, options) => {
     operands.forEach(requireOption);

@@ -25,7 +25,7 @@ import {
 import { defaultConnection, domainWithMac, virshAt } from '../virsh.js';
 import { keysChangedAt } from './known-hosts.js';
 
-/** What the explanations depend on beside the instance. */
+/** What an explanation depends on in addition to the instance. */
 export interface ExplainContext {
   readonly style: Style;
   /** Unix seconds. */
@@ -255,7 +255,7 @@ async function contextOf(
   };
 }
 
-/** The running domain with the MAC address, if libvirt can be asked. */
+/** The running domain with the MAC address; undefined, with a note, if virsh fails. */
 async function findDomain(uri: string, mac: string): Promise<string | undefined> {
   try {
     return await domainWithMac(virshAt(uri), mac);
@@ -275,7 +275,7 @@ export const explain = defineCommand({
   summary: 'Explain in words how the last boot of an instance went.',
   help: [
     'Tells what it asked for and when, what it got, what is missing, and the likely cause.',
-    'Looks up an address that no instance has in the neighbour table of the kernel and, by its MAC address, among the running domains. The exit status is then 4.',
+    'If no instance has the ADDRESS, looks for its MAC address in the neighbour table of the kernel, and for the running domain that has this MAC address. The exit status is then 4.',
   ],
   examples: [
     ['mdserverctl explain web1', '"why did it get no user-data?"'],
