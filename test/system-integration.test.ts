@@ -261,39 +261,24 @@ function run(prefix: string, environment: Record<string, string> = {}, root = pa
 }
 
 describe('the URL in the hook', () => {
-  const cases: [string, string, string][] = [
+  // config-dialect.test.ts has the rest of what a configuration can look like: the reader is the same.
+  const cases: [title: string, text: string, address: string][] = [
     ['nothing set', '[mdserver]\n', '169.254.169.254:80'],
     ['address and port', '[mdserver]\nlisten_address = 10.0.0.1\nport = 8080\n', '10.0.0.1:8080'],
-    ['colons and no spaces', '[mdserver]\nlisten_address:10.0.0.1\nport:81\n', '10.0.0.1:81'],
-    ['upper case keys', '[mdserver]\nLISTEN_ADDRESS = 10.0.0.1\nPort=81\n', '10.0.0.1:81'],
-    [
-      'comments',
-      '# [mdserver]\n[mdserver]\n#listen_address = 10.0.0.9\n; port = 9\nport = 81\n',
-      '169.254.169.254:81',
-    ],
-    [
-      'the same keys in other sections',
-      '[dnsmasq]\nlisten_address = 10.0.0.9\nport=1\n[mdserver]\n[x]\nport=2\n',
-      '169.254.169.254:80',
-    ],
-    ['CRLF and a byte-order mark', '\ufeff[mdserver]\r\nport = 81\r\n', '169.254.169.254:81'],
     [
       'several addresses',
       '[mdserver]\nlisten_address = fd00:ec2::254, 10.0.0.1,10.0.0.2\n',
       '10.0.0.1:80',
     ],
-    ['IPv6 alone', '[mdserver]\nlisten_address = fd00:ec2::254\n', '[fd00:ec2::254]:80'],
-    ['IPv6 in brackets', '[mdserver]\nlisten_address = [fd00:ec2::254]\n', '[fd00:ec2::254]:80'],
-    ['every IPv4 address', '[mdserver]\nlisten_address = 0.0.0.0\n', '127.0.0.1:80'],
-    ['every IPv6 address', '[mdserver]\nlisten_address = ::\n', '[::1]:80'],
-    ['a value on the next line', '[mdserver]\nlisten_address =\n  10.0.0.1\n', '10.0.0.1:80'],
     [
       'addresses on several lines',
       '[mdserver]\nlisten_address = fd00:ec2::254 ,\n  10.0.0.1,\n  10.0.0.2\nport = 81\n',
       '10.0.0.1:81',
     ],
-    ['indented keys', '[mdserver]\n  listen_address = 10.0.0.1\n  port = 81\n', '10.0.0.1:81'],
-    ['spaces after the section', '[mdserver]  \nport = 81\n', '169.254.169.254:81'],
+    ['IPv6 only', '[mdserver]\nlisten_address = fd00:ec2::254\n', '[fd00:ec2::254]:80'],
+    ['IPv6 in brackets', '[mdserver]\nlisten_address = [fd00:ec2::254]\n', '[fd00:ec2::254]:80'],
+    ['every IPv4 address', '[mdserver]\nlisten_address = 0.0.0.0\n', '127.0.0.1:80'],
+    ['every IPv6 address', '[mdserver]\nlisten_address = ::\n', '[::1]:80'],
   ];
   for (const [title, text, expected] of cases) {
     it(`is right for ${title}`, () => {
@@ -381,14 +366,12 @@ net_name = lab
 
   for (const [text, problem] of [
     // What mdserver refuses itself, at its line.
-    ['[mdserver]\nlisten_address = example.org', ':2: mdserver.listen_address = "example.org": '],
     ['[mdserver]\nport = 80/upload', ':2: mdserver.port = "80/upload": '],
     [
       "[mdserver]\nlisten_address = 1.2.3.4'+x+'",
       ':2: mdserver.listen_address = "1.2.3.4\'+x+\'": ',
     ],
     ['[dnsmasq]\nuser = root;x', ':2: dnsmasq.user = "root;x": '],
-    ['[dnsmasq]\nnet_name = ../x', ':2: dnsmasq.net_name = "../x": '],
     // What the units could not hold.
     [
       '[mdserver]\ndb_file = /srv/my data/db.json',
