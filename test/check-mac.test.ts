@@ -1,21 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import type { AddressReport, InstanceDetails } from '../src/control/api.js';
 import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
-import { temporaryFolder } from './support/cleanup.js';
-import { askControl, startWithControl } from './support/control-socket.js';
-import { type Daemon, eventually } from './support/daemon.js';
+import { eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
-import {
-  databaseRecord,
-  domainXml,
-  hostConfiguration,
-  loopbackConfiguration,
-  mac,
-} from './support/samples.js';
+import { databaseRecord, domainXml, mac } from './support/samples.js';
+import { type Site, startSite } from './support/site.js';
 
 // ---- what the kernel says ----
 
@@ -78,58 +70,46 @@ function record(number: number) {
 const a = record(1);
 const b = record(2);
 
-interface Site {
+interface GuardedSite extends Site {
   readonly host: Namespace;
-  readonly daemon: Daemon;
-  readonly socket: string;
   /** A guest with these addresses, as its DHCP client sets them. */
   readonly addGuest: (of: ReturnType<typeof record>, mac?: string) => Namespace;
   /** How many lines of the log hold all of the texts. */
   readonly logged: (...texts: string[]) => number;
 }
 
-async function startSite(
+async function start(
   t: TestContext,
   checkMac: 'yes' | 'no',
   {
     records = [a, b],
     sandbox = [],
   }: { records?: readonly object[]; sandbox?: readonly string[] } = {},
-): Promise<Site> {
+): Promise<GuardedSite> {
   const host = addHost(t);
-  const folder = temporaryFolder(t);
   for (const address of [`${metadata6}/128`, 'fd00:122::ffff/64']) {
     host.ip(`address add ${address} dev br-mds nodad`);
   }
-  writeFileSync(join(folder, 'db.json'), JSON.stringify(records));
-  mkdirSync(join(folder, 'userdata'));
-  for (const number of [1, 2]) {
-    writeFileSync(join(folder, 'userdata', `web${number}`), `secret of web${number}\n`);
-  }
-  const daemon = await startWithControl(
-    t,
-    folder,
-    hostConfiguration(folder, {
-      mdserver: `listen_address = ${metadata}, ${metadata6}\ncheck_mac = ${checkMac}`,
-      dnsmasq: 'net_address6 = fd00:122::',
-    }),
-    metadata,
-    (command, args) => {
+  const site = await startSite(t, host, {
+    records,
+    userdata: { web1: 'secret of web1\n', web2: 'secret of web2\n' },
+    mdserver: `listen_address = ${metadata}, ${metadata6}\ncheck_mac = ${checkMac}`,
+    dnsmasq: 'net_address6 = fd00:122::',
+    start: (command, args) => {
       const [first = command, ...rest] = [...sandbox, command, ...args];
       return host.start(first, rest);
     },
-  );
+  });
   return {
+    ...site,
     host,
-    daemon,
-    socket: join(folder, 'run', 'control.sock'),
     addGuest: (of, mac = of.mds_mac) => {
       const guest = host.addGuest(mac);
       setAddresses(guest, of);
       return guest;
     },
     logged: (...texts) =>
-      daemon
+      site.daemon
         .output()
         .split('\n')
         .filter((line) => texts.every((text) => line.includes(text))).length,
@@ -182,7 +162,7 @@ for (const state of ['down', 'up'] as const) {
   test(`without check_mac, a guest that takes the address of one that is ${state} gets what is the other's`, {
     skip,
   }, async (t) => {
-    const { addGuest: add, logged } = await startSite(t, 'no');
+    const { addGuest: add, logged } = await start(t, 'no');
     const attacker = add(a);
     const victim = add(b);
     assert.deepEqual(await ask(victim, b.mds_ipv4, userdata), [200, 'secret of web2\n']);
@@ -198,13 +178,12 @@ for (const state of ['down', 'up'] as const) {
   test(`with check_mac, a guest that takes the address of one that is ${state} gets nothing, and the log names both`, {
     skip,
   }, async (t) => {
-    const { addGuest: add, logged, socket } = await startSite(t, 'yes');
+    const { addGuest: add, logged, json } = await start(t, 'yes');
     const attacker = add(a);
     const victim = add(b);
     assert.deepEqual(await ask(victim, b.mds_ipv4, userdata), [200, 'secret of web2\n']);
     assert.deepEqual(await ask(victim, b.mds_ipv6, userdata), [200, 'secret of web2\n']);
-    const boots = async () =>
-      ((await askControl(socket, '/instances/web2')).json().body as InstanceDetails).boots;
+    const boots = async () => ((await json('/instances/web2')).body as InstanceDetails).boots;
     const before = await boots();
     assert.equal(before[0]?.requests, 2);
     if (state === 'down') victim.ip('link set eth0 down');
@@ -234,7 +213,7 @@ for (const state of ['down', 'up'] as const) {
     // Under its own address the attacker is an instance as any other.
     assert.deepEqual(await ask(attacker, a.mds_ipv4, userdata), [200, 'secret of web1\n']);
     assert.deepEqual(await ask(attacker, a.mds_ipv6, userdata), [200, 'secret of web1\n']);
-    const report = (await askControl(socket, `/addresses/${b.mds_ipv4}`)).json().body;
+    const report = (await json(`/addresses/${b.mds_ipv4}`)).body;
     assert.deepEqual(
       { ...(report as AddressReport), last_refused: null },
       {
@@ -262,7 +241,7 @@ for (const state of ['down', 'up'] as const) {
       assert.deepEqual(await ask(victim, from, userdata), [200, 'secret of web2\n']);
     }
     assert.equal(logged('WARN'), warnings);
-    const own = (await askControl(socket, `/addresses/${b.mds_ipv6}`)).json().body as AddressReport;
+    const own = (await json(`/addresses/${b.mds_ipv6}`)).body as AddressReport;
     assert.deepEqual([own.mac, own.mac_instance], [b.mds_mac, 'web2']);
   });
 }
@@ -280,7 +259,7 @@ async function isServed(guest: Namespace, of: ReturnType<typeof record>, number:
 test('with check_mac, a guest that restarts is served, and so is one that is migrated in', {
   skip,
 }, async (t) => {
-  const { addGuest: add, logged, host } = await startSite(t, 'yes');
+  const { addGuest: add, logged, host } = await start(t, 'yes');
   const guest = add(a);
   await isServed(guest, a, 1);
   guest.ip('link set eth0 down');
@@ -302,14 +281,14 @@ test('with check_mac, a guest that restarts is served, and so is one that is mig
 test('with check_mac, a machine made anew is served under its old address and new MAC', {
   skip,
 }, async (t) => {
-  const { addGuest: add, logged, host, socket } = await startSite(t, 'yes');
+  const { addGuest: add, logged, host, json, ask: askControl } = await start(t, 'yes');
   // With no port that is up the bridge forgets its neighbours.
   add(b);
   const first = add(a);
   await isServed(first, a, 1);
   first.remove();
   const anew = 0x77;
-  const answer = await askControl(socket, '/instance-upload', {
+  const answer = await askControl('/instance-upload', {
     method: 'POST',
     body: domainXml(anew, { name: 'web1' }),
     headers: { accept: 'application/json' },
@@ -332,8 +311,7 @@ test('with check_mac, a machine made anew is served under its old address and ne
   const silent = add({ ...a, mds_ipv6: 'fd00:122::99' }, mac(anew));
   silent.ip('neigh replace 10.122.0.1 lladdr 52:54:00:fe:00:01 dev eth0 nud permanent');
   host.ip(`neigh replace ${a.mds_ipv4} lladdr ${a.mds_mac} dev br-mds nud stale`);
-  const known = async () =>
-    ((await askControl(socket, `/addresses/${a.mds_ipv4}`)).json().body as AddressReport).mac;
+  const known = async () => ((await json(`/addresses/${a.mds_ipv4}`)).body as AddressReport).mac;
   assert.equal(await known(), a.mds_mac);
   assert.deepEqual(await ask(silent, a.mds_ipv4, userdata), secret(1));
   assert.equal(await known(), mac(anew));
@@ -344,7 +322,7 @@ test('with check_mac, a record without a MAC is served by its address, and a str
   skip,
 }, async (t) => {
   const old = { domain_name: 'web1', mds_ipv4: a.mds_ipv4 };
-  const { addGuest: add, logged, host, daemon } = await startSite(t, 'yes', { records: [old, b] });
+  const { addGuest: add, logged, host, daemon } = await start(t, 'yes', { records: [old, b] });
   const guest = add(a);
   assert.deepEqual(await ask(guest, a.mds_ipv4, userdata), secret(1));
   // IPv6 it has none.
@@ -367,18 +345,10 @@ test('with check_mac, a record without a MAC is served by its address, and a str
 });
 
 test('with check_mac, what the host asks for an instance under an address of its own is served', async (t) => {
-  const folder = temporaryFolder(t);
-  const address = '127.143.0.1';
-  writeFileSync(
-    join(folder, 'db.json'),
-    JSON.stringify([{ ...a, mds_ipv4: '127.143.0.8', mds_ipv6: null }]),
-  );
-  const daemon = await startWithControl(
-    t,
-    folder,
-    loopbackConfiguration(address, folder, { mdserver: 'check_mac = yes' }),
-    address,
-  );
+  const { daemon } = await startSite(t, '127.143.0.1', {
+    records: [{ ...a, mds_ipv4: '127.143.0.8', mds_ipv6: null }],
+    mdserver: 'check_mac = yes',
+  });
   // Loopback has no neighbours: there is nobody to ask who else it could be.
   const { status, text } = await daemon.ask('/latest/meta-data/hostname', { from: '127.143.0.8' });
   assert.deepEqual([status, text], [200, 'web1']);
@@ -391,7 +361,7 @@ test('check_mac works with what the unit leaves of /proc (ProcSubset=pid), and a
     addGuest: add,
     logged,
     daemon,
-  } = await startSite(t, 'no', {
+  } = await start(t, 'no', {
     // "ip netns exec" has given the daemon mounts of its own.
     sandbox: ['sh', '-c', 'mount -t proc -o subset=pid proc /proc && exec "$@"', 'sh'],
   });

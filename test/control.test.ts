@@ -21,16 +21,11 @@ import { describe, type TestContext, test } from 'node:test';
 import type { BootRecord, InstanceDetails, RenderedDocument } from '../src/control/api.js';
 import { listenOnSocket } from '../src/control/socket.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
-import {
-  askControl,
-  type ControlAnswer,
-  type ControlAsking,
-  listenWhileFull,
-  startWithControl,
-} from './support/control-socket.js';
-import { closing, type Daemon, type Start } from './support/daemon.js';
+import { askControl, type ControlAsking, listenWhileFull } from './support/control-socket.js';
+import { closing } from './support/daemon.js';
 import { missing } from './support/parts.js';
-import { blankBoot, domainXml, loopbackConfiguration, mac, uuid } from './support/samples.js';
+import { blankBoot, domainXml, mac, uuid } from './support/samples.js';
+import { type Setup, type Site, startSite } from './support/site.js';
 
 const address = '127.140.0.1';
 
@@ -48,69 +43,15 @@ const web1 = {
 /** As Python's first records were: nothing but names. */
 const old = { domain_name: 'old one', mds_ipv4: null };
 
-interface Setup {
-  readonly mdserver?: string;
-  /** The length of the network's prefix. */
-  readonly prefix?: number;
-  readonly records?: readonly object[];
-  readonly details?: object;
-  readonly userdata?: Readonly<Record<string, string | Buffer>>;
-  readonly socket?: string;
-  readonly start?: Start;
-}
-
-interface Site {
-  readonly daemon: Daemon;
-  readonly folder: string;
-  readonly socket: string;
-  readonly database: string;
-  readonly ask: (path: string, asking?: ControlAsking) => Promise<ControlAnswer>;
-  /** Status and JSON of the answer. */
-  readonly json: (
-    path: string,
-    asking?: ControlAsking,
-  ) => Promise<{ status: number; body: unknown }>;
-}
-
-function configuration(folder: string, { mdserver = '', prefix = 16, socket }: Setup): string {
-  return loopbackConfiguration(address, folder, {
-    mdserver: socket === undefined ? mdserver : `control_socket = ${socket}\n${mdserver}`,
-    prefix,
+function start(t: TestContext, setup: Setup = {}): Promise<Site> {
+  return startSite(t, address, {
+    ...setup,
     dnsmasq: 'prefix = vm-\ndomain = example.org\nentry_order = base, domain',
     sections: `[public-keys]
 default = ssh-ed25519 AAAA default
 [service]
 location = host1`,
   });
-}
-
-async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
-  const folder = temporaryFolder(t);
-  chmodSync(folder, 0o755);
-  const database = join(folder, 'db.json');
-  if (setup.records) writeFileSync(database, JSON.stringify(setup.records));
-  if (setup.details) writeFileSync(join(folder, 'db.details.json'), JSON.stringify(setup.details));
-  mkdirSync(join(folder, 'userdata'));
-  for (const [name, content] of Object.entries(setup.userdata ?? {})) {
-    writeFileSync(join(folder, 'userdata', name), content);
-  }
-  const daemon = await startWithControl(
-    t,
-    folder,
-    configuration(folder, setup),
-    address,
-    setup.start,
-  );
-  const socket = setup.socket ?? join(folder, 'run', 'control.sock');
-  const ask = (path: string, asking?: ControlAsking) => askControl(socket, path, asking);
-  return {
-    daemon,
-    folder,
-    socket,
-    database,
-    ask,
-    json: async (path, asking) => (await ask(path, asking)).json(),
-  };
 }
 
 const upload = (body: string | Buffer, headers = {}) => ({ method: 'POST', body, headers });
@@ -144,7 +85,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     skip: missing('netns', 'setpriv'),
   }, async (t) => {
     // A group of its own, and a umask that would let everybody in.
-    const site = await startSite(t, {
+    const site = await start(t, {
       start: (command, args) =>
         spawn(
           'setpriv',
@@ -162,6 +103,7 @@ describe('the control socket', { concurrency: 4 }, () => {
           { stdio: ['ignore', 'pipe', 'pipe'] },
         ),
     });
+    chmodSync(site.folder, 0o755);
     const { mode, gid } = statSync(site.socket);
     assert.deepEqual(
       { mode: (mode & 0o7777).toString(8), gid, isSocket: lstatSync(site.socket).isSocket() },
@@ -178,7 +120,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   test('a socket that a killed daemon left behind is replaced', async (t) => {
     const folder = temporaryFolder(t);
     const socket = join(folder, 'control.sock');
-    const first = await startSite(t, { socket });
+    const first = await start(t, { socket });
     first.daemon.process.kill('SIGKILL');
     await once(first.daemon.process, 'exit');
     assert.ok(lstatSync(socket).isSocket());
@@ -187,14 +129,14 @@ describe('the control socket', { concurrency: 4 }, () => {
       'ECONNREFUSED',
     );
 
-    const second = await startSite(t, { socket, records: [web1] });
+    const second = await start(t, { socket, records: [web1] });
     const { body } = await second.json('/instances');
     assert.deepEqual((body as object[]).length, 1);
   });
 
   test('the socket of a daemon that lives is left to it: a second one goes on without', async (t) => {
-    const first = await startSite(t, { records: [web1] });
-    const second = await startSite(t, { socket: first.socket });
+    const first = await start(t, { records: [web1] });
+    const second = await start(t, { socket: first.socket });
     assert.ok(
       second.daemon
         .output()
@@ -233,7 +175,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       const socket = join(folder, 'control.sock');
       put(socket);
       const before = lstatSync(socket);
-      const { daemon } = await startSite(t, { socket });
+      const { daemon } = await start(t, { socket });
       assert.ok(
         daemon.output().includes(`mdserverctl is not served: ${socket} exists and is not a socket`),
       );
@@ -248,7 +190,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     const folder = temporaryFolder(t);
     // Longer than the kernel takes (unix(7)).
     const socket = join(folder, 'x'.repeat(120));
-    const { daemon } = await startSite(t, { socket });
+    const { daemon } = await start(t, { socket });
     assert.match(
       daemon.output(),
       /mdserverctl is not served: \/\S+x is too long for a socket: at most 107 bytes/,
@@ -295,7 +237,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   };
 
   test('GET /instances and /instances/NAME answer with all that is known', async (t) => {
-    const { json, ask } = await startSite(t, {
+    const { json, ask } = await start(t, {
       records: [web1, old],
       details: { [web1.domain_uuid]: details1 },
     });
@@ -328,7 +270,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('a boot is told from the hook to its release, with what the guest asked for', async (t) => {
-    const { json, ask, daemon } = await startSite(t, {
+    const { json, ask, daemon } = await start(t, {
       userdata: { vm7: '#cloud-config\n' },
       mdserver: 'default_template =',
     });
@@ -397,7 +339,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('an upload on the socket answers as on TCP', async (t) => {
-    const { ask, daemon } = await startSite(t);
+    const { ask, daemon } = await start(t);
     for (const [body, status] of [
       [domainXml(1), 200],
       ['<domain/>', 400],
@@ -415,7 +357,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('an address is explained: whose it is, and when it was last turned away', async (t) => {
-    const { json, daemon } = await startSite(t, { records: [web1] });
+    const { json, daemon } = await start(t, { records: [web1] });
     const nobody = { instance: null, mac: null, mac_instance: null, last_refused: null };
     assert.deepEqual(await json('/addresses/127.140.0.8'), {
       status: 200,
@@ -446,7 +388,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('an IPv6 address is looked for in its short form', { skip: missing('ip') }, async (t) => {
-    const { json } = await startSite(t, { records: [web1] });
+    const { json } = await start(t, { records: [web1] });
     const nobody = { instance: null, mac: null, mac_instance: null, last_refused: null };
     assert.deepEqual(await json('/addresses/fd00::0001'), {
       status: 200,
@@ -458,7 +400,7 @@ describe('the control socket', { concurrency: 4 }, () => {
 
   test('a removed instance is gone from everywhere, its address is free, its tokens are worth nothing', async (t) => {
     // One address: whoever comes next has to wait for it.
-    const site = await startSite(t, { prefix: 30 });
+    const site = await start(t, { prefix: 30 });
     const { json, ask, daemon, folder } = site;
     assert.equal(
       (await ask('/instance-upload', upload(domainXml(1), { 'x-libvirt-operation': 'prepare' })))
@@ -514,7 +456,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('of two that remove the same instance at once, one is told that there was none', async (t) => {
-    const { json } = await startSite(t, { records: [web1, old] });
+    const { json } = await start(t, { records: [web1, old] });
     const answers = await Promise.all(
       Array.from({ length: 8 }, () => json('/instances/web1', { method: 'DELETE' })),
     );
@@ -524,7 +466,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('a removal that cannot be stored is answered 500, and the instance stays', async (t) => {
-    const { json, folder, database, daemon } = await startSite(t, { records: [web1] });
+    const { json, folder, database, daemon } = await start(t, { records: [web1] });
     const before = readFileSync(database);
     rmSync(join(folder, 'dnsmasq', 'dns'), { recursive: true });
     writeFileSync(join(folder, 'dnsmasq', 'dns'), 'in the way');
@@ -568,7 +510,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         mds_ipv4: '127.140.0.11',
       },
     ];
-    const { json, daemon, folder } = await startSite(t, {
+    const { json, daemon, folder } = await start(t, {
       records,
       userdata: { 'web1.yaml': template, packed: binary },
       mdserver: 'network_config = yes',
@@ -632,7 +574,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('rendering the XML of an instance that does not exist shows what it would get, and changes nothing', async (t) => {
-    const { json, folder, database, daemon } = await startSite(t, {
+    const { json, folder, database, daemon } = await start(t, {
       records: [web1],
       details: { [web1.domain_uuid]: details1 },
       userdata: { 'web1.yaml': template, 'new.yaml': template },
@@ -704,7 +646,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('rendering for a network that is full is answered 503', async (t) => {
-    const { json } = await startSite(t, {
+    const { json } = await start(t, {
       prefix: 30,
       records: [{ ...web1, mds_ipv4: '127.140.0.2' }],
     });
@@ -718,7 +660,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('a template error is answered 422, with its file and line', async (t) => {
-    const { json, folder, daemon } = await startSite(t, {
+    const { json, folder, daemon } = await start(t, {
       records: [web1],
       userdata: { web1: '#cloud-config\nx: {{nobody}}\n', big: '', new: 'a\nb\n{{1 +}}\n' },
     });
@@ -739,7 +681,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     );
     assert.ok(error(answers.known).startsWith(`${file('web1')}:2: `), error(answers.known));
     assert.ok(error(answers.syntax).startsWith(`${file('new')}:3: `), error(answers.syntax));
-    assert.equal(error(answers.big), `${file('big')}: has 17825792 bytes, 16777216 are the most`);
+    assert.equal(error(answers.big), `${file('big')}: is too long: 17825792 bytes, the limit is 16777216`);
     for (const answer of Object.values(answers)) {
       assert.deepEqual(Object.keys(answer.body as object), ['error']);
       assert.doesNotMatch(error(answer), /\n/);
@@ -757,7 +699,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   // ---- bad input ----
 
   test('bad input is refused in one line of JSON, and nothing comes of it', async (t) => {
-    const { json, ask, database, daemon } = await startSite(t, { records: [web1] });
+    const { json, ask, database, daemon } = await start(t, { records: [web1] });
     const before = readFileSync(database, 'utf8');
     const event = (body: string | Buffer, type = 'application/json') => ({
       method: 'POST',
@@ -860,7 +802,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       ['/instances', { method: 'DELETE' }, 404, /^unknown request: DELETE \/instances$/],
       ['/instances/web1', { method: 'PUT' }, 404, /^unknown request: PUT /],
       ['/instances/web1', { method: 'PATCH' }, 404, /^unknown request: PATCH /],
-      ['/instances/web1', { method: 'PROPFIND' }, 404, /^there is no PROPFIND /],
+      ['/instances/web1', { method: 'PROPFIND' }, 404, /^unknown request: PROPFIND /],
       ['/events', {}, 404, /^unknown request: GET \/events$/],
       ['/', {}, 404, /^unknown request: GET \/$/],
       ['/latest/user-data', {}, 404, /^unknown request: GET /],
@@ -884,7 +826,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('what is no HTTP is refused, and harms nobody', async (t) => {
-    const { json, socket } = await startSite(t, { records: [web1] });
+    const { json, socket } = await start(t, { records: [web1] });
     for (const bytes of [
       'FOO /instances HTTP/1.1\r\nhost: x\r\n\r\n',
       'hello\r\n\r\n',
@@ -906,7 +848,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('slow clients hold up nobody, and are hung up on', async (t) => {
-    const { json, socket } = await startSite(t, { records: [web1] });
+    const { json, socket } = await start(t, { records: [web1] });
     const closed = ['', 'GET /instances HTTP/1.1\r\nhost: x\r\n', 'G'].map((start) => {
       const client = connect(socket);
       const closed = closing(client);
@@ -919,7 +861,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   });
 
   test('any name that an upload may have can be asked for, rendered and removed', async (t) => {
-    const { json, ask } = await startSite(t);
+    const { json, ask } = await start(t);
     const names = [
       'web server_1',
       'naïve-ü',
@@ -974,7 +916,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   // ---- uploads over TCP ----
 
   test('upload_over_tcp = no closes TCP to uploads, the socket takes them, and a reload opens it again', async (t) => {
-    const { ask, daemon, folder } = await startSite(t, { mdserver: 'upload_over_tcp = no' });
+    const { ask, daemon, folder } = await start(t, { mdserver: 'upload_over_tcp = no' });
     const refused = await daemon.upload(domainXml(1));
     assert.deepEqual(
       [refused.status, refused.text],
@@ -991,7 +933,7 @@ describe('the control socket', { concurrency: 4 }, () => {
   // ---- its end ----
 
   test('SIGTERM finishes what is under way, hangs up on the rest, and takes the socket away', async (t) => {
-    const { daemon, socket, database } = await startSite(t);
+    const { daemon, socket, database } = await start(t);
     const body = domainXml(3);
     const client = connect(socket);
     let answer = '';
@@ -1034,7 +976,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       mds_mac: mac(index),
       mds_ipv4: `127.140.${Math.floor(index / 250) + 1}.${(index % 250) + 1}`,
     }));
-    const { json } = await startSite(t, { records });
+    const { json } = await start(t, { records });
     const names = async () =>
       ((await json('/instances')).body as InstanceDetails[]).map(({ name }) => name);
     assert.deepEqual(

@@ -21,11 +21,11 @@ import {
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { temporaryFolder } from './support/cleanup.js';
-import { askControl, startWithControl } from './support/control-socket.js';
 import { eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing, python } from './support/parts.js';
-import { databaseRecord, hostConfiguration } from './support/samples.js';
+import { databaseRecord } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 // ---- the lines ----
 
@@ -245,19 +245,13 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
   skip: missing('netns', 'dnsmasq', 'udhcpc', 'cloud-init'),
 }, async (t) => {
   const host = addHost(t);
-  const folder = temporaryFolder(t);
   const record = (number: number) =>
     databaseRecord(number, { domain_name: `web${number}`, mds_ipv4: `10.122.7.${number}` });
-  writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
-  await startWithControl(
-    t,
-    folder,
-    hostConfiguration(folder, { dnsmasq: 'user = root' }),
-    '169.254.169.254',
-    host.start,
-  );
-  const socket = join(folder, 'run', 'control.sock');
-  const health = async () => (await askControl(socket, '/health')).json().body as Health;
+  const { folder, json } = await startSite(t, host, {
+    records: [record(1), record(2)],
+    dnsmasq: 'user = root',
+  });
+  const health = async () => (await json('/health')).body as Health;
   assert.equal((await health()).dhcp_log, false);
 
   const log = join(folder, 'mdserver-dnsmasq.log');
@@ -295,7 +289,7 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
       ...more,
     ]);
   const boots = async (name: string) =>
-    ((await askControl(socket, `/instances/${name}`)).json().body as InstanceDetails).boots;
+    ((await json(`/instances/${name}`)).body as InstanceDetails).boots;
   const dhcp = (boot: BootRecord | undefined) =>
     boot?.dhcp.map(({ action, address }) => `${action} ${address}`);
   const saw = (name: string, action: string) =>

@@ -20,9 +20,10 @@ import {
 } from './fixtures/hook/as-libvirt.js';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
-import { askControl, listenWhileFull, startWithControl } from './support/control-socket.js';
+import { listenWhileFull } from './support/control-socket.js';
 import { missing } from './support/parts.js';
-import { domainXml, loopbackConfiguration } from './support/samples.js';
+import { domainXml } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 const folder = temporaryFolder(suiteScope());
 let packageRoot = '';
@@ -385,15 +386,15 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
   // ---- with mdserver itself ----
 
   it('begins a boot record at a start and ends it at a release, with TCP closed to uploads', async (t) => {
-    const own = place();
     const address = '127.144.0.1';
-    const daemon = await startWithControl(
-      t,
-      own,
-      loopbackConfiguration(address, own, { mdserver: 'upload_over_tcp = no' }),
-      address,
-    );
-    const socket = join(own, 'run', 'control.sock');
+    const {
+      daemon,
+      folder: own,
+      socket,
+      json,
+    } = await startSite(t, address, {
+      mdserver: 'upload_over_tcp = no',
+    });
     const text = installed
       .replace("'/nonexistent/control.sock'", `'${socket}'`)
       .replace('127.0.0.1:65535', `${address}:${daemon.port}`);
@@ -401,7 +402,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     writeFileSync(hook, text, { mode: 0o755 });
     const xml = domainXml(1, { name: 'web' });
     const boots = async () =>
-      ((await askControl(socket, '/instances/web')).json().body as InstanceDetails).boots.map(
+      ((await json('/instances/web')).body as InstanceDetails).boots.map(
         ({ by, ended: end, outcome }: BootRecord) => [by, end !== null, outcome],
       );
     assert.deepEqual(await call([hook, ...begin], xml), silent);

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { symlinkSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { suiteScope, temporaryFolder } from './support/cleanup.js';
-import { type Answer, type Daemon, startDaemon } from './support/daemon.js';
-import { domainXml, loopbackConfiguration } from './support/samples.js';
+import { suiteScope } from './support/cleanup.js';
+import type { Answer, Daemon } from './support/daemon.js';
+import { domainXml } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 // Two guests on one server. Whatever one of them sends, it gets nothing of the other's, no file of
 // the host's, and no 5xx; and the server is there at the end.
@@ -54,16 +55,11 @@ function xmlOf(name: 'alpha' | 'beta', metadata: Record<string, string> = {}): s
 
 describe('hostile guests', () => {
   const scope = suiteScope();
-  const folder = temporaryFolder(scope);
   let daemon: Daemon;
+  let folder: string;
   const tokens: Partial<Record<Sender, string>> = {};
 
   before(async () => {
-    mkdirSync(join(folder, 'userdata'));
-    writeFileSync(join(folder, 'userdata/alphaname'), '#!/bin/sh\necho ALPHA-DATA\n');
-    writeFileSync(join(folder, 'userdata/betaname'), '#!/bin/sh\necho BETA-DATA\n');
-    writeFileSync(join(folder, 'secret'), 'HOST-SECRET\n');
-    symlinkSync(join(folder, 'secret'), join(folder, 'userdata/link'));
     const records = (['alpha', 'beta'] as const).map((name) => ({
       domain_name: `${name}name`,
       domain_uuid: uuids[name],
@@ -71,15 +67,20 @@ describe('hostile guests', () => {
       mds_mac: macs[name],
       mds_ipv4: addresses[name],
     }));
-    writeFileSync(join(folder, 'db.json'), JSON.stringify(records));
-    const configuration = loopbackConfiguration(host, folder, {
+    ({ daemon, folder } = await startSite(scope, host, {
+      records,
+      userdata: {
+        alphaname: '#!/bin/sh\necho ALPHA-DATA\n',
+        betaname: '#!/bin/sh\necho BETA-DATA\n',
+      },
       mdserver: 'password = PASSWORD-SECRET',
       sections: `[public-keys]
 default = ssh-ed25519 AAAA everybody@example.net
 [template-data]
 secret = HOST-SECRET`,
-    });
-    daemon = await startDaemon(scope, folder, configuration, host);
+    }));
+    writeFileSync(join(folder, 'secret'), 'HOST-SECRET\n');
+    symlinkSync(join(folder, 'secret'), join(folder, 'userdata/link'));
     for (const name of ['alpha', 'beta'] as const) {
       const { status, text } = await daemon.ask('/latest/api/token', {
         method: 'PUT',

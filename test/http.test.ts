@@ -12,24 +12,24 @@ import { createDaemon } from '../src/daemon.js';
 import { buildApp } from '../src/http/app.js';
 import type { Subscriber } from '../src/instances/store.js';
 import { atEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
-import { type Asking, type Daemon, startDaemon } from './support/daemon.js';
+import type { Asking, Daemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 const address = '127.135.0.1';
 const stranger = '127.136.0.9';
 const key = (name: string) => `ssh-ed25519 AAAA ${name}`;
 
-function configuration(folder: string, prefix = 16): string {
-  const sections = `[public-keys]\ndefault = ${key('default')}\nzoe = ${key('zoe')}`;
-  return loopbackConfiguration(address, folder, { sections, prefix });
-}
+const sections = `[public-keys]\ndefault = ${key('default')}\nzoe = ${key('zoe')}`;
 
 // ---- the rules, without a socket ----
 
 /** The app with an empty database in a network of 5 addresses, and what it logs. */
 async function testApp(t: TestContext) {
   const folder = temporaryFolder(t);
-  const { config } = configFrom(configuration(folder, 29).replace('{port}', '80'));
+  const { config } = configFrom(
+    loopbackConfiguration(address, folder, { sections, prefix: 29 }).replace('{port}', '80'),
+  );
   const lines: string[] = [];
   const log = pino(
     { level: 'info' },
@@ -233,8 +233,7 @@ let guest: string;
 let other: string;
 
 before(async () => {
-  const folder = temporaryFolder(scope);
-  daemon = await startDaemon(scope, folder, configuration(folder), address);
+  ({ daemon } = await startSite(scope, address, { sections }));
   const addressOf = async (number: number): Promise<string> => {
     const answer = await daemon.upload(domainXml(number), { accept: 'application/json' });
     return JSON.parse(answer.text).mds_ipv4;

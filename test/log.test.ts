@@ -15,8 +15,9 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { escapeControls } from '../src/text.js';
 import { temporaryFolder } from './support/cleanup.js';
-import { mainFile, startDaemon } from './support/daemon.js';
+import { mainFile } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 const address = '127.133.0.1';
 const logModule = new URL('../src/log.js', import.meta.url).href;
@@ -234,19 +235,8 @@ test('a log file that can never be written is said once and costs nothing else',
   assert.equal(entries.at(-1), 'INFO last');
 });
 
-async function daemonFor(t: TestContext, more = '') {
-  const folder = temporaryFolder(t);
-  const daemon = await startDaemon(
-    t,
-    folder,
-    loopbackConfiguration(address, folder, { mdserver: more }),
-    address,
-  );
-  return { daemon, folder };
-}
-
 test('nothing that a guest or a domain sends forges a line of the daemon', async (t) => {
-  const { daemon, folder } = await daemonFor(t, 'debug = yes');
+  const { daemon, folder } = await startSite(t, address, { mdserver: 'debug = yes' });
   const forged = '2026-01-01T00:00:00.000Z ERROR forged';
   await daemon.upload(domainXml(1).replace('vm1', `a&#10;${forged}`));
   await daemon.upload(domainXml(1).replace('vm1', `b&#x9b;&#x2028;${forged}`));
@@ -273,7 +263,7 @@ test('nothing that a guest or a domain sends forges a line of the daemon', async
 });
 
 test('the last lines before the end by SIGTERM are in both logs', async (t) => {
-  const { daemon, folder } = await daemonFor(t);
+  const { daemon, folder } = await startSite(t, address);
   assert.equal(await daemon.stop(), 0);
   for (const text of [daemon.output(), readFileSync(join(folder, 'mdserver.log'), 'utf8')]) {
     assert.deepEqual(entriesOf(text).slice(-2), [
@@ -295,7 +285,7 @@ test('a failed start is in the log file', (t) => {
 });
 
 test('standard output that nobody reads any more does not end the daemon', async (t) => {
-  const { daemon, folder } = await daemonFor(t);
+  const { daemon, folder } = await startSite(t, address);
   daemon.process.stdout?.destroy();
   daemon.process.stderr?.destroy();
   for (let n = 0; n < 20; n++) assert.equal((await daemon.ask(`/?${n}`)).status, 200);
@@ -307,15 +297,7 @@ test('standard output that nobody reads any more does not end the daemon', async
 });
 
 test('a full disk under the log file stops neither start, service, reload nor end', async (t) => {
-  const { daemon } = await daemonFor(t, '').then(async ({ daemon, folder }) => {
-    await daemon.stop();
-    const text = loopbackConfiguration(address, folder).replace(
-      `${folder}/mdserver.log`,
-      '/dev/full',
-    );
-    const full = await startDaemon(t, folder, text, address);
-    return { daemon: full };
-  });
+  const { daemon } = await startSite(t, address, { logfile: '/dev/full' });
   for (let n = 0; n < 50; n++) assert.equal((await daemon.ask(`/?${n}`)).status, 200);
   daemon.process.kill('SIGHUP');
   await daemon.printed('read the configuration again');
@@ -326,7 +308,7 @@ test('a full disk under the log file stops neither start, service, reload nor en
 });
 
 test('the file is closed after each reopening: descriptors do not grow', async (t) => {
-  const { daemon, folder } = await daemonFor(t);
+  const { daemon, folder } = await startSite(t, address);
   const log = join(folder, 'mdserver.log');
   const descriptors = () =>
     readdirSync(`/proc/${daemon.process.pid}/fd`).flatMap((name) => {

@@ -1,49 +1,27 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import type { Health } from '../src/control/api.js';
-import { temporaryFolder } from './support/cleanup.js';
-import { askControl, startWithControl } from './support/control-socket.js';
-import { type Daemon, eventually, repository } from './support/daemon.js';
+import { eventually, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { domainXml, hostConfiguration, loopbackConfiguration } from './support/samples.js';
+import { domainXml } from './support/samples.js';
+import { type Site, startSite } from './support/site.js';
 
 const address = '127.142.0.1';
 /** In the network, and no instance's. */
 const stranger = '127.142.0.200';
 
-interface Site {
-  readonly daemon: Daemon;
-  readonly folder: string;
-  readonly socket: string;
-  /** The samples of /metrics on the control socket: `name{label="value"}` to value. */
-  readonly metrics: () => Promise<Map<string, number>>;
-  readonly health: () => Promise<{ status: number; body: Health }>;
+/** The samples of /metrics on the control socket: `name{label="value"}` to value. */
+async function metricsOf({ ask }: Site): Promise<Map<string, number>> {
+  return samples((await ask('/metrics')).text);
 }
 
-async function startSite(t: TestContext, mdserver = '', prefix = 24): Promise<Site> {
-  const folder = temporaryFolder(t);
-  mkdirSync(join(folder, 'userdata'));
-  const daemon = await startWithControl(
-    t,
-    folder,
-    loopbackConfiguration(address, folder, { mdserver, prefix }),
-    address,
-  );
-  const socket = join(folder, 'run', 'control.sock');
-  return {
-    daemon,
-    folder,
-    socket,
-    metrics: async () => samples((await askControl(socket, '/metrics')).text),
-    health: async () => {
-      const { status, body } = (await askControl(socket, '/health')).json();
-      return { status, body: body as Health };
-    },
-  };
+async function healthOf({ json }: Site): Promise<{ status: number; body: Health }> {
+  const { status, body } = await json('/health');
+  return { status, body: body as Health };
 }
 
 function samples(text: string): Map<string, number> {
@@ -74,11 +52,11 @@ async function uploaded({ daemon }: Site, number: number, headers = {}): Promise
 // ---- who may ask ----
 
 test('the control socket always answers; TCP only with metrics = yes, and only to this host', async (t) => {
-  const closed = await startSite(t);
-  const open = await startSite(t, 'metrics = yes');
+  const closed = await startSite(t, address, { prefix: 24 });
+  const open = await startSite(t, address, { mdserver: 'metrics = yes' });
   for (const path of ['/metrics', '/health']) {
-    for (const { socket } of [closed, open]) {
-      const { status } = await askControl(socket, path);
+    for (const { ask } of [closed, open]) {
+      const { status } = await ask(path);
       // No dnsmasq runs here.
       assert.equal(status, path === '/metrics' ? 200 : 503);
     }
@@ -107,14 +85,14 @@ test('the control socket always answers; TCP only with metrics = yes, and only t
     }
   }
   const overTcp = await open.daemon.ask('/metrics', { from: address });
-  const overSocket = await askControl(open.socket, '/metrics');
+  const overSocket = await open.ask('/metrics');
   assert.match(overSocket.headers['content-type'] ?? '', /^text\/plain; version=0\.0\.4/);
   assert.equal(overTcp.headers['content-type'], overSocket.headers['content-type']);
   assert.deepEqual(own(samples(overTcp.text)), own(samples(overSocket.text)));
 });
 
 test('a reload opens and closes them on TCP', async (t) => {
-  const { daemon, folder } = await startSite(t);
+  const { daemon, folder } = await startSite(t, address, { prefix: 24 });
   const file = join(folder, 'mdserver.conf');
   const closed = readFileSync(file, 'utf8');
   const reload = async (text: string, times: number) => {
@@ -132,8 +110,8 @@ test('a reload opens and closes them on TCP', async (t) => {
 // ---- values ----
 
 test('the metrics follow what happens, exactly', async (t) => {
-  const site = await startSite(t);
-  const { daemon, socket, folder, metrics } = site;
+  const site = await startSite(t, address, { prefix: 24 });
+  const { daemon, ask, folder } = site;
   // The start tells dnsmasq of what there is, and none runs.
   const before = {
     mdserver_unknown_callers_total: 0,
@@ -144,7 +122,7 @@ test('the metrics follow what happens, exactly', async (t) => {
     // 256 less both ends and the gateway.
     mdserver_free_addresses: 253,
   };
-  assert.deepEqual(own(await metrics()), before);
+  assert.deepEqual(own(await metricsOf(site)), before);
 
   // Uploads: two that are good (one of them a start), one of each that is not.
   const from = await uploaded(site, 1, { 'x-libvirt-operation': 'prepare' });
@@ -159,7 +137,7 @@ test('the metrics follow what happens, exactly', async (t) => {
     const answer = await daemon.ask('/instance-upload', { from: address, ...asking });
     assert.equal(answer.status, status);
   }
-  await askControl(socket, '/instance-upload', post('nonsense'));
+  await ask('/instance-upload', post('nonsense'));
 
   // Requests of the one that was started.
   await daemon.ask('/latest/meta-data/', { from });
@@ -202,7 +180,7 @@ test('the metrics follow what happens, exactly', async (t) => {
     mdserver_free_addresses: 251,
     'mdserver_boots{outcome="configured"}': 1,
   };
-  assert.deepEqual(own(await metrics()), after);
+  assert.deepEqual(own(await metricsOf(site)), after);
 
   await daemon.ask('/phone-home', { from, method: 'POST', body: 'hostname=vm1' });
   await daemon.upload(domainXml(2), { 'x-libvirt-operation': 'prepare' });
@@ -216,12 +194,12 @@ test('the metrics follow what happens, exactly', async (t) => {
     'mdserver_boots{outcome="started"}': 1,
   };
   const { 'mdserver_boots{outcome="configured"}': _gone, ...expected } = home;
-  assert.deepEqual(own(await metrics()), expected);
+  assert.deepEqual(own(await metricsOf(site)), expected);
 
   // Removed: its boot counts no more, its address is free.
-  await askControl(socket, '/instances/vm1', { method: 'DELETE' });
+  await ask('/instances/vm1', { method: 'DELETE' });
   const { 'mdserver_boots{outcome="home"}': _home, ...removed } = expected;
-  assert.deepEqual(own(await metrics()), {
+  assert.deepEqual(own(await metricsOf(site)), {
     ...removed,
     mdserver_instances: 1,
     mdserver_free_addresses: 252,
@@ -232,29 +210,29 @@ test('the metrics follow what happens, exactly', async (t) => {
   rmSync(join(folder, 'dnsmasq', 'dns'), { recursive: true });
   writeFileSync(join(folder, 'dnsmasq', 'dns'), 'in the way');
   assert.equal((await daemon.upload(domainXml(4))).status, 500);
-  assert.equal((await metrics()).get('mdserver_uploads_total{outcome="500"}'), 1);
-  assert.equal((await metrics()).get('mdserver_upload_durable_seconds_count'), 3);
+  assert.equal((await metricsOf(site)).get('mdserver_uploads_total{outcome="500"}'), 1);
+  assert.equal((await metricsOf(site)).get('mdserver_upload_durable_seconds_count'), 3);
 });
 
 test('a full network has no free addresses, and says 503', async (t) => {
-  const site = await startSite(t, '', 30);
-  assert.equal((await site.metrics()).get('mdserver_free_addresses'), 1);
+  const site = await startSite(t, address, { prefix: 30 });
+  assert.equal((await metricsOf(site)).get('mdserver_free_addresses'), 1);
   await uploaded(site, 1);
   assert.equal((await site.daemon.upload(domainXml(2))).status, 503);
-  const all = await site.metrics();
+  const all = await metricsOf(site);
   assert.equal(all.get('mdserver_free_addresses'), 0);
   assert.equal(all.get('mdserver_uploads_total{outcome="503"}'), 1);
 });
 
 test('what guests ask for makes no metric of its own: their number is bounded', async (t) => {
-  const site = await startSite(t);
+  const site = await startSite(t, address, { prefix: 24 });
   const from = await uploaded(site, 1);
-  const before = (await site.metrics()).size;
+  const before = (await metricsOf(site)).size;
   for (let number = 0; number < 50; number++) {
     await site.daemon.ask(`/latest/${number}"},x{y="`, { from }).catch(() => undefined);
     await site.daemon.ask(`/latest/${number}`, { from, headers: { 'user-agent': `${number}` } });
   }
-  const after = (await site.metrics()).size;
+  const after = (await metricsOf(site)).size;
   // One for the status, one for the outcome of the boot.
   assert.ok(after - before <= 4, `${before} ${after}`);
 });
@@ -262,7 +240,9 @@ test('what guests ask for makes no metric of its own: their number is bounded', 
 // ---- health ----
 
 test('health says that dnsmasq is missing and what could not be stored, until it is mended', async (t) => {
-  const { health, folder, daemon } = await startSite(t);
+  const site = await startSite(t, address);
+  const { folder, daemon } = site;
+  const health = () => healthOf(site);
   const noDnsmasq = `dnsmasq is not running (no ${folder}/run/mds.pid); it will read its files when it starts`;
   const { status, body } = await health();
   assert.deepEqual(
@@ -309,19 +289,12 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   skip: missing('netns', 'dnsmasq', 'curl'),
 }, async (t) => {
   const host = addHost(t);
-  const folder = temporaryFolder(t);
   const guest = host.addGuest('52:54:00:00:00:01');
   guest.ip('address add 10.122.7.8/16 dev eth0');
   guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
-  await startWithControl(
-    t,
-    folder,
-    hostConfiguration(folder, { mdserver: 'metrics = yes', dnsmasq: 'user = root' }),
-    '169.254.169.254',
-    host.start,
-  );
-  const socket = join(folder, 'run', 'control.sock');
-  const health = async () => (await askControl(socket, '/health')).json();
+  const site = await startSite(t, host, { mdserver: 'metrics = yes', dnsmasq: 'user = root' });
+  const { folder, ask } = site;
+  const health = () => healthOf(site);
   const startDnsmasq = async () => {
     const dnsmasq = host.start('dnsmasq', [
       `--conf-file=${folder}/dnsmasq/mds.conf`,
@@ -335,7 +308,7 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   const dnsmasq = await startDnsmasq();
   const { body } = await health();
   assert.deepEqual(
-    { ...(body as Health), version: '', uptime_seconds: 0 },
+    { ...body, version: '', uptime_seconds: 0 },
     {
       status: 'ok',
       version: '',
@@ -345,9 +318,9 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
       problems: [],
     },
   );
-  await askControl(socket, '/instance-upload', { method: 'POST', body: domainXml(1) });
+  await ask('/instance-upload', { method: 'POST', body: domainXml(1) });
   const counts = async () => {
-    const all = samples((await askControl(socket, '/metrics')).text);
+    const all = await metricsOf(site);
     return ['told', 'absent'].map((outcome) =>
       all.get(`mdserver_dnsmasq_reloads_total{outcome="${outcome}"}`),
     );
@@ -379,8 +352,8 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   await ended;
   const degraded = await health();
   assert.equal(degraded.status, 503);
-  assert.match((degraded.body as Health).problems.join(), /which is gone$/);
-  await askControl(socket, '/instance-upload', { method: 'POST', body: domainXml(2) });
+  assert.match(degraded.body.problems.join(), /which is gone$/);
+  await ask('/instance-upload', { method: 'POST', body: domainXml(2) });
   assert.deepEqual(await counts(), [1, 2]);
   await startDnsmasq();
   assert.equal((await health()).status, 200);
@@ -424,8 +397,8 @@ test('the dashboard shows every metric of ours, and none that there is not', asy
     'a_b',
     'c_d',
   ]);
-  const { socket } = await startSite(t);
-  const { text } = await askControl(socket, '/metrics');
+  const { ask } = await startSite(t, address);
+  const { text } = await ask('/metrics');
   const kinds = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)];
   const there = kinds.flatMap(([, name, kind]) =>
     kind === 'histogram' ? ['_bucket', '_sum', '_count'].map((end) => name + end) : [name],

@@ -6,17 +6,11 @@ import { describe, type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { PhoneHomeError, parsePhoneHome } from '../src/boots/phone-home.js';
 import type { HostKeys, InstanceDetails } from '../src/control/api.js';
-import { temporaryFolder } from './support/cleanup.js';
-import { askControl, startWithControl } from './support/control-socket.js';
-import { type Daemon, repository } from './support/daemon.js';
+import { repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
-import {
-  databaseRecord,
-  domainXml,
-  hostConfiguration,
-  loopbackConfiguration,
-} from './support/samples.js';
+import { databaseRecord, domainXml } from './support/samples.js';
+import { type Site, startSite } from './support/site.js';
 
 const ed25519 = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ6Ir3pp2rzWqNnmCeFnwE3M1cVqmnOe1IhQJ1eVzWb';
 const rsa = `ssh-rsa AAAAB3NzaC1yc2E${'A'.repeat(300)}==`;
@@ -231,48 +225,27 @@ function record(number: number, mds_ipv4 = `127.141.0.${number + 10}`) {
   return databaseRecord(number, { domain_name: `web${number}`, mds_ipv4 });
 }
 
-interface Site {
-  readonly daemon: Daemon;
-  readonly folder: string;
-  readonly detailsFile: string;
-  readonly hostKeys: (name: string) => Promise<readonly HostKeys[]>;
-  readonly outcome: (name: string) => Promise<string | undefined>;
-  readonly phoneHome: (
-    number: number,
-    body: string | Buffer,
-    headers?: Record<string, string>,
-  ) => Promise<{ status: number; text: string }>;
-  readonly restart: () => Promise<Site>;
+/** Two instances, and what they say of themselves. */
+async function start(t: TestContext) {
+  return phoning(await startSite(t, address, { records: [record(1), record(2)] }));
 }
 
-async function startSite(t: TestContext, inFolder?: string): Promise<Site> {
-  const folder = inFolder ?? temporaryFolder(t);
-  if (inFolder === undefined)
-    writeFileSync(join(folder, 'db.json'), JSON.stringify([record(1), record(2)]));
-  const daemon = await startWithControl(t, folder, loopbackConfiguration(address, folder), address);
+function phoning(site: Site) {
+  const { daemon, folder, json } = site;
   const details = async (name: string) =>
-    (await askControl(join(folder, 'run', 'control.sock'), `/instances/${name}`)).json()
-      .body as InstanceDetails;
+    (await json(`/instances/${name}`)).body as InstanceDetails;
   return {
-    daemon,
-    folder,
+    ...site,
     detailsFile: join(folder, 'db.details.json'),
-    hostKeys: async (name) => (await details(name)).host_keys,
-    outcome: async (name) => (await details(name)).last_boot?.outcome,
-    phoneHome: async (number, body, headers = {}) => {
+    hostKeys: async (name: string) => (await details(name)).host_keys,
+    outcome: async (name: string) => (await details(name)).last_boot?.outcome,
+    phoneHome: async (number: number, body: string | Buffer, headers = {}) => {
       const from = record(number).mds_ipv4;
-      const { status, text } = await daemon.ask('/phone-home', {
-        method: 'POST',
-        from,
-        body,
-        headers,
-      });
+      const asking = { method: 'POST', from, body, headers };
+      const { status, text } = await daemon.ask('/phone-home', asking);
       return { status, text };
     },
-    restart: async () => {
-      assert.equal(await daemon.stop(), 0);
-      return startSite(t, folder);
-    },
+    restart: async () => phoning(await site.restart()),
   };
 }
 
@@ -284,7 +257,7 @@ const version = (path: string) => [statSync(path).ino, statSync(path).mtimeMs];
 
 describe('phoning home', { concurrency: 4 }, () => {
   test('an instance speaks for itself, whatever the form and the headers say', async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     const headers = {
       'content-type': 'application/x-www-form-urlencoded',
       'x-forwarded-for': record(1).mds_ipv4,
@@ -308,7 +281,7 @@ describe('phoning home', { concurrency: 4 }, () => {
   });
 
   test('hostile messages are refused, and nothing of them is kept', async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     const before = readIfThere(site.detailsFile);
     for (const [what, body, error] of hostile) {
       assert.deepEqual(await site.phoneHome(1, body), { status: 400, text: `${error}\n` }, what);
@@ -334,7 +307,7 @@ describe('phoning home', { concurrency: 4 }, () => {
   });
 
   test("who has no instance's address gets 404, and nothing is kept", async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     const before = readIfThere(site.detailsFile);
     for (const from of ['127.141.0.200', address]) {
       const { status, text } = await site.daemon.ask('/phone-home', {
@@ -345,9 +318,7 @@ describe('phoning home', { concurrency: 4 }, () => {
       assert.deepEqual([status, text], [404, 'not found\n']);
     }
     assert.equal(readIfThere(site.detailsFile), before);
-    const { body } = (
-      await askControl(join(site.folder, 'run', 'control.sock'), '/addresses/127.141.0.200')
-    ).json();
+    const { body } = await site.json('/addresses/127.141.0.200');
     assert.equal(typeof (body as { last_refused: unknown }).last_refused, 'number');
     for (const method of ['GET', 'PUT']) {
       const answer = await site.daemon.ask('/phone-home', { method, from: record(1).mds_ipv4 });
@@ -356,7 +327,7 @@ describe('phoning home', { concurrency: 4 }, () => {
   });
 
   test('keys that are known cost no write; others are kept before them, and the log says so', async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     await site.phoneHome(1, form(usual));
     const files = [site.detailsFile, join(site.folder, 'db.json')];
     const before = files.map(version);
@@ -380,7 +351,7 @@ describe('phoning home', { concurrency: 4 }, () => {
   });
 
   test('the newest five are kept, and what comes at once is kept once', async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     const key = (number: number) => `ssh-rsa ${'A'.repeat(40)}${number}`;
     for (let number = 0; number < 8; number++) {
       assert.deepEqual(await site.phoneHome(1, form({ pub_key_rsa: key(number) })), done);
@@ -395,7 +366,7 @@ describe('phoning home', { concurrency: 4 }, () => {
   });
 
   test('keys survive a restart and a new upload; a machine made anew or removed has none of them', async (t) => {
-    let site = await startSite(t);
+    let site = await start(t);
     await site.phoneHome(1, form(usual));
     await site.phoneHome(2, form({ pub_key_rsa: rsa }));
     const kept = await site.hostKeys('web1');
@@ -425,14 +396,12 @@ describe('phoning home', { concurrency: 4 }, () => {
     );
     site = await site.restart();
     assert.deepEqual(await site.hostKeys('renamed'), []);
-    await askControl(join(site.folder, 'run', 'control.sock'), '/instances/web2', {
-      method: 'DELETE',
-    });
+    await site.ask('/instances/web2', { method: 'DELETE' });
     assert.deepEqual(Object.keys(details()), [anew]);
   });
 
   test('what cannot be stored is answered 500, so that cloud-init tries again, and then it is kept', async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     const folder = join(site.folder, 'dnsmasq', 'dns');
     rmSync(folder, { recursive: true });
     writeFileSync(folder, 'in the way');
@@ -446,7 +415,7 @@ describe('phoning home', { concurrency: 4 }, () => {
   });
 
   test('a details file that is no JSON is left out with a warning, and the daemon starts', async (t) => {
-    const site = await startSite(t);
+    const site = await start(t);
     await site.phoneHome(1, form(usual));
     await site.daemon.stop();
     for (const [text, warned] of [
@@ -456,7 +425,7 @@ describe('phoning home', { concurrency: 4 }, () => {
       ['{"x": 5}', false],
     ] as const) {
       writeFileSync(site.detailsFile, text);
-      const next = await startSite(t, site.folder);
+      const next = await site.restart();
       assert.deepEqual(await next.hostKeys('web1'), []);
       assert.equal(next.daemon.output().includes(`ignored ${site.detailsFile}: `), warned);
       await next.daemon.stop();
@@ -475,16 +444,13 @@ test(
   cloudInit,
   async (t) => {
     const host = addHost(t);
-    const folder = temporaryFolder(t);
     const web1 = record(1, '10.122.7.8');
     const web2 = record(2, '10.122.7.9');
-    writeFileSync(join(folder, 'db.json'), JSON.stringify([web1, web2]));
     const guest = host.addGuest(web1.mds_mac);
     guest.ip('address add 10.122.7.8/16 dev eth0');
     guest.ip('route add 169.254.169.254/32 via 10.122.0.1');
-    const start = () =>
-      startWithControl(t, folder, hostConfiguration(folder), '169.254.169.254', host.start);
-    let daemon = await start();
+    let site = await startSite(t, host, { records: [web1, web2] });
+    const { folder } = site;
 
     /** New host keys of the types that sshd makes; gives them as they are kept. */
     function installSshd(name: string): { place: string; keys: string[] } {
@@ -524,8 +490,7 @@ test(
       return stderr;
     }
     const details = async (name: string) =>
-      (await askControl(join(folder, 'run', 'control.sock'), `/instances/${name}`)).json()
-        .body as InstanceDetails;
+      (await site.json(`/instances/${name}`)).body as InstanceDetails;
     const said = (keys: readonly string[]) => ({
       hostname: 'web1',
       fqdn: 'web1.example.org',
@@ -543,8 +508,7 @@ test(
     >;
     assert.deepEqual(timeless(onDisk[web1.domain_uuid]?.hostKeys ?? []), [said(first.keys)]);
 
-    assert.equal(await daemon.stop(), 0);
-    daemon = await start();
+    site = await site.restart();
     assert.deepEqual(timeless((await details('web1')).host_keys), [said(first.keys)]);
     const before = version(file);
     assert.doesNotMatch(await phoneHome(first.place), /Failed to post/);
@@ -560,7 +524,7 @@ test(
       said(second.keys),
       said(first.keys),
     ]);
-    await daemon.printed('web1 phoned home with different ssh host keys than before');
+    await site.daemon.printed('web1 phoned home with different ssh host keys than before');
     assert.deepEqual((await details('web2')).host_keys, []);
   },
 );

@@ -19,6 +19,7 @@ import { atEnd, killAtEnd, temporaryFolder } from './support/cleanup.js';
 import { type Daemon, freePort, mainFile, startDaemon } from './support/daemon.js';
 import { missing, python } from './support/parts.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 const address = '127.134.0.1';
 
@@ -54,12 +55,6 @@ async function refusal(args: readonly string[]): Promise<string> {
   assert.ok(code !== null && code !== 0, `exit status ${code}`);
   assert.match(stderr, /^mdserver: [^\n]+\n$/, 'one line');
   return stderr.slice('mdserver: '.length, -1);
-}
-
-async function running(t: TestContext, mdserver = '', rest = '') {
-  const folder = temporaryFolder(t);
-  const daemon = await startDaemon(t, folder, configuration(folder, mdserver, rest), address);
-  return { daemon, folder };
 }
 
 /** A new configuration in force, with what was printed meanwhile. */
@@ -352,7 +347,7 @@ async function slowUpload({
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test(`${signal} answers what is under way, closes what is idle and takes nothing new`, async (t) => {
-    const { daemon, folder } = await running(t);
+    const { daemon, folder } = await startSite(t, address);
     const agent = new Agent({ keepAlive: true, maxSockets: 5 });
     atEnd(t, () => agent.destroy());
     const idle = Array.from({ length: 5 }, async () => {
@@ -385,7 +380,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 
 test('clients that never finish do not keep it from stopping', async (t) => {
-  const { daemon } = await running(t);
+  const { daemon } = await startSite(t, address);
   const upload = await slowUpload(daemon);
   const silent = connect(daemon.port, address);
   silent.on('error', () => {});
@@ -447,7 +442,7 @@ name = name${n}
 });
 
 test('SIGHUP goes on in a new log file after logrotate has moved the old one', async (t) => {
-  const { daemon, folder } = await running(t);
+  const { daemon, folder } = await startSite(t, address);
   const log = join(folder, 'mdserver.log');
   await daemon.ask('/?before');
   renameSync(log, `${log}.1`);
@@ -463,7 +458,7 @@ test('SIGHUP goes on in a new log file after logrotate has moved the old one', a
 });
 
 test('a log file that cannot be opened again is said, and the old one is used on', async (t) => {
-  const { daemon, folder } = await running(t);
+  const { daemon, folder } = await startSite(t, address);
   const log = join(folder, 'mdserver.log');
   renameSync(log, `${log}.1`);
   mkdirSync(log);
@@ -476,7 +471,7 @@ test('a log file that cannot be opened again is said, and the old one is used on
 });
 
 test('a bad new configuration is refused and logged, and the old one stays in force', async (t) => {
-  const { daemon, folder } = await running(t, '', '[service]\nname = good');
+  const { daemon, folder } = await startSite(t, address, { sections: '[service]\nname = good' });
   const bad = [
     '[mdserver]\nport = x\n',
     'nonsense',
@@ -497,7 +492,7 @@ test('a bad new configuration is refused and logged, and the old one stays in fo
 });
 
 test('what needs a restart is named in the log and stays as it was', async (t) => {
-  const { daemon, folder } = await running(t);
+  const { daemon, folder } = await startSite(t, address);
   const moved = configuration(folder)
     .replace('{port}', '1')
     .replace('db.json', 'other.json')
@@ -524,7 +519,7 @@ test('what needs a restart is named in the log and stays as it was', async (t) =
 });
 
 test('SIGHUP reads a database again that was edited by hand, and dnsmasq gets its files', async (t) => {
-  const { daemon, folder } = await running(t);
+  const { daemon, folder } = await startSite(t, address);
   const from = await uploadedAddress(daemon);
   const file = join(folder, 'db.json');
   writeFileSync(file, readFileSync(file, 'utf8').replace('"vm1"', '"renamed"'));
@@ -543,7 +538,7 @@ test('SIGHUP reads a database again that was edited by hand, and dnsmasq gets it
 });
 
 test('many SIGHUPs at once do no harm', async (t) => {
-  const { daemon } = await running(t);
+  const { daemon } = await startSite(t, address);
   const answers: Promise<unknown>[] = [];
   for (let n = 0; n < 30; n++) {
     daemon.process.kill('SIGHUP');

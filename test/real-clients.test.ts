@@ -4,17 +4,12 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { suiteScope, temporaryFolder } from './support/cleanup.js';
-import { type Daemon, repository, startDaemon } from './support/daemon.js';
+import { suiteScope } from './support/cleanup.js';
+import { type Daemon, repository } from './support/daemon.js';
 import { addHost, type Host } from './support/netns.js';
 import { ignition, missing, python } from './support/parts.js';
-import {
-  databaseRecord,
-  domainXml,
-  hostConfiguration,
-  loopbackConfiguration,
-  mac,
-} from './support/samples.js';
+import { databaseRecord, domainXml, mac } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 // Programs that others wrote for EC2, in a guest of their own: a namespace that reaches
 // 169.254.169.254 over a bridge, as a virtual machine does.
@@ -42,14 +37,13 @@ interface Guest {
 
 describe('clients of EC2', { skip: missing('netns', 'curl') }, () => {
   const scope = suiteScope();
-  const folder = temporaryFolder(scope);
+  let folder: string;
   let host: Host;
   let daemon: Daemon;
 
   before(async () => {
-    mkdirSync(join(folder, 'userdata'));
     host = addHost(scope);
-    const configuration = hostConfiguration(folder, {
+    ({ daemon, folder } = await startSite(scope, host, {
       dnsmasq: 'user = root\ndomain = example.net',
       sections: `[public-keys]
 default = ${key}
@@ -57,8 +51,7 @@ default = ${key}
 location = rack1
 [metadata-defaults]
 availability-zone = rack1a`,
-    });
-    daemon = await startDaemon(scope, folder, configuration, '169.254.169.254', host.start);
+    }));
   });
 
   let guests = 0;
@@ -471,11 +464,8 @@ const guestAddress = '127.143.0.11';
 
 /** A daemon on loopback with one instance, "guest", whose user-data is in a file of its name. */
 async function serveUserdata(t: TestContext): Promise<{ daemon: Daemon; file: string }> {
-  const folder = temporaryFolder(t);
-  mkdirSync(join(folder, 'userdata'));
   const record = databaseRecord(1, { domain_name: 'guest', mds_ipv4: guestAddress });
-  writeFileSync(join(folder, 'db.json'), JSON.stringify([record]));
-  const daemon = await startDaemon(t, folder, loopbackConfiguration(server, folder), server);
+  const { daemon, folder } = await startSite(t, server, { records: [record] });
   return { daemon, file: join(folder, 'userdata/guest') };
 }
 

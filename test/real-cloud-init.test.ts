@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { runCloudInit, startSite, web1 } from './support/cloud-init-site.js';
+import { runCloudInit, startGuest, web1 } from './support/cloud-init-site.js';
 import type { Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 
@@ -47,7 +47,7 @@ for (const version of ['2009-04-04', '2021-03-23', 'latest']) {
   test(`cloud-init reads all metadata of ${version}: every request of its walk is answered`, {
     skip,
   }, async (t) => {
-    const { guest, requests } = await startSite(t, { sections: publicKeys });
+    const { guest, requests } = await startGuest(t, { sections: publicKeys });
     const { metadata, log } = await crawl(guest, version);
     assert.deepEqual(only(metadata, 'hostname', 'instance-id', 'public-keys'), {
       hostname: 'web1',
@@ -67,7 +67,7 @@ for (const version of ['2009-04-04', '2021-03-23', 'latest']) {
 test('cloud-init finds no public keys where there are none, and no request fails', {
   skip,
 }, async (t) => {
-  const { guest, requests } = await startSite(t);
+  const { guest, requests } = await startGuest(t);
   const { metadata, log } = await crawl(guest, '2009-04-04');
   assert.deepEqual(only(metadata, 'hostname', 'public-keys'), {
     hostname: 'web1',
@@ -81,7 +81,7 @@ test('cloud-init finds no public keys where there are none, and no request fails
 });
 
 test('cloud-init gets the rendered user-data of its instance', { skip }, async (t) => {
-  const { guest } = await startSite(t, {
+  const { guest } = await startGuest(t, {
     sections: `[template-data]\ngreeting = a&b "c" Grüße\n${publicKeys}`,
     userdata: {
       'web1.yaml': `#cloud-config
@@ -111,12 +111,12 @@ bootcmd:
 
 test('cloud-init gets gzipped user-data byte for byte', { skip }, async (t) => {
   const zipped = gzipSync('#cloud-config\nruncmd: [{{ls}}]\n');
-  const { guest } = await startSite(t, { userdata: { web1: zipped } });
+  const { guest } = await startGuest(t, { userdata: { web1: zipped } });
   assert.deepEqual((await crawl(guest, 'latest')).userdata, zipped);
 });
 
 test('cloud-init at an address of no instance finds nothing at all', { skip }, async (t) => {
-  const { guest, requests } = await startSite(t, {
+  const { guest, requests } = await startGuest(t, {
     sections: publicKeys,
     userdata: { web1: 'secret' },
     address: '10.122.7.9',

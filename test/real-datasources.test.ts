@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { runCloudInit, type Setup, type Site, startSite, web1 } from './support/cloud-init-site.js';
+import {
+  type GuestSetup,
+  type GuestSite,
+  runCloudInit,
+  startGuest,
+  web1,
+} from './support/cloud-init-site.js';
 import { missing } from './support/parts.js';
 
 // Debian's cloud-init looks for its datasource, in a namespace that is the guest: what it finds,
@@ -46,7 +52,7 @@ interface Boot {
 }
 
 /** Boots the guest as far as cloud-init has its datasource. It may not warn of anything. */
-async function boot(site: Site, recipe: keyof typeof recipes): Promise<Boot> {
+async function boot(site: GuestSite, recipe: keyof typeof recipes): Promise<Boot> {
   const before = await site.requests();
   const folder = mkdtempSync(join(site.folder, 'guest-'));
   const args = JSON.stringify({ ...recipes[recipe], folder });
@@ -66,8 +72,8 @@ const vendorData = '#cloud-config\nntp: { servers: [{{hostname}}.invalid] }\n';
 const renderedVendorData = '#cloud-config\nntp: { servers: [web1.invalid] }\n';
 
 /** A site with all that there can be, and more lines of `[mdserver]`. */
-function startFullSite(t: TestContext, mdserver = '', setup: Setup = {}): Promise<Site> {
-  return startSite(t, {
+function startFullSite(t: TestContext, mdserver = '', setup: GuestSetup = {}): Promise<GuestSite> {
+  return startGuest(t, {
     userdata: { web1: userdata, vendor: vendorData },
     ...setup,
     record: { domain_metadata: { color: 'red' }, first_seen: 1_700_000_000, ...setup.record },
@@ -251,7 +257,7 @@ test('a token that is required for this instance alone is what its cloud-init se
 const idForms: readonly (readonly [
   what: string,
   options: string,
-  record: NonNullable<Setup['record']>,
+  record: NonNullable<GuestSetup['record']>,
   id: string,
 ])[] = [
   ['the address', 'instance_id = address', {}, `i-${web1.mds_ipv4}`],
@@ -285,7 +291,7 @@ for (const [what, options, record, id] of idForms) {
 test('NoCloud by the SMBIOS serial: all four documents, each asked for once', {
   skip,
 }, async (t) => {
-  const options = 'vendor_data = {folder}/userdata/vendor\nnetwork_config = yes';
+  const options = 'vendor_data = @DIR@/userdata/vendor\nnetwork_config = yes';
   const { found, requests } = await boot(await startFullSite(t, options), 'nocloud');
   assert.deepEqual(found, {
     ...common,
@@ -320,7 +326,7 @@ test('NoCloud with nothing configured: empty documents, none asked for again', {
 }, async (t) => {
   // Without this prefix the built-in user-data would be there.
   const record = { domain_metadata: { userdata_prefix: 'absent' } };
-  const { found, requests } = await boot(await startSite(t, { record }), 'nocloud');
+  const { found, requests } = await boot(await startGuest(t, { record }), 'nocloud');
   assert.deepEqual(found, {
     stage: 'network',
     class: 'DataSourceNoCloudNet',
@@ -358,7 +364,7 @@ const openstack = '/openstack/2018-08-27';
 test('OpenStack by the SMBIOS product: found before the network is up, nothing answered 404', {
   skip,
 }, async (t) => {
-  const site = await startFullSite(t, 'vendor_data = {folder}/userdata/vendor');
+  const site = await startFullSite(t, 'vendor_data = @DIR@/userdata/vendor');
   const { found, requests } = await boot(site, 'openstack');
   const subnets = [{ type: 'dhcp4' }];
   assert.deepEqual(found, {
@@ -409,7 +415,7 @@ test('user-data that is missing: asked for once, by all, and the instance found 
   skip,
 }, async (t) => {
   const record = { domain_metadata: { userdata_prefix: 'absent' } };
-  const site = await startSite(t, { record });
+  const site = await startGuest(t, { record });
   for (const [recipe, once] of [
     // Both clients take a 404 for "none" here: nova answers so, too, and so does EC2.
     ['aws', 'GET /2021-03-23/user-data 404'],
@@ -429,7 +435,7 @@ test('an instance with an IPv6 address is told to ask for it by DHCP, by each da
   skip,
 }, async (t) => {
   const record = { mds_ipv6: 'fd00:122::9' };
-  const site = await startSite(t, { record, mdserver: 'network_config = yes' });
+  const site = await startGuest(t, { record, mdserver: 'network_config = yes' });
   for (const [recipe, name, more] of [
     ['aws', 'eth0', {}],
     ['unknown', 'eth0', {}],

@@ -1,21 +1,15 @@
 import assert from 'node:assert/strict';
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { exited, temporaryFolder } from './support/cleanup.js';
+import { temporaryFolder } from './support/cleanup.js';
 import { runCloudInit } from './support/cloud-init-site.js';
 import { eventually, startDaemon } from './support/daemon.js';
+import { runDhclient } from './support/dhclient.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
+import { domainXml, mac, uuid } from './support/samples.js';
+import { startSite } from './support/site.js';
 
 // IPv6 as a guest has it: the router advertisement of the kernel's own reckoning, the address from
 // DHCPv6 by a real client, DNS and the metadata over IPv6 alone.
@@ -46,7 +40,6 @@ const ec2Uuid = (number: number) => uuid(number).replace('00000000', 'ec200000')
 
 /** A host with mdserver and these options of `[dnsmasq]`, that has its addresses of both kinds. */
 async function startHost(t: TestContext, options: string): Promise<Host> {
-  const folder = temporaryFolder(t);
   const host = addHost(t);
   // A bridge without a guest has no carrier: an address that the kernel first has to look for
   // among neighbours (RFC 4862 5.4) could not be listened on before there is one.
@@ -54,13 +47,11 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
     host.ip(`address add ${address} dev br-mds nodad`);
   }
 
-  mkdirSync(join(folder, 'userdata'));
-  const configuration = hostConfiguration(folder, {
+  let site = await startSite(t, host, {
     mdserver: 'listen_address = 169.254.169.254, [fd00:ec2::254]',
     dnsmasq: `user = root\ndomain = example.net\n${options}`,
   });
-  const start = () => startDaemon(t, folder, configuration, '169.254.169.254', host.start);
-  let daemon = await start();
+  const { folder } = site;
 
   return {
     folder,
@@ -94,49 +85,25 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
       });
     },
     requests: () =>
-      [...daemon.output().matchAll(/(?:GET|PUT) \/\S* \d{3} /g)].map(([text]) => text.trim()),
+      [...site.daemon.output().matchAll(/(?:GET|PUT) \/\S* \d{3} /g)].map(([text]) => text.trim()),
     restart: async () => {
-      assert.equal(await daemon.stop(), 0);
-      daemon = await start();
+      site = await site.restart();
     },
   };
 }
 
-type Lease = Readonly<Record<string, string>>;
-
-let asked = 0;
-
 /** What dhclient is told about an address; undefined where it is given none. */
-async function askForAddress(
-  host: Host,
+function askForAddress(
+  { folder }: Host,
   guest: Namespace,
   { duid, release = false }: { readonly duid?: string; readonly release?: boolean } = {},
-): Promise<Lease | undefined> {
-  const file = (name: string) => join(host.folder, `dhclient-${asked}.${name}`);
-  asked += 1;
-  writeFileSync(file('conf'), 'timeout 5;\n');
-  // A client that has never had a lease, but perhaps an identifier already.
-  writeFileSync(file('leases'), duid === undefined ? '' : `default-duid "${duid}";\n`);
-  const given6 = file('env.BOUND6');
-  // In two steps, so that what is there is whole.
-  const script = `#!/bin/sh\nenv > ${file('env.new')} && mv ${file('env.new')} ${file('env')}.$reason\n`;
-  writeFileSync(file('script'), script);
-  chmodSync(file('script'), 0o755);
-  const files = ['-cf', file('conf'), '-sf', file('script'), '-lf', file('leases')];
-  const options = ['-6', ...files, '-pf', file('pid')];
-  const client = guest.start('dhclient', [...options, '-1', '-d', 'eth0']);
-  await eventually(
-    'dhclient has an address or gives up',
-    () => existsSync(given6) || client.exitCode !== null,
-  );
-  if (client.exitCode !== null) return undefined;
-  // With -r it ends the one that runs, and gives the address back.
-  if (release) await guest.run('dhclient', [...options, '-r', 'eth0']);
-  client.kill('SIGKILL');
-  await exited(client);
-  const lines = readFileSync(given6, 'utf8').split('\n');
-  const given = lines.filter((line) => line.startsWith('new_'));
-  return Object.fromEntries(given.map((line) => line.slice(4).split(/=(.*)/s).slice(0, 2)));
+) {
+  return runDhclient(guest, folder, '-6', {
+    configuration: 'timeout 5;\n',
+    // A client that has never had a lease, but perhaps an identifier already.
+    leases: duid === undefined ? '' : `default-duid "${duid}";\n`,
+    release,
+  });
 }
 
 async function dig(guest: Namespace, ...question: string[]): Promise<string[]> {

@@ -6,8 +6,9 @@ import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
 import { temporaryFolder } from './support/cleanup.js';
-import { type Answer, type Daemon, mainFile, startDaemon } from './support/daemon.js';
+import { type Answer, type Daemon, mainFile } from './support/daemon.js';
 import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
+import { type Site, startSite } from './support/site.js';
 
 // ---- the rules ----
 
@@ -94,7 +95,7 @@ const tokenHeader = 'x-aws-ec2-metadata-token';
 const lifeHeader = 'x-aws-ec2-metadata-token-ttl-seconds';
 
 /** Two instances; `tokens` is beta's own imds_tokens. */
-function records(tokens?: string): unknown[] {
+function records(tokens?: string): object[] {
   return [
     databaseRecord(0x0a, { domain_name: 'alpha', domain_uuid: uuids.alpha, mds_ipv4: alpha }),
     databaseRecord(0x0b, {
@@ -106,22 +107,9 @@ function records(tokens?: string): unknown[] {
   ];
 }
 
-interface Host {
-  readonly folder: string;
-  /** Starts it, again after a stop. */
-  readonly start: (lines?: string) => Promise<Daemon>;
-}
-
-function makeHost(t: TestContext, tokens?: string): Host {
-  const folder = temporaryFolder(t);
-  writeFileSync(join(folder, 'db.json'), JSON.stringify(records(tokens)));
-  return {
-    folder,
-    start: (lines = '') => {
-      const configuration = loopbackConfiguration(host, folder, { mdserver: lines });
-      return startDaemon(t, folder, configuration, host);
-    },
-  };
+/** Two instances; `own` is beta's own imds_tokens, `mdserver` more lines of `[mdserver]`. */
+function start(t: TestContext, own?: string, mdserver = ''): Promise<Site> {
+  return startSite(t, host, { records: records(own), mdserver });
 }
 
 function putToken(daemon: Daemon, from: string, headers: Record<string, string>): Promise<Answer> {
@@ -161,7 +149,7 @@ async function assertStatus(
 }
 
 test('a token comes with the life that was asked for, and nothing else does', async (t) => {
-  const daemon = await makeHost(t).start();
+  const { daemon } = await start(t);
   for (const life of ['1', '60', '21600']) {
     const { status, headers, text } = await putToken(daemon, alpha, { [lifeHeader]: life });
     assert.equal(status, 200, life);
@@ -216,8 +204,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
 });
 
 test('where tokens are optional, one that is sent has to be good', async (t) => {
-  const { folder, start } = makeHost(t);
-  const daemon = await start();
+  const { daemon, folder } = await start(t);
   const [good, others] = [await tokenOf(daemon, alpha), await tokenOf(daemon, beta)];
   const own = Buffer.from(readFileSync(join(folder, 'token.key'), 'utf8').trim(), 'hex');
   const seconds = Math.floor(Date.now() / 1000);
@@ -253,7 +240,7 @@ test('where tokens are optional, one that is sent has to be good', async (t) => 
 });
 
 test('where tokens are required, nothing is had without, by NoCloud and OpenStack neither', async (t) => {
-  const daemon = await makeHost(t).start('imds_tokens = required');
+  const { daemon } = await start(t, undefined, 'imds_tokens = required');
   await assertStatus(daemon, 401, alpha, {});
   await assertStatus(daemon, 401, alpha, { [tokenHeader]: '' });
   await assertStatus(daemon, 401, alpha, { [tokenHeader]: await tokenOf(daemon, beta) });
@@ -270,7 +257,7 @@ test('an instance’s own imds_tokens counts before that of the configuration', 
     ['', 'optional', 200],
   ];
   for (const [own, general, status] of cases) {
-    const daemon = await makeHost(t, own).start(`imds_tokens = ${general}`);
+    const { daemon } = await start(t, own, `imds_tokens = ${general}`);
     await assertStatus(daemon, status, beta, {});
     await assertStatus(daemon, general === 'required' ? 401 : 200, alpha, {});
     await assertStatus(daemon, 200, beta, { [tokenHeader]: await tokenOf(daemon, beta) });
@@ -279,8 +266,7 @@ test('an instance’s own imds_tokens counts before that of the configuration', 
 });
 
 test('imds_tokens comes by upload and by reload, with no restart', async (t) => {
-  const { folder, start } = makeHost(t);
-  const daemon = await start();
+  const { daemon, folder } = await start(t);
   const upload = (uuid: string, tokens: string) =>
     daemon.upload(domainXml(0x0b, { name: 'beta', uuid, metadata: { imds_tokens: tokens } }));
   assert.equal((await upload(uuids.beta, 'required')).status, 200);
@@ -305,9 +291,9 @@ test('imds_tokens comes by upload and by reload, with no restart', async (t) => 
 });
 
 test('tokens outlive a restart, by a key file that is made once and for its owner alone', async (t) => {
-  const { folder, start } = makeHost(t);
+  const site = await start(t);
+  const { folder, daemon: first } = site;
   const file = join(folder, 'token.key');
-  const first = await start();
   const token = await tokenOf(first, alpha);
   const text = readFileSync(file, 'utf8');
   assert.match(text, /^[0-9a-f]{64}\n$/);
@@ -319,22 +305,21 @@ test('tokens outlive a restart, by a key file that is made once and for its owne
   for (let count = 0; count < 20; count += 1) await tokenOf(first, alpha);
   assert.deepEqual(files(), before);
   assert.ok(!readFileSync(join(folder, 'mdserver.log'), 'utf8').includes(token), 'in no log');
-  assert.equal(await first.stop(), 0);
 
-  const second = await start();
+  const { daemon: second, restart } = await site.restart();
   assert.equal(readFileSync(file, 'utf8'), text);
   await assertStatus(second, 200, alpha, { [tokenHeader]: token });
   await assertStatus(second, 401, beta, { [tokenHeader]: token });
   assert.equal(await second.stop(), 0);
 
   rmSync(file);
-  const third = await start();
+  const { daemon: third } = await restart();
   assert.notEqual(readFileSync(file, 'utf8'), text);
   await assertStatus(third, 401, alpha, { [tokenHeader]: token });
 });
 
 test('a key file that is of no use stops the start with a line that says what to do', (t) => {
-  const { folder } = makeHost(t);
+  const folder = temporaryFolder(t, { 'db.json': JSON.stringify(records()) });
   const file = join(folder, 'token.key');
   const start = () => {
     const conf = join(folder, 'mdserver.conf');

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { temporaryFolder } from './cleanup.js';
-import { type Daemon, repository, startDaemon } from './daemon.js';
+import { repository } from './daemon.js';
 import { addHost, type Namespace } from './netns.js';
 import { python } from './parts.js';
-import { hostConfiguration } from './samples.js';
+import { type Setup, type Site, startSite } from './site.js';
 
 const metadataService = '169.254.169.254';
 
@@ -20,54 +18,39 @@ export const web1 = {
   location: 'host1',
 };
 
-export interface Setup {
-  /** More lines of `[mdserver]`; `{folder}` is the test's own folder. */
-  readonly mdserver?: string;
-  /** Sections behind the others. */
-  readonly sections?: string;
-  /** Files of the user-data folder. */
-  readonly userdata?: Readonly<Record<string, string | Buffer>>;
+export interface GuestSetup extends Setup {
   /** Fields of the instance's record that are not as `web1` has them. */
   readonly record?: Readonly<Record<string, unknown>>;
   /** The guest's address, where it is not the instance's. */
   readonly address?: string;
 }
 
-export interface Site {
-  readonly daemon: Daemon;
+export interface GuestSite extends Site {
   readonly guest: Namespace;
-  /** A folder of the test's own. */
-  readonly folder: string;
   /** The requests of the guest up to now: method, path and status, in order. */
   readonly requests: () => Promise<string[]>;
 }
 
 /** A host with mdserver, and a guest with its address set and the way to the metadata. */
-export async function startSite(t: TestContext, setup: Setup = {}): Promise<Site> {
-  const folder = temporaryFolder(t);
+export async function startGuest(t: TestContext, setup: GuestSetup = {}): Promise<GuestSite> {
   const host = addHost(t);
   const guest = host.addGuest(web1.mds_mac);
   const address = setup.address ?? web1.mds_ipv4;
   guest.ip(`address add ${address}/16 dev eth0`);
   guest.ip(`route add ${metadataService}/32 via 10.122.0.1`);
 
-  writeFileSync(join(folder, 'db.json'), JSON.stringify([{ ...web1, ...setup.record }]));
-  mkdirSync(join(folder, 'userdata'));
-  for (const [name, content] of Object.entries(setup.userdata ?? {})) {
-    writeFileSync(join(folder, 'userdata', name), content);
-  }
-  const configuration = hostConfiguration(folder, {
-    mdserver: (setup.mdserver ?? '').replaceAll('{folder}', folder),
+  const { record, address: _address, ...others } = setup;
+  const site = await startSite(t, host, {
+    ...others,
+    records: [{ ...web1, ...record }],
     dnsmasq: 'domain = example.net',
-    sections: setup.sections ?? '',
   });
-  const daemon = await startDaemon(t, folder, configuration, metadataService, host.start);
+  const { daemon } = site;
 
   let questions = 0;
   return {
-    daemon,
+    ...site,
     guest,
-    folder,
     requests: async () => {
       // When a last request is in the log, so are all before it.
       const last = `/service/name?${++questions}`;

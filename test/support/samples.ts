@@ -97,7 +97,8 @@ export const blankBoot: BootRecord = {
   phone_home: null,
 };
 
-interface Settings {
+/** Lines of a configuration beside those that every test has. */
+export interface Settings {
   /** More lines of `[mdserver]`. */
   readonly mdserver?: string;
   /** More lines of `[dnsmasq]`. */
