@@ -193,6 +193,24 @@ describe('the documentation', () => {
     assert.ok(shown.length > 1);
   });
 
+  it('names every field of the control socket, and every metric', () => {
+    const answers =
+      'InstanceSummary|InstanceDetails|RenderedDocument|AddressReport|BootRecord|DhcpEvent|UserdataAnswer';
+    const declared = new RegExp(`^export interface (?:${answers})\\b[\\s\\S]*?^}`, 'gm');
+    const source = read('src/control/api.ts') + read('src/boots/boots.ts');
+    const fields = (source.match(declared) ?? []).flatMap((text) =>
+      [...text.matchAll(/^ +readonly (\w+):/gm)].map(([, name]) => name),
+    );
+    const metrics = [...read('src/metrics.ts').matchAll(/name: '(mdserver_\w+)'/g)].map(
+      ([, name]) => name,
+    );
+    const absent = (names: readonly (string | undefined)[], page: string) =>
+      names.filter((name) => !read(page).includes(`\`${name}\``));
+    assert.deepEqual(absent(fields, 'docs/mdserverctl.md'), []);
+    assert.deepEqual(absent(metrics, 'docs/monitoring.md'), []);
+    assert.ok(fields.length > 30 && metrics.length > 5);
+  });
+
   it('quotes messages in the troubleshooting tables as the code has them', () => {
     const files = readdirSync(join(repository, 'src'), { recursive: true, encoding: 'utf8' });
     const source = files.filter((name) => name.endsWith('.ts')).map((name) => read(`src/${name}`));
