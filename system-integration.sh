@@ -4,7 +4,7 @@
 # the libvirt hook and the log rotation. Run it from the installed npm package, or from a source
 # checkout after `npm ci` and `npm run build`.
 #
-#   PREFIX             put before all paths; no user is made, and systemd is not reloaded
+#   PREFIX             put before all paths; no user is created, and systemd is not reloaded
 #   MDS_DNSMASQ_USER   the user of mdserver and its dnsmasq in a new mdserver.conf (mdserver)
 #   MDS_DATA_DIR       the data folder in a new mdserver.conf (/var/lib/mdserver)
 #
@@ -73,14 +73,14 @@ if [ -e "$configuration" ]; then settings_file=$configuration; fi
 
 control=$here/dist/src/ctl/main.js
 [ -f "$control" ] || fail "$control does not exist: run 'npm ci' and 'npm run build' first"
-node=$(command -v node) || fail "node is not in PATH: install Node 20 or newer, or add it to PATH"
+node=$(command -v node) || fail "node is not in PATH: install Node 20.17 or newer, or add it to PATH"
 [[ $node =~ ^/[A-Za-z0-9._/+-]+$ ]] ||
   fail "node is '$node': it must be an absolute path of letters, digits and . _ + -"
 # From /, as systemd starts mdserver: it is where relative paths of included files start.
 if ! settings=$(cd / && PREFIX=$prefix "$node" "$control" config --config "$settings_file" 2>"$work/errors"); then
   # mdserverctl reports one line; Node prints a stack trace if it cannot load it.
   problem=$(sed -n 's/^mdserverctl: //p' "$work/errors")
-  fail "${problem:-$control does not run with $node: run 'npm ci' and 'npm run build' with Node 20 or newer}"
+  fail "${problem:-$control does not run with $node: run 'npm ci' and 'npm run build' with Node 20.17 or newer}"
 fi
 cat -- "$work/errors" >&2
 
@@ -169,9 +169,9 @@ fi
 if [ -z "$prefix" ] && ! id -u -- "$user" >/dev/null 2>&1; then
   shell=$(PATH=$PATH:/usr/sbin:/sbin command -v nologin) || shell=/bin/false
   if PATH=$PATH:/usr/sbin:/sbin useradd -r -U -d "$data" -s "$shell" -- "$user"; then
-    say "made the system user $user"
+    say "created the system user $user"
   else
-    warn "cannot make the system user $user: make it and run this script again"
+    warn "cannot create the system user $user: create it and run this script again"
   fi
 fi
 
@@ -189,7 +189,7 @@ unit_group=${group:-$user}
 
 exists() { [ -e "$1" ] || [ -L "$1" ]; }
 
-# DIRECTORY MODE OWNER: makes the folder if it does not exist. OWNER is "user", "root", or "group" for
+# DIRECTORY MODE OWNER: creates the folder if it does not exist. OWNER is "user", "root", or "group" for
 # root and the group of the user.
 make_directory() {
   if exists "$1"; then return; fi
@@ -201,7 +201,7 @@ make_directory() {
     esac
   fi
   install -d -m "$2" "${owner[@]}" -- "$1"
-  say "made $1"
+  say "created $1"
 }
 
 # SOURCE TARGET MODE [GROUP]: installs the file atomically, unless the target is the same already.
@@ -280,11 +280,11 @@ elif ! cmp -s -- "$fresh" "$configuration"; then
   say "kept $configuration; the one of this version is $configuration.new"
 fi
 
-# Folders that mdserver writes to. Only those that are mdserver's alone change their owner.
+# Folders that mdserver writes to. A folder outside mdserver's own data folders keeps its owner.
 own() {
   if [ -n "$group" ] && [ ! -L "$1" ] && [ "$(stat -c %U -- "$1")" != "$user" ]; then
     chown -h -- "$user:$group" "$1"
-    say "gave $1 to $user"
+    say "changed the owner of $1 to $user"
   fi
 }
 data_directory() {
@@ -315,20 +315,20 @@ for file in "$prefix$database" "$prefix$base"/{dhcp,dns} "$prefix$base"/{dhcp,dn
   if [ -f "$file" ] || [ -d "$file" ]; then own "$file"; fi
 done
 log_directory=$(dirname -- "$log")
-# mdserver looks for dnsmasq's log next to its own: mdserver-dnsmasq.log.
+# mdserver looks for the log of dnsmasq next to its own: mdserver-dnsmasq.log.
 log_name=$(basename -- "$log")
 case $log_name in
   ?*.*) dnsmasq_log=$log_directory/${log_name%.*}-dnsmasq.${log_name##*.} ;;
   *) dnsmasq_log=$log-dnsmasq ;;
 esac
-# /dev/null and /dev/stdout are not made, owned or rotated.
+# /dev/null and /dev/stdout are not created, owned or rotated.
 if [ "$log_directory" != /dev ]; then
   make_directory "$prefix$log_directory" 0755 root
   for file in "$log" "$dnsmasq_log"; do
     if ! exists "$prefix$file"; then
       : >"$prefix$file"
       chmod 0640 "$prefix$file"
-      say "made $prefix$file"
+      say "created $prefix$file"
     fi
     if [ -f "$prefix$file" ]; then own "$prefix$file"; fi
   done
@@ -416,7 +416,7 @@ elif ! exists "$hook" && exists "$hooks/qemu.d/mdserver"; then
 fi
 install_ours "$work/qemu" "$hook" 0755 '//' 3 python_hook
 
-# --- what is left ------------------------------------------------------------------------------
+# --- the next steps ------------------------------------------------------------------------------
 
 # mdserver does not run as root: it must be able to read its configuration and templates.
 if [ -n "$group" ]; then

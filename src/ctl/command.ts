@@ -88,7 +88,11 @@ export interface Command extends CommandDescription {
   ): Promise<number>;
 }
 
-/** The command as it is written; its `run` gets the options typed by the command's own table. */
+/**
+ * A command whose `run` gets its options typed by its own table. It fits into the list of commands
+ * because `run` is a method: TypeScript lets its parameters be narrower there. readArguments gives
+ * each command the options of its table.
+ */
 export function defineCommand<const T extends OptionTable>(
   definition: CommandDefinition<T>,
 ): Command {
