@@ -681,7 +681,10 @@ describe('the control socket', { concurrency: 4 }, () => {
     );
     assert.ok(error(answers.known).startsWith(`${file('web1')}:2: `), error(answers.known));
     assert.ok(error(answers.syntax).startsWith(`${file('new')}:3: `), error(answers.syntax));
-    assert.equal(error(answers.big), `${file('big')}: is too long: 17825792 bytes, the limit is 16777216`);
+    assert.equal(
+      error(answers.big),
+      `${file('big')}: is too long: 17825792 bytes, the limit is 16777216`,
+    );
     for (const answer of Object.values(answers)) {
       assert.deepEqual(Object.keys(answer.body as object), ['error']);
       assert.doesNotMatch(error(answer), /\n/);

@@ -335,7 +335,7 @@ test('known-hosts prints the keys that a guest phoned home with, and warns of ch
   assert.equal(JSON.parse((await host.ctl('known-hosts', '--json')).stdout).length, 1);
 });
 
-// ---- who may, and what if it is down ----
+// ---- without a daemon or permission ----
 
 test('without a running daemon, every command that needs it says so, with exit status 3', async (t) => {
   const host = hostOf(t);
@@ -456,7 +456,7 @@ test('sync uploads every domain of a real libvirt', { skip: withoutVirsh }, asyn
   const sync = (...args: string[]) => host.ctl('sync', '--connect', connection, ...args);
   const domains = [
     domainXml(1, { name: 'web1' }),
-    // virsh would take this name for the number of a domain.
+    // virsh would take this name for the id of a domain.
     domainXml(2, { name: '1' }),
     domainXml(3, { name: 'other', network: 'default' }),
   ].map((xml) =>
@@ -689,7 +689,7 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,
 }, async (t) => {
   const folder = temporaryFolder(t);
-  // The bridge of the network that libvirt's test driver has.
+  // libvirt's test driver has a network with this bridge.
   const host = addHost(t, 'virbr0');
   const guest = host.addGuest('52:54:00:ff:ff:ff');
   guest.ip('address add 10.122.255.250/16 dev eth0');
@@ -783,7 +783,7 @@ test('10,000 instances are listed, checked and searched for host keys', async (t
   ]);
   const texts = linesOf(all, 'user-data');
   assert.equal(texts.length, 2);
-  // A hundred texts of a template are parsed: the rest differ in values only.
+  // check parses a hundred texts of each template: the others differ in their values only.
   assert.match(texts[0] ?? '', /^failure: .*\/odd: YAML, line 4 .*\(100 instances, such as web1\)/);
   assert.equal(texts[1], `ok: ${count} instances rendered from 2 templates`);
   if (!missing('dnsmasq')) assert.match(linesOf(all, 'dnsmasq')[0] ?? '', /^ok: accepts /);

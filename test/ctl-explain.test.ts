@@ -117,7 +117,7 @@ test('a lease for another address than the record has is pointed out', () => {
     notes(boot({ dhcp: [lease, other] }))[0] ?? '',
     /^Its lease is for 10\.122\.0\.99, but its record has 10\.122\.0\.2, /,
   );
-  // What it was refused, or only asked for, is no lease.
+  // An address that was refused, or only asked for, is not a lease.
   for (const action of ['DHCPNAK', 'DHCPDISCOVER']) {
     assert.equal(notes(boot({ dhcp: [lease, { ...other, action }] })).length, 1, action);
   }

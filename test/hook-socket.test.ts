@@ -27,7 +27,7 @@ import { startSite } from './support/site.js';
 
 const folder = temporaryFolder(suiteScope());
 let packageRoot = '';
-/** As system-integration.sh leaves it; each test fills in its own socket and port. */
+/** The hook as system-integration.sh installs it; each test fills in its own socket and port. */
 let installed = '';
 
 /** The hook that system-integration.sh installs for a configuration. */
@@ -49,7 +49,7 @@ before(() => {
 });
 
 let count = 0;
-/** A folder of the test's own that others may enter. */
+/** A new folder that other users may enter. */
 function place(): string {
   count += 1;
   const path = join(folder, `place-${count}`);
@@ -74,7 +74,7 @@ interface Received {
   readonly body: Buffer;
 }
 
-/** A server on a unix socket or a free TCP port; gives what it was sent. */
+/** A server on a Unix socket or a free TCP port, with the requests that it received. */
 async function receiver(
   t: TestContext,
   where: string | undefined,
@@ -95,7 +95,7 @@ async function receiver(
   return { received, port: await listen(t, server, where) };
 }
 
-/** mdserver on both ways, as it usually is. */
+/** A server on a Unix socket and one on TCP, as mdserver usually has, and a hook for both. */
 async function bothWays(t: TestContext, answer?: (response: ServerResponse) => void) {
   const path = join(place(), 'control.sock');
   const socket = await receiver(t, path, answer);
@@ -109,7 +109,7 @@ async function bothWays(t: TestContext, answer?: (response: ServerResponse) => v
   };
 }
 
-/** Runs the hook as libvirt does, or by way of another command; no XML is a standard input that never ends. */
+/** Runs the hook as libvirt does, optionally through another command. Without XML, its standard input never ends. */
 function call(
   args: readonly string[],
   xml: Buffer | string | undefined,
@@ -341,7 +341,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     });
   }
 
-  // ---- the end of a guest ----
+  // ---- the release of a guest ----
 
   for (const name of ['web', 'a "b"\\', 'wéb 日本 🦆', '', '-x', '{"kind":"x"}', '\n']) {
     it(`reports the release of ${JSON.stringify(name)} without reading XML, and prints nothing`, async (t) => {
@@ -416,10 +416,10 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
       ['reconnect', false, 'started'],
       ['prepare', true, 'ended'],
     ]);
-    // A guest on another network, as the hook sees many.
+    // libvirt runs the hook for guests on other networks, too.
     const elsewhere = xml.replace("'mds'", "'default'");
     assert.deepEqual(await call([hook, ...begin], elsewhere), silent);
-    // With mdserver down there is neither way.
+    // Without a running mdserver, neither the socket nor TCP works.
     assert.equal(await daemon.stop(), 0);
     const down = await call([hook, ...begin], xml);
     assert.deepEqual([down.code, down.stdout], [0, '']);

@@ -27,7 +27,7 @@ import { killAtEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
 
 const folder = temporaryFolder(suiteScope());
 const prefix = join(folder, 'root');
-/** As system-integration.sh leaves it; each test fills in its own server's port. */
+/** The hook as system-integration.sh installs it; each test fills in the port of its own server. */
 let installed = '';
 
 before(() => {
@@ -60,7 +60,7 @@ interface Upload {
   readonly body: Buffer;
 }
 
-/** mdserver's side: what came in, and an answer of the test's choice. */
+/** A server in place of mdserver: the uploads it received; `answer` sends the answer. */
 async function receiver(
   context: TestContext,
   answer: (response: ServerResponse) => void = (response) => response.end(),
@@ -83,12 +83,12 @@ async function receiver(
   return { uploads, port: await listen(context, createServer(listener)) };
 }
 
-/** A server that is no web server. */
+/** A TCP server that does not speak HTTP. */
 function rawServer(context: TestContext, serve: (socket: Socket) => void): Promise<number> {
   return listen(context, createSocketServer(serve));
 }
 
-/** Runs the hook as libvirt does: XML, or undefined for a standard input that never ends. */
+/** Runs the hook as libvirt does. Without XML, its standard input never ends. */
 function call(
   path: string,
   args: readonly string[],
@@ -209,7 +209,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
   });
 
   it('gives up on a connection that is not accepted', async (t) => {
-    // Stopped, it takes no connection from its queue, and the kernel drops what no longer fits.
+    // A stopped process accepts no connections; when its queue is full, the kernel drops further ones.
     const child = spawn(process.execPath, [
       '-e',
       `require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 },
@@ -225,7 +225,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     t.after(() => {
       for (const socket of queue) socket.destroy();
     });
-    // The first ones fit; once they do, the queue is full for the rest.
+    // Once the first connection is in the queue, there are enough others to fill it.
     await once(queue[0] as Socket, 'connect');
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
@@ -372,7 +372,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     assert.match(readFileSync(log, 'utf8'), /mdserver answered 500 x\n$/);
   });
 
-  /** A logger(1) of the test's own, first in PATH. */
+  /** A replacement for logger(1), to put first in PATH. */
   function loggerThat(does: string): { path: string; log: string } {
     count += 1;
     const path = join(folder, `bin-${count}`);

@@ -26,7 +26,7 @@ import { missing } from './support/parts.js';
 const folder = temporaryFolder(suiteScope());
 const packageRoot = layPackage(folder);
 
-/** A new prefix with these files in it. */
+/** A new prefix that has these files. */
 let count = 0;
 function prefixWith(files: Record<string, string> = {}): string {
   count += 1;
@@ -45,7 +45,7 @@ function read(prefix: string, path: string): string {
   return readFileSync(join(prefix, path), 'utf8');
 }
 
-/** Everything below a folder, with all that a second run could change. */
+/** Everything below a folder, with everything that a second run could change. */
 function tree(root: string): string[] {
   return readdirSync(root, { recursive: true, encoding: 'utf8' })
     .sort()
@@ -164,7 +164,7 @@ describe('a fresh installation', () => {
 
 describe('the environment', () => {
   const prefix = prefixWith();
-  // A user that is there everywhere, whose group has another name on some systems.
+  // This user exists everywhere; its group has another name on some systems.
   const environment = { MDS_DNSMASQ_USER: 'nobody', MDS_DATA_DIR: '/srv/mds' };
   integrate(packageRoot, prefix, environment);
 
@@ -261,7 +261,7 @@ function run(prefix: string, environment: Record<string, string> = {}, root = pa
 }
 
 describe('the URL in the hook', () => {
-  // config-dialect.test.ts has the rest of what a configuration can look like: the reader is the same.
+  // config-dialect.test.ts tests comments, indents and line ends: mdserverctl has the same reader.
   const cases: [title: string, text: string, address: string][] = [
     ['nothing set', '[mdserver]\n', '169.254.169.254:80'],
     ['address and port', '[mdserver]\nlisten_address = 10.0.0.1\nport = 8080\n', '10.0.0.1:8080'],
@@ -365,14 +365,14 @@ net_name = lab
   });
 
   for (const [text, problem] of [
-    // What mdserver refuses itself, at its line.
+    // Errors to mdserver, too, with their lines.
     ['[mdserver]\nport = 80/upload', ':2: mdserver.port = "80/upload": '],
     [
       "[mdserver]\nlisten_address = 1.2.3.4'+x+'",
       ':2: mdserver.listen_address = "1.2.3.4\'+x+\'": ',
     ],
     ['[dnsmasq]\nuser = root;x', ':2: dnsmasq.user = "root;x": '],
-    // What the units could not hold.
+    // Values that cannot be in a unit.
     [
       '[mdserver]\ndb_file = /srv/my data/db.json',
       ": mdserver.db_file is '/srv/my data/db.json': ",
@@ -578,7 +578,7 @@ describe('files of the operator', () => {
     integrate(packageRoot, prefix);
     assert.deepEqual(tree(prefix), before);
 
-    // Ours stays the only one of ours when the foreign one goes.
+    // When the other hook is removed, mdserver's hook stays where it is.
     rmSync(join(prefix, 'etc/libvirt/hooks/qemu'));
     integrate(packageRoot, prefix);
     assert.deepEqual(paths(join(prefix, 'etc/libvirt')), ['hooks/qemu.d/mdserver']);
@@ -662,7 +662,7 @@ describe('files of the operator', () => {
       'etc/mdserver/userdata': 0o700,
       'var/lib/mdserver': 0o700,
       'var/log/mdserver.log': 0o600,
-      // Switched off by hand.
+      // Disabled by hand.
       'etc/libvirt/hooks/qemu': 0o644,
     };
     for (const [path, mode] of Object.entries(changed)) chmodSync(join(prefix, path), mode);

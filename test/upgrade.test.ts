@@ -42,7 +42,7 @@ const userdata = {
   'testing.yaml': 't {{hostname}}\n',
 };
 
-/** As an older release wrote them: not all fields were there then. */
+/** Records of older releases, which lack some of the fields. */
 const records = [
   {
     domain_name: 'web1',
@@ -134,7 +134,7 @@ test('over an installed Python md_server, every guest keeps address, names, inst
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
-  // What the operator had is as it was; what belongs to the old program is replaced.
+  // The operator's files are unchanged; those of the old program are replaced.
   assert.match(output, new RegExp(`^${sha256(configuration)} mdserver.conf$`, 'm'));
   for (const [name, text] of Object.entries(userdata)) {
     assert.match(output, new RegExp(`^${sha256(text)} ${name}$`, 'm'));
@@ -170,7 +170,7 @@ test('over an installed Python md_server, every guest keeps address, names, inst
   );
   assert.equal(await answer(2, 'latest/user-data'), 't pref\n');
 
-  // The files are only in the daemon's own mount namespace: /proc leads into it.
+  // The files exist only in the daemon's mount namespace, which /proc gives access to.
   const root = `/proc/${daemon.pid}/root/var/lib/mdserver/dnsmasq`;
   const { stdout: dhcp } = await host.run('cat', [`${root}/dhcp/mds.dhcp-hosts`]);
   assert.equal(
