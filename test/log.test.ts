@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { escapeControls } from '../src/text.js';
 import { temporaryFolder } from './support/cleanup.js';
-import { mainFile } from './support/daemon.js';
+import { eventually, mainFile } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -321,9 +321,10 @@ test('the file is closed after each reopening: descriptors do not grow', async (
   for (let n = 1; n <= 5; n++) {
     renameSync(log, `${log}.${n}`);
     daemon.process.kill('SIGHUP');
-    while (!existsSync(log) || !readFileSync(log, 'utf8').includes('was read again')) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await eventually(
+      'the reload is in the new log file',
+      () => existsSync(log) && readFileSync(log, 'utf8').includes('read the configuration again'),
+    );
   }
   await daemon.ask('/');
   assert.deepEqual(

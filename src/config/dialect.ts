@@ -171,7 +171,7 @@ export function parseConfigFile(text: string, file: string): ConfigSections {
   const entriesOf = (section: RawSection): Map<string, ConfigEntry> =>
     new Map(
       [...section.options].map(([key, { line }]) => {
-        // `ini` makes other types of the words true, false and null, even of quoted ones.
+        // `ini` converts the words true, false and null to other types, even when they are quoted.
         const value = String(values[section.line]?.[line]);
         return [key, { value, file, line }];
       }),

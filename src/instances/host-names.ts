@@ -28,16 +28,16 @@ export function toHostName(name: string): string {
   return isIP(joined) === 0 ? joined : joined.replaceAll('.', '-');
 }
 
-const known = new WeakMap<Instances, ReadonlyMap<string, string>>();
+const cache = new WeakMap<Instances, ReadonlyMap<string, string>>();
 
 /**
  * The host name of each instance in DHCP and DNS, by the name of its domain. Host names ignore case
- * (RFC 4343) and are unique: a valid domain name is kept; a changed one that is already taken gets
- * a part of the uuid.
+ * (RFC 4343) and are unique. A domain's name that is a valid host name is kept; one that had to be
+ * changed gets a part of the uuid if the result is already taken.
  */
 export function hostNames(instances: Instances): ReadonlyMap<string, string> {
-  const before = known.get(instances);
-  if (before !== undefined) return before;
+  const cached = cache.get(instances);
+  if (cached !== undefined) return cached;
   const names = new Map<string, string>();
   const taken = new Set<string>();
   const assign = ({ name, uuid }: Instance, wanted: string) => {
@@ -58,7 +58,7 @@ export function hostNames(instances: Instances): ReadonlyMap<string, string> {
     else changed.push([instance, wanted]);
   }
   for (const [instance, wanted] of changed) assign(instance, wanted);
-  known.set(instances, names);
+  cache.set(instances, names);
   return names;
 }
 

@@ -74,7 +74,7 @@ export function hasCode(error: unknown, ...codes: string[]): boolean {
   return codes.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
-/** Whether the file is unchanged. Unlike mtime, nobody can set the change time back. */
+/** Whether the file is unchanged. Unlike the modification time, the change time cannot be set back. */
 export function sameVersion(a: FileVersion, b: FileVersion): boolean {
   return (
     a.ctimeMs === b.ctimeMs &&

@@ -41,7 +41,7 @@ export interface UserdataOptions {
   readonly keepCopy?: (instanceName: string, body: string | Buffer) => void;
 }
 
-/** Rendering user-data or vendor data. */
+/** Rendered user-data or vendor data. */
 export interface Rendering {
   readonly body: string | Buffer;
   /** The path of its template; null for the built-in one. */
