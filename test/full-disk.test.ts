@@ -15,9 +15,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as pause } from 'node:timers/promises';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
-import { mainFile, startDaemon } from './support/daemon.js';
+import { eventually, mainFile, startDaemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.132.0.1';
@@ -170,10 +169,9 @@ test('a full disk under the log file stops nothing, and the log goes on when it 
     await daemon.ask(`/latest/meta-data/hostname?mended-${number}`, { from });
   }
   // The line of a request is written some moments after its answer.
-  while (!readFileSync(log, 'utf8').includes('?mended-3 200')) {
-    assert.equal(daemon.process.exitCode, null);
-    await pause(10);
-  }
+  await eventually('the last request is in the log', () =>
+    readFileSync(log, 'utf8').includes('?mended-3 200'),
+  );
   const lines = readFileSync(log, 'utf8');
   const asked = lines.split('\n').filter((line) => line.includes('?'));
   for (const line of asked) {

@@ -335,7 +335,7 @@ async function slowUpload({
     `POST /instance-upload HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: ${domainXml(1).length}\r\n\r\n`,
   );
   // Then the daemon has the request in its hands.
-  while (!received.includes('100 Continue')) await pause(5);
+  await eventually('the daemon wants the body', () => received.includes('100 Continue'));
   socket.write(domainXml(1).slice(0, 20));
   const rest = async () => {
     socket.write(domainXml(1).slice(20));
@@ -525,10 +525,10 @@ test('SIGHUP reads a database again that was edited by hand, and dnsmasq gets it
   writeFileSync(file, readFileSync(file, 'utf8').replace('"vm1"', '"renamed"'));
   await reloaded(daemon, folder, configuration(folder));
   const hosts = () => readFileSync(join(folder, 'dnsmasq/dns/mds.dns-hosts'), 'utf8');
-  while (!hosts().includes('renamed')) await pause(5);
-  while ((await daemon.ask('/latest/meta-data/hostname', { from })).text !== 'renamed') {
-    await pause(5);
-  }
+  await eventually('dnsmasq has the new name', () => hosts().includes('renamed'));
+  await eventually('the guest has the new name', async () => {
+    return (await daemon.ask('/latest/meta-data/hostname', { from })).text === 'renamed';
+  });
   writeFileSync(file, '{');
   daemon.process.kill('SIGHUP');
   await daemon.printed(/ERROR [^\n]*db\.json: not JSON[^\n]*repair it/);
@@ -571,10 +571,10 @@ test('SIGHUP while it starts does not end it', async (t) => {
   );
   killAtEnd(t, writer);
   writer.stdin.end(configuration(folder).replace('{port}', String(port)));
-  while (!output.includes('serving on')) {
+  await eventually('the daemon serves', () => {
     assert.deepEqual([child.exitCode, child.signalCode], [null, null], 'it has ended');
-    await pause(10);
-  }
+    return output.includes('serving on');
+  });
   child.kill('SIGTERM');
   assert.deepEqual(await exit, [0, null]);
 });

@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { temporaryFolder } from './support/cleanup.js';
-import { repository } from './support/daemon.js';
+import { eventually, repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 
@@ -128,11 +128,10 @@ test('over an installed Python md_server, every guest keeps address, names, inst
   let output = '';
   daemon.stdout?.on('data', (chunk) => (output += chunk));
   daemon.stderr?.on('data', (chunk) => (output += chunk));
-  const deadline = Date.now() + 60_000;
-  while (!output.includes('serving on http://169.254.169.254')) {
-    assert.ok(daemon.exitCode === null && Date.now() < deadline, output);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  await eventually('the upgraded daemon serves', () => {
+    assert.equal(daemon.exitCode, null, output);
+    return output.includes('serving on http://169.254.169.254');
+  });
 
   // The operator's files are unchanged; those of the old program are replaced.
   assert.match(output, new RegExp(`^${sha256(configuration)} mdserver.conf$`, 'm'));
