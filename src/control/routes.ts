@@ -61,8 +61,8 @@ const eventBody = {
 /** Milliseconds for the requests in flight when the daemon stops, as on TCP. */
 const closeLimit = 5000;
 
-type Named = { readonly name: string };
-type Asked = { readonly document: DocumentName };
+type NameParams = { readonly name: string };
+type DocumentParams = { readonly document: DocumentName };
 
 /** The app of the control socket (see api.ts). Whoever can open the socket may use all of it. */
 export function buildControl(parts: ControlParts): FastifyInstance {
@@ -156,11 +156,13 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.get('/instances', () => Array.from(store.instances.byName.values(), summary));
 
-  app.get<{ Params: Named }>('/instances/:name', { schema: { params: nameParameter } }, (request) =>
-    details(find(request.params.name)),
+  app.get<{ Params: NameParams }>(
+    '/instances/:name',
+    { schema: { params: nameParameter } },
+    (request) => details(find(request.params.name)),
   );
 
-  app.delete<{ Params: Named }>(
+  app.delete<{ Params: NameParams }>(
     '/instances/:name',
     { schema: { params: nameParameter } },
     async (request) => {
@@ -172,7 +174,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     },
   );
 
-  app.get<{ Params: Named & Asked }>(
+  app.get<{ Params: NameParams & DocumentParams }>(
     '/instances/:name/:document',
     { schema: { params: documentParameter } },
     ({ params }) => {
@@ -181,7 +183,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     },
   );
 
-  app.post<{ Params: Asked }>(
+  app.post<{ Params: DocumentParams }>(
     '/documents/:document',
     {
       schema: { params: documentParameter },
