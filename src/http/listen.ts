@@ -17,7 +17,7 @@ export class ListenError extends Error {
 }
 
 /** The sockets that an app is served on. */
-export interface Listening {
+export interface Listeners {
   /** Accepts no more requests. Resolves when those in flight are answered, after 5 seconds at most. */
   close(): Promise<void>;
 }
@@ -70,7 +70,7 @@ export async function listen(
   addresses: readonly IpAddress[],
   port: number,
   log: Logger,
-): Promise<Listening> {
+): Promise<Listeners> {
   let closing = false;
   const retries = new Set<NodeJS.Timeout>();
   app.addHook('onSend', (_request, reply, _payload, done) => {

@@ -30,12 +30,12 @@ function isFolder<Context>(value: unknown): value is Folder<Context> {
   return typeof value === 'object' && value !== null && 'entries' in value;
 }
 
-type Present<Context> = Leaf | (() => Leaf) | Folder<Context>;
+type NodeValue<Context> = Leaf | (() => Leaf) | Folder<Context>;
 
-function present<Context>(
+function nodeValue<Context>(
   node: Node<Context> | undefined,
   context: Context,
-): Present<Context> | undefined {
+): NodeValue<Context> | undefined {
   const value = typeof node === 'function' ? node(context) : node;
   // An empty folder does not exist: clients would ask for its entries.
   return isFolder<Context>(value) && listing(value, context) === '' ? undefined : value;
@@ -44,7 +44,7 @@ function present<Context>(
 function listing<Context>(folder: Folder<Context>, context: Context): string {
   const lines: string[] = [];
   for (const [name, node] of folder.entries) {
-    const value = present(node, context);
+    const value = nodeValue(node, context);
     if (value === undefined) continue;
     const line = folder.listedAs ? folder.listedAs(name) : name + (isFolder(value) ? '/' : '');
     if (line !== undefined) lines.push(line);
@@ -61,7 +61,7 @@ export function lookUp<Context>(
   path: readonly string[],
   context: Context,
 ): Leaf | undefined {
-  let place: Present<Context> | undefined = root;
+  let place: NodeValue<Context> | undefined = root;
   for (const segment of path) {
     if (!isFolder<Context>(place)) return undefined;
     const node: Node<Context> | undefined = place.entries.get(segment);
@@ -81,7 +81,7 @@ export function* leaves<Context>(
   path = '',
 ): Generator<readonly [path: string, leaf: Leaf]> {
   for (const [name, node] of root.entries) {
-    const value = present(node, context);
+    const value = nodeValue(node, context);
     if (value === undefined) continue;
     if (root.listedAs !== undefined && root.listedAs(name) === undefined) continue;
     if (isFolder<Context>(value)) yield* leaves(value, context, `${path}${name}/`);
