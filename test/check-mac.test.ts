@@ -6,12 +6,13 @@ import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
 import { eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
+import { rowName } from './support/rows.js';
 import { databaseRecord, domainXml, mac } from './support/samples.js';
 import { type Site, startSite } from './support/site.js';
 
 // ---- what the kernel says ----
 
-test('the MAC of an address is read from the ARP table, where the entry is complete', () => {
+test('the MAC of an address is read from the ARP table, where the entry is complete', async (t) => {
   const table = `IP address       HW type     Flags       HW address            Mask     Device
 10.122.7.80      0x1         0x2         52:54:00:00:00:80     *        br-mds
 10.122.7.8       0x1         0x2         52:54:00:AB:CD:EF     *        br-mds
@@ -29,12 +30,14 @@ test('the MAC of an address is read from the ARP table, where the entry is compl
     '0.122.7.80',
     'IP',
   ]) {
-    assert.equal(macInArpTable(table, address), undefined, address);
+    await t.test(rowName(address), () => {
+      assert.equal(macInArpTable(table, address), undefined, address);
+    });
   }
   assert.equal(macInArpTable('', '10.122.7.8'), undefined);
 });
 
-test('the MAC of an IPv6 address is read from what ip says', () => {
+test('the MAC of an IPv6 address is read from what ip says', async (t) => {
   assert.equal(
     macInNeighbours(
       '[{"dst":"fd00::8","dev":"br-mds","lladdr":"52:54:00:AB:CD:EF","state":["STALE"]}]',
@@ -48,7 +51,9 @@ test('the MAC of an IPv6 address is read from what ip says', () => {
     '[{}]',
     '[{"dst":"fd00::8","dev":"br-mds","state":["FAILED"]}]',
   ]) {
-    assert.equal(macInNeighbours(none), undefined, none);
+    await t.test(rowName(none), () => {
+      assert.equal(macInNeighbours(none), undefined, none);
+    });
   }
 });
 
@@ -339,7 +344,9 @@ test('with check_mac, a record without a MAC is served by its address, and a str
     ['/service/configuration', 200],
     [userdata, 404],
   ] as const) {
-    assert.equal((await ask(host, metadata, path))[0], expected, path);
+    await t.test(path, async () => {
+      assert.equal((await ask(host, metadata, path))[0], expected, path);
+    });
   }
   assert.equal(logged('it answers with'), 0);
 });

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ConfigError, parseConfigFile } from '../src/config/dialect.js';
 import { missing, python } from './support/parts.js';
+import { rowName } from './support/rows.js';
 
 /** Sections with their keys and values in order, or that the text was refused. */
 type Outcome = readonly (readonly [string, readonly (readonly [string, string])[]])[] | 'refused';
@@ -359,18 +360,22 @@ for (const [name, text, expected] of cases) {
   });
 }
 
-test("Python's ConfigParser gives the same for every case of the dialect", { skip }, () => {
+test("Python's ConfigParser gives the same for every case of the dialect", { skip }, async (t) => {
   const outcomes = pythonOutcomes(cases.map(([, text]) => text));
   for (const [index, [name, , expected]] of cases.entries()) {
-    assert.deepEqual(outcomes[index], expected, name);
+    await t.test(name, () => {
+      assert.deepEqual(outcomes[index], expected, name);
+    });
   }
 });
 
-test('the differences from Python are those that are listed', { skip }, () => {
+test('the differences from Python are those that are listed', { skip }, async (t) => {
   const outcomes = pythonOutcomes(differences.map(({ text }) => text));
   for (const [index, { reason, text, python: theirs, own }] of differences.entries()) {
-    assert.deepEqual(outcomes[index], theirs, reason);
-    assert.deepEqual(ownOutcome(text), own, reason);
+    await t.test(reason, () => {
+      assert.deepEqual(outcomes[index], theirs, reason);
+      assert.deepEqual(ownOutcome(text), own, reason);
+    });
   }
 });
 
@@ -447,7 +452,7 @@ test('a value comes with the file and the line of its key', () => {
   );
 });
 
-test('a refusal says in one line where and what to do, and repeats no value', () => {
+test('a refusal says in one line where and what to do, and repeats no value', async (t) => {
   const messages = [
     [
       'k = v',
@@ -473,7 +478,11 @@ test('a refusal says in one line where and what to do, and repeats no value', ()
       'test.conf:2: section [s\\u001b[1m\\u2028] already exists on line 1: merge the two',
     ],
   ] as const;
-  for (const [text, message] of messages) assert.equal(refusal(text), message);
+  for (const [text, message] of messages) {
+    await t.test(rowName(text), () => {
+      assert.equal(refusal(text), message);
+    });
+  }
 });
 
 test('big and hostile files are read or refused without getting stuck', () => {

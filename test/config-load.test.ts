@@ -21,6 +21,7 @@ import {
   publishedVersions,
 } from '../src/config/options.js';
 import { temporaryFolder } from './support/cleanup.js';
+import { rowName } from './support/rows.js';
 
 const fixtures = fileURLToPath(new URL('../../test/fixtures/config/', import.meta.url));
 
@@ -160,7 +161,7 @@ test('an empty value of an option without default is none, and so is one of pref
   assert.equal(config.texts.has('mdserver.password'), false);
 });
 
-test('yes and no words', () => {
+test('yes and no words', async (t) => {
   for (const [word, meaning] of [
     ['yes', true],
     ['TRUE', true],
@@ -171,13 +172,15 @@ test('yes and no words', () => {
     ['OFF', false],
     ['0', false],
   ] as const) {
-    assert.equal(configOf(`[mdserver]\ndebug = ${word}`).mdserver.debug, meaning, word);
+    await t.test(word, () => {
+      assert.equal(configOf(`[mdserver]\ndebug = ${word}`).mdserver.debug, meaning, word);
+    });
   }
   const config = configOf('[dnsmasq]\nprefix = False\ndomain = off');
   assert.deepEqual([config.dnsmasq.prefix, config.dnsmasq.domain], [false, false]);
 });
 
-test('a bad value is refused with file, line, name, value and what was expected', () => {
+test('a bad value is refused with file, line, name, value and what was expected', async (t) => {
   for (const [text, message] of [
     [
       '[mdserver]\nport = 0',
@@ -225,10 +228,12 @@ test('a bad value is refused with file, line, name, value and what was expected'
       `test.conf:2: mdserver.logfile = "${'x'.repeat(80)}…": expected a path`,
     ],
   ] as const) {
-    assert.equal(
-      refusal(() => configFrom(text)),
-      message,
-    );
+    await t.test(rowName(text), () => {
+      assert.equal(
+        refusal(() => configFrom(text)),
+        message,
+      );
+    });
   }
 });
 
@@ -243,7 +248,7 @@ test('an error never shows a secret', () => {
   );
 });
 
-test("dnsmasq's network is checked as a whole", () => {
+test("dnsmasq's network is checked as a whole", async (t) => {
   for (const [text, message] of [
     [
       'net_address = 10.122.0.5',
@@ -270,10 +275,12 @@ test("dnsmasq's network is checked as a whole", () => {
       'test.conf:2: dnsmasq.net_prefix = "31": expected a whole number from 1 to 30',
     ],
   ] as const) {
-    assert.equal(
-      refusal(() => configFrom(`[dnsmasq]\n${text}`)),
-      message,
-    );
+    await t.test(rowName(text), () => {
+      assert.equal(
+        refusal(() => configFrom(`[dnsmasq]\n${text}`)),
+        message,
+      );
+    });
   }
   const small = configOf(
     '[dnsmasq]\nnet_address = 192.0.2.252\nnet_prefix = 30\ngateway = 192.0.2.254',
@@ -384,7 +391,7 @@ test('mdserver_password may be template data where no password is set, as in Pyt
   assert.deepEqual(config.templateData, new Map([['mdserver_password', 'x']]));
 });
 
-test('_config_items_ takes quotes, defaults, other sections and old spellings of the list', () => {
+test('_config_items_ takes quotes, defaults, other sections and old spellings of the list', async (t) => {
   const items = (list: string) =>
     configFrom(`[site]\nproxy = p\n[mdserver]\npassword =\n[template-data]\n${list}`);
   for (const list of [
@@ -394,14 +401,16 @@ test('_config_items_ takes quotes, defaults, other sections and old spellings of
     ` "dnsmasq.prefix" , 'site.proxy' ,`,
     `\n  dnsmasq.prefix,\n  site.proxy`,
   ]) {
-    assert.deepEqual(
-      [...items(`_config_items_ = ${list}`).config.templateData],
-      [
-        ['prefix', 'no'],
-        ['proxy', 'p'],
-      ],
-      list,
-    );
+    await t.test(rowName(list), () => {
+      assert.deepEqual(
+        [...items(`_config_items_ = ${list}`).config.templateData],
+        [
+          ['prefix', 'no'],
+          ['proxy', 'p'],
+        ],
+        list,
+      );
+    });
   }
   const { config, warnings } = items(
     '_config_items_ = mdserver.default_template, mdserver.password, nothing, a.b, constructor.name',
@@ -416,8 +425,8 @@ test('_config_items_ takes quotes, defaults, other sections and old spellings of
   ]);
 });
 
-test('includes: folders first, each in code point order, then files, the last value winning', (context) => {
-  const folder = temporaryFolder(context, {
+test('includes: folders first, each in code point order, then files, the last value winning', (t) => {
+  const folder = temporaryFolder(t, {
     'main.conf': `[mdserver]
 port = 1
 [public-keys]
@@ -487,8 +496,8 @@ files = @DIR@/last.conf:@DIR@/absent.conf:@DIR@/one:@DIR@/first.conf
   ]);
 });
 
-test('_include_ counts in the main file only', (context) => {
-  const folder = temporaryFolder(context, {
+test('_include_ counts in the main file only', (t) => {
+  const folder = temporaryFolder(t, {
     'main.conf': '[_include_]\nfiles = @DIR@/next.conf',
     'next.conf': '[_include_]\nfiles = @DIR@/third.conf\ndirectories = @DIR@',
     'third.conf': '[mdserver]\nport = 99',
@@ -501,8 +510,8 @@ test('_include_ counts in the main file only', (context) => {
   assert.deepEqual(warnings, [`${next}: ignored [_include_]: it works only in the main file`]);
 });
 
-test('relative includes start at the current directory', (context) => {
-  const folder = temporaryFolder(context, { 'sub/x.conf': '[mdserver]\nport = 99' });
+test('relative includes start at the current directory', (t) => {
+  const folder = temporaryFolder(t, { 'sub/x.conf': '[mdserver]\nport = 99' });
   writeFileSync(
     join(folder, 'sub/main.conf'),
     `[_include_]\nfiles = ${relative(process.cwd(), folder)}/sub/../sub/x.conf:x.conf`,
@@ -513,8 +522,8 @@ test('relative includes start at the current directory', (context) => {
   ]);
 });
 
-test('an error in an included file names that file', (context) => {
-  const folder = temporaryFolder(context, {
+test('an error in an included file names that file', (t) => {
+  const folder = temporaryFolder(t, {
     'main.conf': '[_include_]\ndirectories = @DIR@/conf.d',
     'conf.d/a.conf': '[mdserver]\n\nport = many',
   });
@@ -524,8 +533,8 @@ test('an error in an included file names that file', (context) => {
   );
 });
 
-test('a file that cannot be read is refused by name', (context) => {
-  const folder = temporaryFolder(context, {
+test('a file that cannot be read is refused by name', async (t) => {
+  const folder = temporaryFolder(t, {
     'folder/': '',
     'latin1.conf': Buffer.from('# M\xfcller\n', 'latin1'),
     'gzip.conf': Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]),
@@ -540,15 +549,17 @@ test('a file that cannot be read is refused by name', (context) => {
     `${folder}/folder: cannot be read: EISDIR: illegal operation on a directory, read`,
   );
   for (const name of ['latin1.conf', 'gzip.conf']) {
-    assert.equal(
-      refusal(() => loadConfig(join(folder, name))),
-      `${folder}/${name}: cannot be read: expected UTF-8 text`,
-    );
+    await t.test(name, () => {
+      assert.equal(
+        refusal(() => loadConfig(join(folder, name))),
+        `${folder}/${name}: cannot be read: expected UTF-8 text`,
+      );
+    });
   }
 });
 
-test('a byte-order mark does no harm', (context) => {
-  const folder = temporaryFolder(context, { 'main.conf': '\ufeff[mdserver]\r\nport = 81\r\n' });
+test('a byte-order mark does no harm', (t) => {
+  const folder = temporaryFolder(t, { 'main.conf': '\ufeff[mdserver]\r\nport = 81\r\n' });
   assert.equal(loadConfig(join(folder, 'main.conf')).config.mdserver.port, 81);
 });
 

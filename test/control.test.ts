@@ -24,6 +24,7 @@ import { atEnd, temporaryFolder } from './support/cleanup.js';
 import { askControl, type ControlAsking, listenWhileFull } from './support/control-socket.js';
 import { closing } from './support/daemon.js';
 import { missing } from './support/parts.js';
+import { rowName } from './support/rows.js';
 import { blankBoot, domainXml, mac, uuid } from './support/samples.js';
 import { type Setup, type Site, startSite } from './support/site.js';
 
@@ -346,13 +347,15 @@ describe('the control socket', { concurrency: 4 }, () => {
       ['', 400],
       [domainXml(2).replace("network='mds'", "network='other'"), 422],
     ] as const) {
-      const overTcp = await daemon.upload(body);
-      const overSocket = await ask('/instance-upload', upload(body));
-      assert.deepEqual(
-        [overSocket.status, overSocket.text, overSocket.headers['content-type']],
-        [status, overTcp.text, overTcp.headers['content-type']],
-      );
-      assert.equal(overTcp.status, status);
+      await t.test(rowName(body), async () => {
+        const overTcp = await daemon.upload(body);
+        const overSocket = await ask('/instance-upload', upload(body));
+        assert.deepEqual(
+          [overSocket.status, overSocket.text, overSocket.headers['content-type']],
+          [status, overTcp.text, overTcp.headers['content-type']],
+        );
+        assert.equal(overTcp.status, status);
+      });
     }
   });
 
@@ -380,9 +383,11 @@ describe('the control socket', { concurrency: 4 }, () => {
       '%00',
       '1.2.3.4;id',
     ]) {
-      assert.deepEqual(await json(`/addresses/${bad}`), {
-        status: 400,
-        body: { error: 'not an IP address' },
+      await t.test(rowName(bad), async () => {
+        assert.deepEqual(await json(`/addresses/${bad}`), {
+          status: 400,
+          body: { error: 'not an IP address' },
+        });
       });
     }
   });
@@ -547,13 +552,15 @@ describe('the control socket', { concurrency: 4 }, () => {
         ['vendor-data', '/nocloud/vendor-data'],
         ['network-config', '/nocloud/network-config'],
       ] as const) {
-        const { status, body } = await json(`/instances/${name}/${document}`);
-        assert.equal(status, 200);
-        const { encoding, body: text } = body as RenderedDocument;
-        const served = await daemon.ask(path, { from });
-        const rendered = Buffer.from(text, encoding === 'base64' ? 'base64' : 'utf8');
-        const expected = served.status === 404 ? Buffer.alloc(0) : served.body;
-        assert.deepEqual(rendered, expected, `${name} ${path}`);
+        await t.test(`${name}, ${path}`, async () => {
+          const { status, body } = await json(`/instances/${name}/${document}`);
+          assert.equal(status, 200);
+          const { encoding, body: text } = body as RenderedDocument;
+          const served = await daemon.ask(path, { from });
+          const rendered = Buffer.from(text, encoding === 'base64' ? 'base64' : 'utf8');
+          const expected = served.status === 404 ? Buffer.alloc(0) : served.body;
+          assert.deepEqual(rendered, expected, `${name} ${path}`);
+        });
       }
     }
     const tree = ((await json('/instances/web1/tree')).body as RenderedDocument).body;
@@ -614,11 +621,13 @@ describe('the control socket', { concurrency: 4 }, () => {
       'xml',
       'application/x-www-form-urlencoded',
     ]) {
-      const headers = type === undefined ? {} : { 'content-type': type };
-      assert.deepEqual(
-        await render('user-data', domainXml(99, { name: 'new' }), headers),
-        rendered,
-      );
+      await t.test(`sent as ${type ?? 'no type'}`, async () => {
+        const headers = type === undefined ? {} : { 'content-type': type };
+        assert.deepEqual(
+          await render('user-data', domainXml(99, { name: 'new' }), headers),
+          rendered,
+        );
+      });
     }
     // A domain with the name, the uuid or the MAC of one that is there.
     for (const xml of [
@@ -813,14 +822,16 @@ describe('the control socket', { concurrency: 4 }, () => {
       ['/service/configuration', {}, 404, /^unknown request: GET /],
     ];
     for (const [path, asking, status, error] of cases) {
-      const where = `${asking.method ?? 'GET'} ${path.slice(0, 80)} ${String(asking.body ?? '').slice(0, 80)}`;
-      const answer = await ask(path, asking);
-      assert.equal(answer.status, status, `${where}: ${answer.text}`);
-      if (path === '/instance-upload') continue;
-      const body = JSON.parse(answer.text) as { error: string };
-      assert.deepEqual(Object.keys(body), ['error'], where);
-      assert.match(body.error, error, where);
-      assert.doesNotMatch(body.error, /\n/, where);
+      await t.test(`${asking.method ?? 'GET'} ${rowName(path, asking.body)}`, async () => {
+        const where = `${asking.method ?? 'GET'} ${path.slice(0, 80)} ${String(asking.body ?? '').slice(0, 80)}`;
+        const answer = await ask(path, asking);
+        assert.equal(answer.status, status, `${where}: ${answer.text}`);
+        if (path === '/instance-upload') return;
+        const body = JSON.parse(answer.text) as { error: string };
+        assert.deepEqual(Object.keys(body), ['error'], where);
+        assert.match(body.error, error, where);
+        assert.doesNotMatch(body.error, /\n/, where);
+      });
     }
     assert.equal(readFileSync(database, 'utf8'), before);
     assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
@@ -839,13 +850,15 @@ describe('the control socket', { concurrency: 4 }, () => {
       'POST /events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n',
       'GET /instances HTTP/1.1\r\n\r\n',
     ]) {
-      const client = connect(socket);
-      let answer = '';
-      client.on('data', (chunk) => (answer += chunk));
-      const closed = closing(client);
-      client.end(bytes);
-      await closed;
-      assert.match(answer, /^HTTP\/1\.1 4/, bytes.slice(0, 60));
+      await t.test(rowName(bytes), async () => {
+        const client = connect(socket);
+        let answer = '';
+        client.on('data', (chunk) => (answer += chunk));
+        const closed = closing(client);
+        client.end(bytes);
+        await closed;
+        assert.match(answer, /^HTTP\/1\.1 4/, bytes.slice(0, 60));
+      });
     }
     assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
   });

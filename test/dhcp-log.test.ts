@@ -24,6 +24,7 @@ import { temporaryFolder } from './support/cleanup.js';
 import { eventually } from './support/daemon.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing, python } from './support/parts.js';
+import { rowName } from './support/rows.js';
 import { databaseRecord } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -71,7 +72,7 @@ test('of what dnsmasq really logs the requests and the answers are read', () => 
 
 const stamp = 'Nov 23 09:04:14 dnsmasq-dhcp[21377]:';
 
-test('nothing is read of what is no such line, however long it is', () => {
+test('nothing is read of what is no such line, however long it is', async (t) => {
   const ack = 'DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1';
   for (const line of [
     '',
@@ -90,11 +91,13 @@ test('nothing is read of what is no such line, however long it is', () => {
     `${stamp} ${'DHCPACK('.repeat(200_000)}`,
     `${stamp} `.repeat(50_000),
   ]) {
-    assert.equal(parseDhcpLine(line), undefined, line.slice(0, 100));
+    await t.test(rowName(line), () => {
+      assert.equal(parseDhcpLine(line), undefined, line.slice(0, 100));
+    });
   }
 });
 
-test('the log is beside the one of mdserver, where system-integration.sh has it written', () => {
+test('the log is beside the one of mdserver, where system-integration.sh has it written', async (t) => {
   for (const [logfile, expected] of [
     ['/var/log/mdserver.log', '/var/log/mdserver-dnsmasq.log'],
     ['/var/log/mds/a.b.log', '/var/log/mds/a.b-dnsmasq.log'],
@@ -103,8 +106,10 @@ test('the log is beside the one of mdserver, where system-integration.sh has it 
     ['mdserver.log', 'mdserver-dnsmasq.log'],
     ['.log', '.log-dnsmasq'],
   ] as const) {
-    const { config } = configFrom(`[mdserver]\nlogfile = ${logfile}\n`);
-    assert.equal(dnsmasqLogPath(config), expected);
+    await t.test(rowName(logfile), () => {
+      const { config } = configFrom(`[mdserver]\nlogfile = ${logfile}\n`);
+      assert.equal(dnsmasqLogPath(config), expected);
+    });
   }
 });
 

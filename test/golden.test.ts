@@ -68,23 +68,25 @@ for (const scenario of scenarios) {
 
     for (const step of scenario.steps) {
       const { from, method, path, status, response } = step;
-      const answer = await daemon.ask(path, {
-        from,
-        method,
-        ...(step.body !== undefined && {
-          body: step.body.replaceAll('\n', ''),
-          headers: { 'content-type': 'application/x-www-form-urlencoded' },
-        }),
+      await t.test(`${method} ${path} from ${from} is ${status}`, async () => {
+        const answer = await daemon.ask(path, {
+          from,
+          method,
+          ...(step.body !== undefined && {
+            body: step.body.replaceAll('\n', ''),
+            headers: { 'content-type': 'application/x-www-form-urlencoded' },
+          }),
+        });
+        assert.equal(answer.status, status);
+        if (response === null) return;
+        if (differences.isListing(step)) {
+          const entries = answer.text.split('\n');
+          const missing = response.split('\n').filter((entry) => !entries.includes(entry));
+          assert.deepEqual(missing, []);
+        } else {
+          assert.equal(answer.text, response);
+        }
       });
-      assert.equal(answer.status, status, `${method} ${path} from ${from}`);
-      if (response === null) continue;
-      if (differences.isListing(step)) {
-        const entries = answer.text.split('\n');
-        const missing = response.split('\n').filter((entry) => !entries.includes(entry));
-        assert.deepEqual(missing, [], `listing of ${path}`);
-      } else {
-        assert.equal(answer.text, response, `${method} ${path} from ${from}`);
-      }
     }
     assert.equal(await daemon.stop(), 0);
 

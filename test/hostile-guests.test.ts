@@ -6,6 +6,7 @@ import { before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { suiteScope } from './support/cleanup.js';
 import type { Answer, Daemon } from './support/daemon.js';
+import { rowName } from './support/rows.js';
 import { domainXml } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -144,11 +145,13 @@ secret = HOST-SECRET`,
     }
   });
 
-  test('the token of another instance opens nothing', async () => {
+  test('the token of another instance opens nothing', async (t) => {
     for (const path of ['/latest/user-data', '/nocloud/meta-data', '/openstack/latest/user_data']) {
-      const other = { 'x-aws-ec2-metadata-token': tokens.beta ?? '' };
-      assert.equal((await attack('alpha', path, other)).status, 401);
-      assert.equal((await attack('stranger', path, other)).status, 404);
+      await t.test(rowName(path), async () => {
+        const other = { 'x-aws-ec2-metadata-token': tokens.beta ?? '' };
+        assert.equal((await attack('alpha', path, other)).status, 401);
+        assert.equal((await attack('stranger', path, other)).status, 404);
+      });
     }
     // Two headers are one with a comma, wherever the good one stands.
     for (const pair of [
@@ -156,16 +159,18 @@ secret = HOST-SECRET`,
       [tokens.beta, tokens.alpha],
       [tokens.alpha, ''],
     ]) {
-      const lines = pair.map((token) => `X-aws-ec2-metadata-token: ${token}\r\n`).join('');
-      const received = await raw(
-        'alpha',
-        `GET /latest/user-data HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${lines}\r\n`,
-      );
-      assert.deepEqual(statuses(received), [401]);
+      await t.test(rowName(pair), async () => {
+        const lines = pair.map((token) => `X-aws-ec2-metadata-token: ${token}\r\n`).join('');
+        const received = await raw(
+          'alpha',
+          `GET /latest/user-data HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${lines}\r\n`,
+        );
+        assert.deepEqual(statuses(received), [401]);
+      });
     }
   });
 
-  test('no header makes a guest another one, or the host', async () => {
+  test('no header makes a guest another one, or the host', async (t) => {
     const targets = [addresses.beta, host, '127.0.0.1', '::1', 'localhost', '169.254.169.254'];
     const names = [
       ...['X-Forwarded-For', 'X-Real-IP', 'X-Client-IP', 'True-Client-IP', 'CF-Connecting-IP'],
@@ -184,27 +189,31 @@ secret = HOST-SECRET`,
       { 'Proxy-Authorization': 'Basic eDp5', Authorization: 'Basic eDp5', Cookie: 'a=b' },
     );
     for (const headers of tries) {
-      const own = await attack('alpha', '/latest/user-data', headers);
-      assert.deepEqual([own.status, own.text], [200, '#!/bin/sh\necho ALPHA-DATA\n']);
-      const none = await attack('stranger', '/latest/user-data', headers);
-      assert.deepEqual([none.status, none.text], [404, 'not found\n']);
-      const local = await attack('alpha', '/service/configuration', headers);
-      assert.equal(local.status, 404, JSON.stringify(headers));
-      const forged = await daemon.ask('/instance-upload', {
-        method: 'POST',
-        from: addresses.alpha,
-        headers,
-        body: xmlOf('beta'),
+      await t.test(rowName(headers), async () => {
+        const own = await attack('alpha', '/latest/user-data', headers);
+        assert.deepEqual([own.status, own.text], [200, '#!/bin/sh\necho ALPHA-DATA\n']);
+        const none = await attack('stranger', '/latest/user-data', headers);
+        assert.deepEqual([none.status, none.text], [404, 'not found\n']);
+        const local = await attack('alpha', '/service/configuration', headers);
+        assert.equal(local.status, 404, JSON.stringify(headers));
+        const forged = await daemon.ask('/instance-upload', {
+          method: 'POST',
+          from: addresses.alpha,
+          headers,
+          body: xmlOf('beta'),
+        });
+        assert.equal(forged.status, 401, JSON.stringify(headers));
       });
-      assert.equal(forged.status, 401, JSON.stringify(headers));
     }
   });
 
-  test('a proxy that a guest runs gets no token for others', async () => {
+  test('a proxy that a guest runs gets no token for others', async (t) => {
     const life = { 'x-aws-ec2-metadata-token-ttl-seconds': '60' };
     for (const from of ['', addresses.beta, 'unknown']) {
-      const headers = { ...life, 'X-Forwarded-For': from };
-      assert.equal((await attack('alpha', '/latest/api/token', headers, 'PUT')).status, 403);
+      await t.test(rowName(from), async () => {
+        const headers = { ...life, 'X-Forwarded-For': from };
+        assert.equal((await attack('alpha', '/latest/api/token', headers, 'PUT')).status, 403);
+      });
     }
   });
 
@@ -279,29 +288,33 @@ secret = HOST-SECRET`,
     ],
   ];
 
-  test('no path leads to another guest or out of the tree', async () => {
+  test('no path leads to another guest or out of the tree', async (t) => {
     for (const path of paths) {
-      for (const sender of senders) {
-        for (const method of ['GET', 'HEAD', 'PUT', 'POST', 'DELETE', 'OPTIONS', 'PATCH']) {
-          await attack(sender, path, {}, method);
+      await t.test(rowName(path), async () => {
+        for (const sender of senders) {
+          for (const method of ['GET', 'HEAD', 'PUT', 'POST', 'DELETE', 'OPTIONS', 'PATCH']) {
+            await attack(sender, path, {}, method);
+          }
         }
-      }
-      // As they stand, too: Node's client tidies up nothing here, but another reader may.
-      await raw('alpha', `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+        // As they stand, too: Node's client tidies up nothing here, but another reader may.
+        await raw('alpha', `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      });
     }
     for (const path of [
       `/latest${'/'.repeat(8000)}user-data`,
       '/latest/user-data?x',
       '/latest/user%2Ddata',
     ]) {
-      assert.equal((await attack('alpha', path)).text, '#!/bin/sh\necho ALPHA-DATA\n', path);
+      await t.test(rowName(path), async () => {
+        assert.equal((await attack('alpha', path)).text, '#!/bin/sh\necho ALPHA-DATA\n', path);
+      });
     }
   });
 
   const request = (target: string, ...headers: string[]) =>
     `GET ${target} HTTP/1.1\r\n${[...headers, 'Connection: close'].join('\r\n')}\r\n\r\n`;
 
-  test('a target in absolute form is a path, whatever host it names', async () => {
+  test('a target in absolute form is a path, whatever host it names', async (t) => {
     for (const authority of [
       ...[addresses.beta, host, 'betaname', '127.0.0.1', '[::1]:80', 'user:pass@betaname:1'],
       ...['betaname@127.0.0.1', '', '%00', 'a'.repeat(4000), '..'],
@@ -309,9 +322,11 @@ secret = HOST-SECRET`,
       for (const scheme of ['http', 'https', 'HTTP']) {
         const target = `${scheme}://${authority}/latest/user-data`;
         for (const hostLine of ['Host: x', `Host: ${addresses.beta}`]) {
-          const received = await raw('alpha', request(target, hostLine));
-          if (statuses(received)[0] !== 400) assert.match(received, /ALPHA-DATA/, target);
-          assert.doesNotMatch(await raw('stranger', request(target, hostLine)), /DATA/);
+          await t.test(rowName(target, hostLine), async () => {
+            const received = await raw('alpha', request(target, hostLine));
+            if (statuses(received)[0] !== 400) assert.match(received, /ALPHA-DATA/, target);
+            assert.doesNotMatch(await raw('stranger', request(target, hostLine)), /DATA/);
+          });
         }
       }
     }
@@ -328,10 +343,12 @@ secret = HOST-SECRET`,
       ],
       ...['http://x/../../etc/passwd', 'http://x//latest//user-data', 'javascript:0', '\\\\x\\y'],
     ]) {
-      for (const sender of senders) {
-        const received = await raw(sender, request(target, 'Host: x'));
-        assert.equal(statuses(received).length, 1, `${target}: ${received}`);
-      }
+      await t.test(rowName(target), async () => {
+        for (const sender of senders) {
+          const received = await raw(sender, request(target, 'Host: x'));
+          assert.equal(statuses(received).length, 1, `${target}: ${received}`);
+        }
+      });
     }
     const tunnel = await raw('alpha', `CONNECT ${addresses.beta}:80 HTTP/1.1\r\nHost: x\r\n\r\n`);
     assert.doesNotMatch(tunnel, / 200 /);
@@ -382,7 +399,7 @@ secret = HOST-SECRET`,
     await Promise.all(tries);
   });
 
-  test('bad versions, hosts, methods and lines are refused', async () => {
+  test('bad versions, hosts, methods and lines are refused', async (t) => {
     const lines = [
       ...['GET /latest/user-data HTTP/0.9', 'GET /latest/user-data HTTP/2.0', 'GET / HTTP/1.1 x'],
       ...[
@@ -419,19 +436,23 @@ secret = HOST-SECRET`,
       ],
     ];
     for (const line of lines) {
-      for (const sender of senders) {
-        const received = await raw(sender, `${line}\r\nConnection: close\r\n\r\n`);
-        assert.ok(statuses(received).length <= 1, `${line}: ${received}`);
-      }
+      await t.test(rowName(line), async () => {
+        for (const sender of senders) {
+          const received = await raw(sender, `${line}\r\nConnection: close\r\n\r\n`);
+          assert.ok(statuses(received).length <= 1, `${line}: ${received}`);
+        }
+      });
     }
     // Two hosts, or a strange one, change nothing in who asks.
     for (const name of [addresses.beta, 'betaname', 'a'.repeat(5000), '[::1', '', '%']) {
-      const received = await raw('alpha', request('/latest/user-data', `Host: ${name}`));
-      assert.match(received, /ALPHA-DATA/, name);
+      await t.test(rowName(name), async () => {
+        const received = await raw('alpha', request('/latest/user-data', `Host: ${name}`));
+        assert.match(received, /ALPHA-DATA/, name);
+      });
     }
   });
 
-  test('headers without end are cut off', async () => {
+  test('headers without end are cut off', async (t) => {
     const many = Array.from({ length: 3000 }, (_, index) => `X-${index}: y`);
     for (const headers of [
       [`X: ${'a'.repeat(100_000)}`],
@@ -440,27 +461,31 @@ secret = HOST-SECRET`,
       [`User-Agent: ${'\x1b[31m'.repeat(10)}`],
       many,
     ]) {
-      const received = await raw('alpha', request('/latest/user-data', 'Host: x', ...headers));
-      // The answer may be lost in the reset that ends a connection with unread bytes.
-      const [status = 431] = statuses(received);
-      assert.ok([400, 401, 431].includes(status), received.slice(0, 300));
+      await t.test(rowName(headers), async () => {
+        const received = await raw('alpha', request('/latest/user-data', 'Host: x', ...headers));
+        // The answer may be lost in the reset that ends a connection with unread bytes.
+        const [status = 431] = statuses(received);
+        assert.ok([400, 401, 431].includes(status), received.slice(0, 300));
+      });
     }
     const long = await raw('alpha', request(`/${'a'.repeat(200_000)}`, 'Host: x'));
     assert.equal(statuses(long)[0] ?? 431, 431);
   });
 
-  test('a body is not waited for or kept, however large it says it is', async () => {
+  test('a body is not waited for or kept, however large it says it is', async (t) => {
     for (const length of ['1048577', '9999999999']) {
       for (const sender of senders) {
-        const start = `POST /instance-upload HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`;
-        assert.deepEqual(statuses(await raw(sender, `${start}<domain>`)), [401]);
+        await t.test(rowName(length, sender), async () => {
+          const start = `POST /instance-upload HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`;
+          assert.deepEqual(statuses(await raw(sender, `${start}<domain>`)), [401]);
+        });
       }
     }
     const put = `PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\nContent-Length: 9999999999\r\n\r\n`;
     assert.ok((statuses(await raw('alpha', put))[0] ?? 413) < 500);
   });
 
-  test('a userdata_prefix that leads out of its folder, or to nothing, gives nothing', async () => {
+  test('a userdata_prefix that leads out of its folder, or to nothing, gives nothing', async (t) => {
     const prefixes = [
       ...[
         '../secret',
@@ -475,15 +500,17 @@ secret = HOST-SECRET`,
       ...['..%2fsecret', '%2e%2e/secret', 'userdata', '~/x', '$HOME', 'betaname/', 'no-such-file'],
     ];
     for (const prefix of prefixes) {
-      const xml = xmlOf('alpha', { userdata_prefix: prefix });
-      assert.equal((await daemon.upload(xml)).status, 200, prefix);
-      for (const path of ['/latest/user-data', '/openstack/latest/user_data']) {
-        const { status, text } = await attack('alpha', path);
-        assert.deepEqual([status, text], [404, 'not found\n'], prefix);
-      }
-      const seed = await attack('alpha', '/nocloud/user-data');
-      assert.deepEqual([seed.status, seed.text], [200, ''], prefix);
-      assert.doesNotMatch((await attack('alpha', '/latest/')).text, /user-data/);
+      await t.test(rowName(prefix), async () => {
+        const xml = xmlOf('alpha', { userdata_prefix: prefix });
+        assert.equal((await daemon.upload(xml)).status, 200, prefix);
+        for (const path of ['/latest/user-data', '/openstack/latest/user_data']) {
+          const { status, text } = await attack('alpha', path);
+          assert.deepEqual([status, text], [404, 'not found\n'], prefix);
+        }
+        const seed = await attack('alpha', '/nocloud/user-data');
+        assert.deepEqual([seed.status, seed.text], [200, ''], prefix);
+        assert.doesNotMatch((await attack('alpha', '/latest/')).text, /user-data/);
+      });
     }
     assert.equal((await daemon.upload(xmlOf('alpha'))).status, 200);
     assert.match((await attack('alpha', '/latest/user-data')).text, /ALPHA-DATA/);

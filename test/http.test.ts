@@ -13,6 +13,7 @@ import { buildApp } from '../src/http/app.js';
 import type { Subscriber } from '../src/instances/store.js';
 import { atEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
 import type { Asking, Daemon } from './support/daemon.js';
+import { rowName } from './support/rows.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -74,17 +75,19 @@ test('the caller is the peer, whatever the headers say', async (t) => {
   ];
   for (const name of forgeries) {
     for (const value of [two, `for=${two}`, `${two}, ${one}`, address, '127.0.0.1', '/service/']) {
-      const headers = { [name]: value };
-      const known = await app.inject({ url, headers, remoteAddress: one });
-      assert.deepEqual([known.statusCode, known.body], [200, 'vm1'], `${name}: ${value}`);
-      const unknown = await app.inject({ url, headers, remoteAddress: stranger });
-      assert.equal(unknown.statusCode, 404, `${name}: ${value}`);
-      const local = await app.inject({
-        url: '/service/configuration',
-        headers,
-        remoteAddress: one,
+      await t.test(`${name}: ${value}`, async () => {
+        const headers = { [name]: value };
+        const known = await app.inject({ url, headers, remoteAddress: one });
+        assert.deepEqual([known.statusCode, known.body], [200, 'vm1'], `${name}: ${value}`);
+        const unknown = await app.inject({ url, headers, remoteAddress: stranger });
+        assert.equal(unknown.statusCode, 404, `${name}: ${value}`);
+        const local = await app.inject({
+          url: '/service/configuration',
+          headers,
+          remoteAddress: one,
+        });
+        assert.equal(local.statusCode, 404, `${name}: ${value}`);
       });
-      assert.equal(local.statusCode, 404, `${name}: ${value}`);
     }
   }
   const mapped = await app.inject({ url, remoteAddress: `::ffff:${two}` });
@@ -107,15 +110,17 @@ test('who is no instance gets 404 for all below a version, and one log line says
   ];
   for (const remoteAddress of [stranger, address, '127.0.0.1', '::1', 'fe80::1%eth0']) {
     for (const request of requests) {
-      lines.length = 0;
-      const headers = { 'x-aws-ec2-metadata-token-ttl-seconds': '60' };
-      const answer = await app.inject({ ...request, headers, remoteAddress });
-      const what = `${request.method} ${request.url} from ${remoteAddress}`;
-      assert.equal(answer.statusCode, 404, what);
-      if (request.method !== 'HEAD') assert.equal(answer.body, 'not found\n', what);
-      assert.equal(lines.length, 1, lines.join('\n'));
-      assert.ok(lines[0]?.includes(remoteAddress) && lines[0].includes(request.url), lines[0]);
-      assert.match(lines[0] ?? '', /no instance has this address/);
+      await t.test(`${request.method} ${request.url} from ${remoteAddress}`, async () => {
+        lines.length = 0;
+        const headers = { 'x-aws-ec2-metadata-token-ttl-seconds': '60' };
+        const answer = await app.inject({ ...request, headers, remoteAddress });
+        const what = `${request.method} ${request.url} from ${remoteAddress}`;
+        assert.equal(answer.statusCode, 404, what);
+        if (request.method !== 'HEAD') assert.equal(answer.body, 'not found\n', what);
+        assert.equal(lines.length, 1, lines.join('\n'));
+        assert.ok(lines[0]?.includes(remoteAddress) && lines[0].includes(request.url), lines[0]);
+        assert.match(lines[0] ?? '', /no instance has this address/);
+      });
     }
   }
 });
@@ -147,32 +152,40 @@ test('uploads are taken from this host only', async (t) => {
   const { store, upload, uploaded } = await testApp(t);
   const guest = await uploaded(1);
   for (const from of [guest, stranger, '10.0.0.1', '::2', '127.0.0.2', '::ffff:127.0.0.2']) {
-    const headers = {
-      'x-forwarded-for': '127.0.0.1',
-      host: 'localhost',
-      forwarded: 'for=127.0.0.1',
-    };
-    const answer = await upload(domainXml(2), headers, from);
-    assert.equal(answer.statusCode, 401, from);
-    assertPlainLine(answer);
+    await t.test(`from ${from}`, async () => {
+      const headers = {
+        'x-forwarded-for': '127.0.0.1',
+        host: 'localhost',
+        forwarded: 'for=127.0.0.1',
+      };
+      const answer = await upload(domainXml(2), headers, from);
+      assert.equal(answer.statusCode, 401, from);
+      assertPlainLine(answer);
+    });
   }
   assert.deepEqual([...store.instances.byName.keys()], ['vm1']);
   for (const [index, from] of [address, '127.0.0.1', '::1', '::ffff:127.0.0.1'].entries()) {
-    assert.equal((await upload(domainXml(index + 2), {}, from)).statusCode, 200, from);
+    await t.test(`from ${from}`, async () => {
+      assert.equal((await upload(domainXml(index + 2), {}, from)).statusCode, 200, from);
+    });
   }
 });
 
 test('an upload answers nothing, or JSON where that is asked for', async (t) => {
   const { upload } = await testApp(t);
   for (const accept of [undefined, '*/*', 'text/html', 'application/xml']) {
-    const answer = await upload(domainXml(1), accept === undefined ? {} : { accept });
-    assert.deepEqual([answer.statusCode, answer.body], [200, ''], accept);
-    assert.equal(answer.headers['content-length'], '0');
+    await t.test(rowName(accept), async () => {
+      const answer = await upload(domainXml(1), accept === undefined ? {} : { accept });
+      assert.deepEqual([answer.statusCode, answer.body], [200, ''], accept);
+      assert.equal(answer.headers['content-length'], '0');
+    });
   }
   for (const accept of ['application/json', 'text/plain;q=0.1, application/json']) {
-    const answer = await upload(domainXml(1), { accept });
-    assert.match(String(answer.headers['content-type']), /^application\/json\b/);
-    assert.equal(answer.json().domain_name, 'vm1');
+    await t.test(rowName(accept), async () => {
+      const answer = await upload(domainXml(1), { accept });
+      assert.match(String(answer.headers['content-type']), /^application\/json\b/);
+      assert.equal(answer.json().domain_name, 'vm1');
+    });
   }
 });
 
@@ -197,9 +210,11 @@ test('a refused upload says why in one plain line and stores nothing', async (t)
   ];
   for (const [status, body] of bodies) {
     for (const accept of ['*/*', 'application/json']) {
-      const answer = await upload(body, { accept });
-      assert.equal(answer.statusCode, status, String(body).slice(0, 60));
-      assertPlainLine(answer);
+      await t.test(rowName(status, body, accept), async () => {
+        const answer = await upload(body, { accept });
+        assert.equal(answer.statusCode, status, String(body).slice(0, 60));
+        assertPlainLine(answer);
+      });
     }
   }
   assert.equal(store.instances.byName.size, 0);
@@ -278,7 +293,7 @@ function statuses(received: string): number[] {
 
 const getAs = (path: string, asking: Asking = {}) => daemon.ask(path, { from: guest, ...asking });
 
-test('folders and leaves answer with and without a slash, slashes run together, nothing redirects', async () => {
+test('folders and leaves answer with and without a slash, slashes run together, nothing redirects', async (t) => {
   const { text: versions } = await getAs('/');
   assert.match(versions, /^1\.0\/\n[\s\S]*\nlatest\/$/);
   const places: [string, string | RegExp][] = [
@@ -303,19 +318,21 @@ test('folders and leaves answer with and without a slash, slashes run together, 
       `/${path.replaceAll('/', '//')}`,
       `${path}?a=/`,
     ]) {
-      const { status, text, headers } = await getAs(form);
-      assert.equal(status, 200, form);
-      if (typeof expected === 'string') assert.equal(text, expected, form);
-      else assert.match(text, expected, form);
-      assert.match(String(headers['content-type']), /^text\/plain\b/, form);
-      assert.equal(headers.location, undefined);
+      await t.test(rowName(form), async () => {
+        const { status, text, headers } = await getAs(form);
+        assert.equal(status, 200, form);
+        if (typeof expected === 'string') assert.equal(text, expected, form);
+        else assert.match(text, expected, form);
+        assert.match(String(headers['content-type']), /^text\/plain\b/, form);
+        assert.equal(headers.location, undefined);
+      });
     }
   }
   for (const form of ['//', '///', '/?x', '/#x'])
     assert.equal((await getAs(form)).text, versions, form);
 });
 
-test('what is not there is 404 in one plain line', async () => {
+test('what is not there is 404 in one plain line', async (t) => {
   const paths = [
     '/favicon.ico',
     '/1999-01-01/meta-data/',
@@ -352,35 +369,43 @@ test('what is not there is 404 in one plain line', async () => {
     ]),
   ];
   for (const path of paths) {
-    const { status, text, headers } = await getAs(path);
-    assert.equal(status, 404, path);
-    assertPlainLine({ headers, body: text });
+    await t.test(rowName(path), async () => {
+      const { status, text, headers } = await getAs(path);
+      assert.equal(status, 404, path);
+      assertPlainLine({ headers, body: text });
+    });
   }
 });
 
-test('a HEAD is a GET without the body', async () => {
+test('a HEAD is a GET without the body', async (t) => {
   for (const path of ['/', '/latest/meta-data/', '/latest/user-data', '/service/name', '/none']) {
-    const get = await getAs(path);
-    const head = await getAs(path, { method: 'HEAD' });
-    assert.equal(head.status, get.status, path);
-    assert.equal(head.text, '');
-    assert.equal(head.headers['content-length'], String(get.body.length), path);
-    assert.equal(head.headers['content-type'], get.headers['content-type'], path);
+    await t.test(rowName(path), async () => {
+      const get = await getAs(path);
+      const head = await getAs(path, { method: 'HEAD' });
+      assert.equal(head.status, get.status, path);
+      assert.equal(head.text, '');
+      assert.equal(head.headers['content-length'], String(get.body.length), path);
+      assert.equal(head.headers['content-type'], get.headers['content-type'], path);
+    });
   }
 });
 
-test('a wrong method is refused in one plain line', async () => {
+test('a wrong method is refused in one plain line', async (t) => {
   const methods = ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE', 'PROPFIND'];
   for (const method of methods) {
     for (const path of ['/latest/meta-data/hostname', '/', '/service/name', '/latest/user-data/']) {
-      const { status, text, headers } = await getAs(path, { method });
-      assert.ok(status === 404 || status === 405, `${method} ${path}: ${status}`);
-      assertPlainLine({ headers, body: text });
+      await t.test(`${method} ${path}`, async () => {
+        const { status, text, headers } = await getAs(path, { method });
+        assert.ok(status === 404 || status === 405, `${method} ${path}: ${status}`);
+        assertPlainLine({ headers, body: text });
+      });
     }
   }
   for (const method of ['PUT', 'DELETE', 'PATCH']) {
-    const asking = { method, body: domainXml(1), from: address };
-    assert.equal((await daemon.ask('/instance-upload', asking)).status, 404, method);
+    await t.test(`${method} /instance-upload`, async () => {
+      const asking = { method, body: domainXml(1), from: address };
+      assert.equal((await daemon.ask('/instance-upload', asking)).status, 404, method);
+    });
   }
 });
 
@@ -453,7 +478,7 @@ for (const [target, status, body] of targets) {
   });
 }
 
-test('CONNECT, upgrades and other protocols are turned away', async () => {
+test('CONNECT, upgrades and other protocols are turned away', async (t) => {
   assert.deepEqual(statuses(await raw('CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n')), []);
   const options = await raw('OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
   assert.ok([400, 404].includes(statuses(options)[0] ?? 0), options);
@@ -472,8 +497,10 @@ test('CONNECT, upgrades and other protocols are turned away', async () => {
     'x'.repeat(99_999),
   ];
   for (const bytes of others) {
-    const received = await raw(bytes);
-    assert.ok(received === '' || /^HTTP\/1\.1 4\d\d /.test(received), received.slice(0, 200));
+    await t.test(rowName(bytes), async () => {
+      const received = await raw(bytes);
+      assert.ok(received === '' || /^HTTP\/1\.1 4\d\d /.test(received), received.slice(0, 200));
+    });
   }
 });
 
@@ -515,7 +542,7 @@ function chunked(body: string, size: number): string {
 
 const chunkedHeader = 'Transfer-Encoding: chunked\r\n';
 
-test('a body whose length is not clear is refused', async () => {
+test('a body whose length is not clear is refused', async (t) => {
   const xml = domainXml(3);
   const length = `Content-Length: ${xml.length}\r\n`;
   const smuggled = `0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n`;
@@ -539,18 +566,22 @@ test('a body whose length is not clear is refused', async () => {
     post(chunkedHeader, chunked(xml, 100).slice(0, 150)),
   ];
   for (const request of cases) {
-    const received = await raw(request, address);
-    const [status = 0, ...more] = statuses(received);
-    assert.ok((status === 0 || status === 400) && more.length === 0, `${request}\n\n${received}`);
+    await t.test(rowName(request), async () => {
+      const received = await raw(request, address);
+      const [status = 0, ...more] = statuses(received);
+      assert.ok((status === 0 || status === 400) && more.length === 0, `${request}\n\n${received}`);
+    });
   }
   const names = (await daemon.ask('/service/name')).status;
   assert.equal(names, 200);
 });
 
-test('bodies in chunks, in dribbles and after 100-continue are taken', async () => {
+test('bodies in chunks, in dribbles and after 100-continue are taken', async (t) => {
   for (const size of [1, 7, 1000]) {
-    const received = await rawUpload(chunkedHeader, chunked(domainXml(4), size));
-    assert.deepEqual(statuses(received), [200]);
+    await t.test(`in chunks of ${size}`, async () => {
+      const received = await rawUpload(chunkedHeader, chunked(domainXml(4), size));
+      assert.deepEqual(statuses(received), [200]);
+    });
   }
   const xml = domainXml(4);
   const expecting = `Content-Length: ${xml.length}\r\nExpect: 100-continue\r\n`;
@@ -569,7 +600,7 @@ test('bodies in chunks, in dribbles and after 100-continue are taken', async () 
   assert.deepEqual(statuses(await dribbled), [200]);
 });
 
-test('headers that are too many or too long are refused', async () => {
+test('headers that are too many or too long are refused', async (t) => {
   const cases = [
     `X: ${'y'.repeat(20_000)}\r\n`,
     `${'X'.repeat(20_000)}: y\r\n`,
@@ -577,8 +608,10 @@ test('headers that are too many or too long are refused', async () => {
     `Cookie: ${'a=b; '.repeat(5000)}\r\n`,
   ];
   for (const headers of cases) {
-    const received = await raw(`GET / HTTP/1.1\r\nHost: x\r\n${headers}\r\n`);
-    assert.deepEqual(statuses(received), [431]);
+    await t.test(rowName(headers), async () => {
+      const received = await raw(`GET / HTTP/1.1\r\nHost: x\r\n${headers}\r\n`);
+      assert.deepEqual(statuses(received), [431]);
+    });
   }
   for (const headers of [
     'No colon\r\n',
@@ -587,8 +620,10 @@ test('headers that are too many or too long are refused', async () => {
     'X\0: a\r\n',
     'X Y: a\r\n',
   ]) {
-    const received = await raw(`GET / HTTP/1.1\r\nHost: x\r\n${headers}\r\n`);
-    assert.deepEqual(statuses(received), [400], headers);
+    await t.test(rowName(headers), async () => {
+      const received = await raw(`GET / HTTP/1.1\r\nHost: x\r\n${headers}\r\n`);
+      assert.deepEqual(statuses(received), [400], headers);
+    });
   }
   const harmless = 'X: \x80\xff\r\n__proto__: x\r\nconstructor: y\r\nAccept: \xff\r\n';
   assert.deepEqual(statuses(await raw(`GET / HTTP/1.1\r\nHost: x\r\n${harmless}\r\n`)), [200]);
@@ -614,14 +649,16 @@ test('a body of one byte more than 1 MiB is 413, one of 1 MiB is read', async ()
   assert.deepEqual(statuses(announced), [413]);
 });
 
-test('an upload of somebody else is 401 before its body is read', async () => {
+test('an upload of somebody else is 401 before its body is read', async (t) => {
   for (const from of [guest, other, stranger]) {
-    const socket = socketFrom(from);
-    socket.setEncoding('latin1');
-    socket.write(post(`Content-Length: ${50 * limit}\r\n`, '<domain>'));
-    const [received] = await once(socket, 'data');
-    assert.deepEqual(statuses(received), [401]);
-    socket.destroy();
+    await t.test(`from ${from}`, async () => {
+      const socket = socketFrom(from);
+      socket.setEncoding('latin1');
+      socket.write(post(`Content-Length: ${50 * limit}\r\n`, '<domain>'));
+      const [received] = await once(socket, 'data');
+      assert.deepEqual(statuses(received), [401]);
+      socket.destroy();
+    });
   }
   const whole = await daemon.ask('/instance-upload', {
     from: guest,

@@ -18,6 +18,7 @@ import {
 } from '../src/instances/instances.js';
 import { parseUuid, type Uuid } from '../src/instances/uuid.js';
 import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
+import { rowName } from './support/rows.js';
 import { domain } from './support/samples.js';
 
 const network = ipv4Network('10.122.0.0' as Ipv4, 16);
@@ -139,14 +140,16 @@ test('a domain renamed to a name that another record has takes it over', () => {
   assert.deepEqual(names(draft), ['vm1']);
 });
 
-test('an address that the network no longer has, or that is the host’s own now, is replaced', () => {
+test('an address that the network no longer has, or that is the host’s own now, is replaced', async (t) => {
   for (const ipv4 of ['192.168.0.5', '10.122.0.1', '10.122.0.0', '10.122.255.255']) {
-    const { draft } = instancesFrom([
-      instanceFromRecord({ domain_name: 'vm1', mds_ipv4: ipv4, domain_uuid: domain(1).uuid }),
-    ]);
-    const { instance } = register(draft, domain(1), plan, about);
-    assert.notEqual(instance.ipv4, ipv4);
-    assert.equal(draft.byAddress.get(ipv4 as Ipv4), undefined);
+    await t.test(ipv4, () => {
+      const { draft } = instancesFrom([
+        instanceFromRecord({ domain_name: 'vm1', mds_ipv4: ipv4, domain_uuid: domain(1).uuid }),
+      ]);
+      const { instance } = register(draft, domain(1), plan, about);
+      assert.notEqual(instance.ipv4, ipv4);
+      assert.equal(draft.byAddress.get(ipv4 as Ipv4), undefined);
+    });
   }
 });
 
@@ -223,7 +226,7 @@ test('the database is written as Python writes it', () => {
   );
 });
 
-test('a database that is none is refused with what is wrong and where', () => {
+test('a database that is none is refused with what is wrong and where', async (t) => {
   const refused: [string, RegExp][] = [
     ['', /^not JSON: /],
     ['[{"domain_name": "a"}', /^not JSON: /],
@@ -237,11 +240,13 @@ test('a database that is none is refused with what is wrong and where', () => {
     ['[{"domain_name": "a", "mds_mac": 7}]', /^record 1: mds_mac is 7, expected a MAC address$/],
   ];
   for (const [text, message] of refused) {
-    assert.throws(
-      () => parseDatabase(text),
-      (error) => error instanceof DatabaseError && message.test(error.message),
-      text,
-    );
+    await t.test(rowName(text), () => {
+      assert.throws(
+        () => parseDatabase(text),
+        (error) => error instanceof DatabaseError && message.test(error.message),
+        text,
+      );
+    });
   }
 });
 

@@ -19,6 +19,7 @@ import { openJsonStore } from '../src/instances/json-store.js';
 import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
 import { type Ipv4, ipv4Network } from '../src/network.js';
 import { temporaryFolder } from './support/cleanup.js';
+import { rowName } from './support/rows.js';
 import { domain, mac, uuid } from './support/samples.js';
 
 function open(file: string, prefix = 24): Store {
@@ -247,13 +248,15 @@ test('an edit that cannot be read refuses every change and is never written over
   await Promise.all([1, 2].map((number) => store.register(domain(number))));
   const good = readFileSync(file, 'utf8');
   for (const bad of [good.slice(0, -3), '', '{}', '[{"domain_name": 7}]']) {
-    writeFileSync(file, bad);
-    // More than once: the first refusal must not make the file count as read.
-    for (const change of [() => store.register(domain(3)), store.refresh, store.refresh]) {
-      await assert.rejects(change(), isStoreError(/db\.json: .*; repair it/));
-      assert.equal(readFileSync(file, 'utf8'), bad);
-    }
-    assert.deepEqual(names(store.instances), ['vm1', 'vm2'], 'guests are served as before');
+    await t.test(rowName(bad), async () => {
+      writeFileSync(file, bad);
+      // More than once: the first refusal must not make the file count as read.
+      for (const change of [() => store.register(domain(3)), store.refresh, store.refresh]) {
+        await assert.rejects(change(), isStoreError(/db\.json: .*; repair it/));
+        assert.equal(readFileSync(file, 'utf8'), bad);
+      }
+      assert.deepEqual(names(store.instances), ['vm1', 'vm2'], 'guests are served as before');
+    });
   }
   writeFileSync(file, good.replace('vm2', 'mended'));
   await store.register(domain(3));
@@ -288,20 +291,22 @@ test('a database that is not there is an empty one, and is made by the first cha
   assert.deepEqual(names(open(file).instances), ['vm1']);
 });
 
-test('a database that cannot be used is not opened and stays as it is', (t) => {
+test('a database that cannot be used is not opened and stays as it is', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   for (const bad of ['', '{', 'null', '[1]', '[{"domain_name": "a", "mds_ipv4": "x"}]']) {
-    writeFileSync(file, bad);
-    assert.throws(
-      () => open(file),
-      (error) =>
-        error instanceof DatabaseError &&
-        error.message.startsWith(`${file}: `) &&
-        !error.message.includes('\n'),
-      bad,
-    );
-    assert.equal(readFileSync(file, 'utf8'), bad);
+    await t.test(rowName(bad), () => {
+      writeFileSync(file, bad);
+      assert.throws(
+        () => open(file),
+        (error) =>
+          error instanceof DatabaseError &&
+          error.message.startsWith(`${file}: `) &&
+          !error.message.includes('\n'),
+        bad,
+      );
+      assert.equal(readFileSync(file, 'utf8'), bad);
+    });
   }
   rmSync(file);
   mkdirSync(file);

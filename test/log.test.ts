@@ -170,11 +170,13 @@ test('escapeControls leaves printable text alone', () => {
   assert.equal(escapeControls(text), text);
 });
 
-test('a file that cannot be opened stops the start', (t) => {
+test('a file that cannot be opened stops the start', async (t) => {
   for (const logfile of ['/', '/nowhere/at/all', '/dev/null/log']) {
-    const run = runLogging(t, '', { logfile });
-    assert.equal(run.status, 1);
-    assert.match(run.stderr, /ENOENT|EISDIR|ENOTDIR/);
+    await t.test(logfile, () => {
+      const run = runLogging(t, '', { logfile });
+      assert.equal(run.status, 1);
+      assert.match(run.stderr, /ENOENT|EISDIR|ENOTDIR/);
+    });
   }
 });
 

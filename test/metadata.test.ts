@@ -11,6 +11,7 @@ import { type Instance, instanceFromRecord } from '../src/instances/instance.js'
 import { instancesFrom } from '../src/instances/instances.js';
 import { newTokenKey } from '../src/metadata/tokens.js';
 import { missing, python } from './support/parts.js';
+import { rowName } from './support/rows.js';
 
 // Debian's own Python has the yaml module that cloud-init reads NoCloud with.
 const noYaml = missing('yaml');
@@ -196,7 +197,7 @@ ${keys}`,
   },
 };
 
-test('every version has the whole tree, and all that its listings name is there', async () => {
+test('every version has the whole tree, and all that its listings name is there', async (t) => {
   const served = serve(complete);
   assert.deepEqual(
     await served.text('/'),
@@ -204,12 +205,14 @@ test('every version has the whole tree, and all that its listings name is there'
     'the list of versions',
   );
   for (const version of versions) {
-    const expected = version >= '2021-03-23' ? { ...wholeTree, ...treeTags } : wholeTree;
-    const found = await walk(served, `/${version}/`);
-    const relative = Object.entries(found).map(([path, text]) => {
-      return [path.slice(version.length + 2), text] as const;
+    await t.test(version, async () => {
+      const expected = version >= '2021-03-23' ? { ...wholeTree, ...treeTags } : wholeTree;
+      const found = await walk(served, `/${version}/`);
+      const relative = Object.entries(found).map(([path, text]) => {
+        return [path.slice(version.length + 2), text] as const;
+      });
+      assert.deepEqual(Object.fromEntries(relative), expected, version);
     });
-    assert.deepEqual(Object.fromEntries(relative), expected, version);
   }
   assert.equal(publishedVersions.filter((version) => version >= '2021-03-23').length, 5);
 });
@@ -230,7 +233,7 @@ test('a key can be asked for by its name in place of its index, and is listed on
   );
 });
 
-test('what an instance does not have is neither listed nor there', async () => {
+test('what an instance does not have is neither listed nor there', async (t) => {
   const served = serve({
     hardware: {},
     record: { mds_mac: null, domain_uuid: null, first_seen: null },
@@ -250,12 +253,14 @@ test('what an instance does not have is neither listed nor there', async () => {
     'meta-data/public-ipv4',
   ];
   for (const name of gone) {
-    assert.deepEqual(
-      found.filter((path) => path.startsWith(`/latest/${name}`)),
-      [],
-      name,
-    );
-    assert.deepEqual(await served.get(`/latest/${name}`), { status: 404, text: 'not found\n' });
+    await t.test(name, async () => {
+      assert.deepEqual(
+        found.filter((path) => path.startsWith(`/latest/${name}`)),
+        [],
+        name,
+      );
+      assert.deepEqual(await served.get(`/latest/${name}`), { status: 404, text: 'not found\n' });
+    });
   }
   const identity = JSON.parse(await served.text('/latest/dynamic/instance-identity/document'));
   assert.deepEqual(
@@ -264,23 +269,27 @@ test('what an instance does not have is neither listed nor there', async () => {
   );
 });
 
-test('half of the hardware makes no instance type', async () => {
+test('half of the hardware makes no instance type', async (t) => {
   for (const hardware of [{ vcpus: 2 }, { memoryKib: 1024 }]) {
-    const { get } = serve({ hardware });
-    assert.equal((await get('/latest/meta-data/instance-type')).status, 404);
+    await t.test(rowName(hardware), async () => {
+      const { get } = serve({ hardware });
+      assert.equal((await get('/latest/meta-data/instance-type')).status, 404);
+    });
   }
 });
 
-test('the architecture is in the words of EC2', async () => {
+test('the architecture is in the words of EC2', async (t) => {
   const words = { x86_64: 'x86_64', aarch64: 'arm64', i686: 'i386', riscv64: 'riscv64' };
   for (const [architecture, expected] of Object.entries(words)) {
-    const { text } = serve({ hardware: { architecture } });
-    const document = JSON.parse(await text('/latest/dynamic/instance-identity/document'));
-    assert.equal(document.architecture, expected);
+    await t.test(architecture, async () => {
+      const { text } = serve({ hardware: { architecture } });
+      const document = JSON.parse(await text('/latest/dynamic/instance-identity/document'));
+      assert.equal(document.architecture, expected);
+    });
   }
 });
 
-test('no path is anything but what is listed', async () => {
+test('no path is anything but what is listed', async (t) => {
   const { get } = serve(complete);
   for (const path of [
     '/latest/meta-data/public-keys/2',
@@ -301,11 +310,13 @@ test('no path is anything but what is listed', async () => {
     '/openstack/2099-01-01/meta_data.json',
     '/nocloud/meta_data.json',
   ]) {
-    assert.deepEqual(await get(path), { status: 404, text: 'not found\n' }, path);
+    await t.test(path, async () => {
+      assert.deepEqual(await get(path), { status: 404, text: 'not found\n' }, path);
+    });
   }
 });
 
-test('slashes in a row count as one, and a query and a fragment do not count', async () => {
+test('slashes in a row count as one, and a query and a fragment do not count', async (t) => {
   const { get } = serve(complete);
   for (const path of [
     '/latest//meta-data///instance-id',
@@ -313,7 +324,9 @@ test('slashes in a row count as one, and a query and a fragment do not count', a
     '/latest/meta-data/instance-id#x',
     '/latest/%6deta-data/instance%2Did',
   ]) {
-    assert.deepEqual(await get(path), { status: 200, text: 'i-10.122.7.9' }, path);
+    await t.test(path, async () => {
+      assert.deepEqual(await get(path), { status: 200, text: 'i-10.122.7.9' }, path);
+    });
   }
 });
 
@@ -327,12 +340,14 @@ test('ec2_versions narrows what is served, but never NoCloud and OpenStack', asy
   assert.equal((await get('/openstack/2018-08-27/meta_data.json')).status, 200);
 });
 
-test('an address that is no instance gets nothing but the versions', async () => {
+test('an address that is no instance gets nothing but the versions', async (t) => {
   const { get } = serve(complete);
   for (const from of ['10.122.7.10', '127.0.0.1', '::1', 'fd00:122::10']) {
     assert.equal((await get('/', { from })).status, 200);
     for (const path of ['/latest/', '/latest/user-data', '/nocloud/meta-data', '/openstack/']) {
-      assert.deepEqual(await get(path, { from }), { status: 404, text: 'not found\n' }, path);
+      await t.test(`${path} from ${from}`, async () => {
+        assert.deepEqual(await get(path, { from }), { status: 404, text: 'not found\n' }, path);
+      });
     }
   }
 });
@@ -356,7 +371,7 @@ test('instance_id = uuid is the address for a record that has no uuid', async ()
   assert.equal(await text('/latest/meta-data/instance-id'), 'i-10.122.7.9');
 });
 
-test('local-hostname is the name that DNS gives the address, in full', async () => {
+test('local-hostname is the name that DNS gives the address, in full', async (t) => {
   const names: [settings: string, name: string, expected: string][] = [
     ['', 'web1', 'web1'],
     ['domain = example.net', 'web1', 'web1.example.net'],
@@ -376,11 +391,13 @@ test('local-hostname is the name that DNS gives the address, in full', async () 
     ['', '☃', 'instance'],
   ];
   for (const [settings, domain_name, expected] of names) {
-    const served = serve({ configuration: `[dnsmasq]\n${settings}`, record: { domain_name } });
-    assert.equal(await served.text('/latest/meta-data/local-hostname'), expected, domain_name);
-    assert.equal(await served.text('/latest/meta-data/hostname'), domain_name);
-    const { hostname } = JSON.parse(await served.text('/openstack/latest/meta_data.json'));
-    assert.equal(hostname, expected);
+    await t.test(rowName(settings, domain_name), async () => {
+      const served = serve({ configuration: `[dnsmasq]\n${settings}`, record: { domain_name } });
+      assert.equal(await served.text('/latest/meta-data/local-hostname'), expected, domain_name);
+      assert.equal(await served.text('/latest/meta-data/hostname'), domain_name);
+      const { hostname } = JSON.parse(await served.text('/openstack/latest/meta_data.json'));
+      assert.equal(hostname, expected);
+    });
   }
 });
 
@@ -398,7 +415,7 @@ const settable: Record<string, string> = {
   'security-groups': 'meta-data/security-groups',
 };
 
-test('a value is the domain’s, else the default that is set, with hyphens or underscores', async () => {
+test('a value is the domain’s, else the default that is set, with hyphens or underscores', async (t) => {
   for (const [name, path] of Object.entries(settable)) {
     const configuration = `[metadata-defaults]\n${name} = set`;
     const underscores = name.replaceAll('-', '_');
@@ -411,14 +428,16 @@ test('a value is the domain’s, else the default that is set, with hyphens or u
       [{ [underscores]: '' }, 'set'],
     ];
     for (const [domain_metadata, expected] of cases) {
-      const { text, get } = serve({ configuration, record: { domain_metadata } });
-      assert.equal(await text(`/latest/${path}`), expected, name);
-      assert.equal((await get('/latest/meta-data/tags')).status, 404, `${name} is no tag`);
+      await t.test(rowName(name, domain_metadata), async () => {
+        const { text, get } = serve({ configuration, record: { domain_metadata } });
+        assert.equal(await text(`/latest/${path}`), expected, name);
+        assert.equal((await get('/latest/meta-data/tags')).status, 404, `${name} is no tag`);
+      });
     }
   }
 });
 
-test('identifiers stay the same for the same thing, and differ between instances', async () => {
+test('identifiers stay the same for the same thing, and differ between instances', async (t) => {
   const paths = [
     'meta-data/reservation-id',
     `${interfaceFolder}interface-id`,
@@ -427,9 +446,11 @@ test('identifiers stay the same for the same thing, and differ between instances
   ];
   const [one, again] = [serve(), serve()];
   for (const path of paths) {
-    const id = await one.text(`/latest/${path}`);
-    assert.match(id, /^(r|eni|subnet|vpc)-[0-9a-f]{17}$/);
-    assert.equal(await again.text(`/latest/${path}`), id);
+    await t.test(path, async () => {
+      const id = await one.text(`/latest/${path}`);
+      assert.match(id, /^(r|eni|subnet|vpc)-[0-9a-f]{17}$/);
+      assert.equal(await again.text(`/latest/${path}`), id);
+    });
   }
   const other = serve({ record: { domain_uuid: '00000000-0000-4000-8000-000000000001' } });
   assert.notEqual(
@@ -482,15 +503,17 @@ test('network_config gives the interface by its MAC', { skip: noYaml }, async ()
   assert.equal(await noMac.text('/nocloud/network-config'), '');
 });
 
-test('all four NoCloud documents are there for an instance that has nothing', async () => {
+test('all four NoCloud documents are there for an instance that has nothing', async (t) => {
   const { get } = serve({ userdata: false, hardware: {} });
   assert.deepEqual(await get('/nocloud/meta-data'), {
     status: 200,
     text: 'instance-id: "i-10.122.7.9"\nlocal-hostname: "web1"\n',
   });
   for (const name of ['user-data', 'vendor-data', 'network-config']) {
-    assert.deepEqual(await get(`/nocloud/${name}`), { status: 200, text: '' }, name);
-    assert.deepEqual(await get(`/nocloud//${name}/`), { status: 200, text: '' }, name);
+    await t.test(name, async () => {
+      assert.deepEqual(await get(`/nocloud/${name}`), { status: 200, text: '' }, name);
+      assert.deepEqual(await get(`/nocloud//${name}/`), { status: 200, text: '' }, name);
+    });
   }
 });
 
@@ -552,44 +575,46 @@ test('property: NoCloud meta-data is YAML that gives keys and name back', {
 
 // ---- OpenStack ----
 
-test('the OpenStack documents are what Nova’s readers want', async () => {
+test('the OpenStack documents are what Nova’s readers want', async (t) => {
   const { text } = serve({ ...complete, vendorData: '#cloud-config\n' });
   const listed = (await text('/openstack/')).split('\n');
   assert.ok(listed.includes('latest') && listed.includes('2018-08-27'));
   for (const version of listed) {
-    const folder = `/openstack/${version}`;
-    const json = async (name: string) => JSON.parse(await text(`${folder}/${name}`));
-    assert.equal(
-      await text(folder),
-      'meta_data.json\nuser_data\nvendor_data.json\nvendor_data2.json\nnetwork_data.json',
-    );
-    assert.deepEqual(await json('meta_data.json'), {
-      uuid: '8f1b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10',
-      name: 'web1',
-      hostname: 'web1.example.net',
-      launch_index: 0,
-      availability_zone: 'rack1',
-      public_keys: {
-        default: 'ssh-ed25519 AAAAC3 me@example.net',
-        work: 'ssh-rsa AAAAB3 work@example.net',
-      },
-      keys: [
-        { name: 'default', type: 'ssh', data: 'ssh-ed25519 AAAAC3 me@example.net' },
-        { name: 'work', type: 'ssh', data: 'ssh-rsa AAAAB3 work@example.net' },
-      ],
-      meta: { Owner: 'Ann & Bob', größe: 'M' },
+    await t.test(rowName(version), async () => {
+      const folder = `/openstack/${version}`;
+      const json = async (name: string) => JSON.parse(await text(`${folder}/${name}`));
+      assert.equal(
+        await text(folder),
+        'meta_data.json\nuser_data\nvendor_data.json\nvendor_data2.json\nnetwork_data.json',
+      );
+      assert.deepEqual(await json('meta_data.json'), {
+        uuid: '8f1b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10',
+        name: 'web1',
+        hostname: 'web1.example.net',
+        launch_index: 0,
+        availability_zone: 'rack1',
+        public_keys: {
+          default: 'ssh-ed25519 AAAAC3 me@example.net',
+          work: 'ssh-rsa AAAAB3 work@example.net',
+        },
+        keys: [
+          { name: 'default', type: 'ssh', data: 'ssh-ed25519 AAAAC3 me@example.net' },
+          { name: 'work', type: 'ssh', data: 'ssh-rsa AAAAB3 work@example.net' },
+        ],
+        meta: { Owner: 'Ann & Bob', größe: 'M' },
+      });
+      assert.deepEqual(await json('network_data.json'), {
+        links: [{ id: 'mds', type: 'phy', ethernet_mac_address: '52:54:00:12:34:56' }],
+        networks: [
+          { id: 'network0', type: 'ipv4_dhcp', link: 'mds', network_id: 'mds' },
+          { id: 'network1', type: 'ipv6_dhcpv6-stateful', link: 'mds', network_id: 'mds' },
+        ],
+        services: [],
+      });
+      assert.deepEqual(await json('vendor_data.json'), { 'cloud-init': '#cloud-config\n' });
+      assert.deepEqual(await json('vendor_data2.json'), {});
+      assert.equal(await text(`${folder}/user_data`), '#cloud-config\n');
     });
-    assert.deepEqual(await json('network_data.json'), {
-      links: [{ id: 'mds', type: 'phy', ethernet_mac_address: '52:54:00:12:34:56' }],
-      networks: [
-        { id: 'network0', type: 'ipv4_dhcp', link: 'mds', network_id: 'mds' },
-        { id: 'network1', type: 'ipv6_dhcpv6-stateful', link: 'mds', network_id: 'mds' },
-      ],
-      services: [],
-    });
-    assert.deepEqual(await json('vendor_data.json'), { 'cloud-init': '#cloud-config\n' });
-    assert.deepEqual(await json('vendor_data2.json'), {});
-    assert.equal(await text(`${folder}/user_data`), '#cloud-config\n');
   }
 });
 

@@ -69,15 +69,17 @@ test('the control socket always answers; TCP only with metrics = yes, and only t
       [closed, stranger, false],
     ] as const) {
       for (const spelling of [path, `${path}/`, `/${path}`]) {
-        const { status, text, headers } = await site.daemon.ask(spelling, { from });
-        if (there) assert.equal(status, path === '/metrics' ? 200 : 503);
-        else {
-          assert.deepEqual(
-            [status, text, headers['content-type']],
-            [404, 'not found\n', 'text/plain'],
-            `${spelling} from ${from}`,
-          );
-        }
+        await t.test(`${spelling} from ${from}, ${site === open ? 'open' : 'closed'}`, async () => {
+          const { status, text, headers } = await site.daemon.ask(spelling, { from });
+          if (there) assert.equal(status, path === '/metrics' ? 200 : 503);
+          else {
+            assert.deepEqual(
+              [status, text, headers['content-type']],
+              [404, 'not found\n', 'text/plain'],
+              `${spelling} from ${from}`,
+            );
+          }
+        });
       }
       const forged = await site.daemon.ask(path, { from, headers: { 'x-forwarded-for': address } });
       assert.equal(forged.status === 404, !there);
@@ -343,8 +345,10 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
     [guest, 'metrics', '404'],
     [guest, 'health', '404'],
   ] as const) {
-    const { stdout } = await where.run('curl', [...curl, `http://169.254.169.254/${path}`]);
-    assert.equal(stdout, expected, path);
+    await t.test(`${path} from the ${where === host ? 'host' : 'guest'}`, async () => {
+      const { stdout } = await where.run('curl', [...curl, `http://169.254.169.254/${path}`]);
+      assert.equal(stdout, expected, path);
+    });
   }
 
   const ended = once(dnsmasq, 'exit');
@@ -420,23 +424,25 @@ test('the dashboard shows every metric of ours, and none that there is not', asy
   assert.ok(used.some((name) => name.startsWith('nodejs_eventloop_lag_')));
 });
 
-test('the panels have room, a name, a description, and the data source that is chosen', () => {
+test('the panels have room, a name, a description, and the data source that is chosen', async (t) => {
   const taken = new Map<string, string>();
   const ids = new Set<number>();
   for (const { id, title, description, datasource, gridPos, targets } of dashboard.panels) {
-    assert.ok(!ids.has(id) && title !== '' && description !== '' && targets.length > 0, title);
-    ids.add(id);
-    for (const { uid } of [datasource, ...targets.map((target) => target.datasource)]) {
-      assert.equal(uid, '$' + '{datasource}');
-    }
-    assert.equal(new Set(targets.map(({ refId }) => refId)).size, targets.length);
-    const { x, y, w, h } = gridPos;
-    assert.ok(x >= 0 && x + w <= 24, title);
-    for (let column = x; column < x + w; column++) {
-      for (let row = y; row < y + h; row++) {
-        assert.equal(taken.get(`${column} ${row}`), undefined, title);
-        taken.set(`${column} ${row}`, title);
+    await t.test(title, () => {
+      assert.ok(!ids.has(id) && title !== '' && description !== '' && targets.length > 0, title);
+      ids.add(id);
+      for (const { uid } of [datasource, ...targets.map((target) => target.datasource)]) {
+        assert.equal(uid, '$' + '{datasource}');
       }
-    }
+      assert.equal(new Set(targets.map(({ refId }) => refId)).size, targets.length);
+      const { x, y, w, h } = gridPos;
+      assert.ok(x >= 0 && x + w <= 24, title);
+      for (let column = x; column < x + w; column++) {
+        for (let row = y; row < y + h; row++) {
+          assert.equal(taken.get(`${column} ${row}`), undefined, title);
+          taken.set(`${column} ${row}`, title);
+        }
+      }
+    });
   }
 });

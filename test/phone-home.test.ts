@@ -9,6 +9,7 @@ import type { HostKeys, InstanceDetails } from '../src/control/api.js';
 import { repository } from './support/daemon.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
+import { rowName } from './support/rows.js';
 import { databaseRecord, domainXml } from './support/samples.js';
 import { type Site, startSite } from './support/site.js';
 
@@ -37,20 +38,27 @@ test('of a message the keys without comments and the names are taken', () => {
   });
 });
 
-test('what cloud-init does not know it sends as N/A or None', () => {
+test('what cloud-init does not know it sends as N/A or None', async (t) => {
   for (const nothing of ['N/A', 'None', '']) {
-    const fields = { hostname: nothing, fqdn: nothing, pub_key_rsa: nothing, instance_id: nothing };
-    assert.deepEqual(parsePhoneHome(form(fields), 1), {
-      at: 1,
-      hostname: null,
-      fqdn: null,
-      keys: [],
+    await t.test(rowName(nothing), () => {
+      const fields = {
+        hostname: nothing,
+        fqdn: nothing,
+        pub_key_rsa: nothing,
+        instance_id: nothing,
+      };
+      assert.deepEqual(parsePhoneHome(form(fields), 1), {
+        at: 1,
+        hostname: null,
+        fqdn: null,
+        keys: [],
+      });
     });
   }
   assert.deepEqual(parsePhoneHome('instance_id=x', 1).keys, []);
 });
 
-test('every type of key that sshd makes is taken, and a comment of whatever is not kept', () => {
+test('every type of key that sshd makes is taken, and a comment of whatever is not kept', async (t) => {
   const data = 'A'.repeat(40);
   const types = [
     'ssh-ed25519',
@@ -62,12 +70,17 @@ test('every type of key that sshd makes is taken, and a comment of whatever is n
   ];
   const comments = ['', ' ', ' root@x', ' \r', ' * ssh-rsa AAAA', ' \0\u2028\u0085x\ud7ff'];
   for (const type of types) {
-    for (const comment of comments) {
-      for (const end of ['', '\n']) {
-        const { keys } = parsePhoneHome(form({ pub_key_x: `${type} ${data}${comment}${end}` }), 1);
-        assert.deepEqual(keys, [`${type} ${data}`]);
+    await t.test(type, () => {
+      for (const comment of comments) {
+        for (const end of ['', '\n']) {
+          const { keys } = parsePhoneHome(
+            form({ pub_key_x: `${type} ${data}${comment}${end}` }),
+            1,
+          );
+          assert.deepEqual(keys, [`${type} ${data}`]);
+        }
       }
-    }
+    });
   }
 });
 
@@ -284,7 +297,9 @@ describe('phoning home', { concurrency: 4 }, () => {
     const site = await start(t);
     const before = readIfThere(site.detailsFile);
     for (const [what, body, error] of hostile) {
-      assert.deepEqual(await site.phoneHome(1, body), { status: 400, text: `${error}\n` }, what);
+      await t.test(what, async () => {
+        assert.deepEqual(await site.phoneHome(1, body), { status: 400, text: `${error}\n` }, what);
+      });
     }
     for (const type of [
       'application/json',
@@ -292,8 +307,10 @@ describe('phoning home', { concurrency: 4 }, () => {
       'multipart/form-data; boundary=x',
       'xml',
     ]) {
-      const { status } = await site.phoneHome(1, '{"hostname":', { 'content-type': type });
-      assert.ok(status === 400 || status === 415, `${type}: ${status}`);
+      await t.test(type, async () => {
+        const { status } = await site.phoneHome(1, '{"hostname":', { 'content-type': type });
+        assert.ok(status === 400 || status === 415, `${type}: ${status}`);
+      });
     }
     const { status } = await site.phoneHome(1, '', { 'content-length': String(32 * 1024 + 1) });
     assert.equal(status, 413);
@@ -310,19 +327,23 @@ describe('phoning home', { concurrency: 4 }, () => {
     const site = await start(t);
     const before = readIfThere(site.detailsFile);
     for (const from of ['127.141.0.200', address]) {
-      const { status, text } = await site.daemon.ask('/phone-home', {
-        method: 'POST',
-        from,
-        body: form(usual),
+      await t.test(`from ${from}`, async () => {
+        const { status, text } = await site.daemon.ask('/phone-home', {
+          method: 'POST',
+          from,
+          body: form(usual),
+        });
+        assert.deepEqual([status, text], [404, 'not found\n']);
       });
-      assert.deepEqual([status, text], [404, 'not found\n']);
     }
     assert.equal(readIfThere(site.detailsFile), before);
     const { body } = await site.json('/addresses/127.141.0.200');
     assert.equal(typeof (body as { last_refused: unknown }).last_refused, 'number');
     for (const method of ['GET', 'PUT']) {
-      const answer = await site.daemon.ask('/phone-home', { method, from: record(1).mds_ipv4 });
-      assert.equal(answer.status, 404, method);
+      await t.test(method, async () => {
+        const answer = await site.daemon.ask('/phone-home', { method, from: record(1).mds_ipv4 });
+        assert.equal(answer.status, 404, method);
+      });
     }
   });
 
@@ -424,11 +445,13 @@ describe('phoning home', { concurrency: 4 }, () => {
       ['null', false],
       ['{"x": 5}', false],
     ] as const) {
-      writeFileSync(site.detailsFile, text);
-      const next = await site.restart();
-      assert.deepEqual(await next.hostKeys('web1'), []);
-      assert.equal(next.daemon.output().includes(`ignored ${site.detailsFile}: `), warned);
-      await next.daemon.stop();
+      await t.test(rowName(text), async () => {
+        writeFileSync(site.detailsFile, text);
+        const next = await site.restart();
+        assert.deepEqual(await next.hostKeys('web1'), []);
+        assert.equal(next.daemon.output().includes(`ignored ${site.detailsFile}: `), warned);
+        await next.daemon.stop();
+      });
     }
   });
 });

@@ -18,6 +18,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { atEnd, killAtEnd, temporaryFolder } from './support/cleanup.js';
 import { type Daemon, eventually, freePort, mainFile, startDaemon } from './support/daemon.js';
 import { missing, python } from './support/parts.js';
+import { rowName } from './support/rows.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -77,17 +78,21 @@ async function uploadedAddress(daemon: Daemon): Promise<string> {
   return JSON.parse(answer.text).mds_ipv4;
 }
 
-test('--help and --version say what there is and do nothing', async () => {
+test('--help and --version say what there is and do nothing', async (t) => {
   for (const option of ['--help', '-h']) {
-    const { code, stdout, stderr } = await run([option]);
-    assert.deepEqual([code, stderr], [0, '']);
-    assert.match(stdout, /^Usage: mdserver \[CONFIG\]\n/);
-    assert.match(stdout, /\/etc\/mdserver\/mdserver\.conf/);
+    await t.test(option, async () => {
+      const { code, stdout, stderr } = await run([option]);
+      assert.deepEqual([code, stderr], [0, '']);
+      assert.match(stdout, /^Usage: mdserver \[CONFIG\]\n/);
+      assert.match(stdout, /\/etc\/mdserver\/mdserver\.conf/);
+    });
   }
   for (const option of ['--version', '-V']) {
-    const { code, stdout, stderr } = await run([option, '/no/such/file']);
-    assert.deepEqual([code, stderr], [0, '']);
-    assert.match(stdout, /^mdserver \d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)\n$/);
+    await t.test(option, async () => {
+      const { code, stdout, stderr } = await run([option, '/no/such/file']);
+      assert.deepEqual([code, stderr], [0, '']);
+      assert.match(stdout, /^mdserver \d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)\n$/);
+    });
   }
 });
 
@@ -177,9 +182,11 @@ test('a database that does not parse stops the start and is not written over', a
   const file = join(folder, 'mdserver.conf');
   writeFileSync(file, configuration(folder).replace('{port}', '1'));
   for (const bad of ['', '{"entries": ', '[{"domain_name": "a", "mds_mac": "x"}]']) {
-    writeFileSync(join(folder, 'db.json'), bad);
-    assert.match(await refusal([file]), /db\.json: .*; repair it, or move it away/);
-    assert.equal(readFileSync(join(folder, 'db.json'), 'utf8'), bad);
+    await t.test(rowName(bad), async () => {
+      writeFileSync(join(folder, 'db.json'), bad);
+      assert.match(await refusal([file]), /db\.json: .*; repair it, or move it away/);
+      assert.equal(readFileSync(join(folder, 'db.json'), 'utf8'), bad);
+    });
   }
   assert.ok(!existsSync(join(folder, 'dnsmasq')), 'nor are files for dnsmasq written');
 });
@@ -478,9 +485,11 @@ test('a bad new configuration is refused and logged, and the old one stays in fo
     configuration(folder, 'debug = maybe', '[service]\nname = bad'),
   ];
   for (const text of bad) {
-    const said = await reloaded(daemon, folder, text);
-    assert.match(said, /ERROR kept the old configuration: \S+mdserver\.conf:\d+: [^\n]+\n/);
-    assert.equal((await daemon.ask('/service/name')).text, 'good');
+    await t.test(rowName(text), async () => {
+      const said = await reloaded(daemon, folder, text);
+      assert.match(said, /ERROR kept the old configuration: \S+mdserver\.conf:\d+: [^\n]+\n/);
+      assert.equal((await daemon.ask('/service/name')).text, 'good');
+    });
   }
   unlinkSync(join(folder, 'mdserver.conf'));
   daemon.process.kill('SIGHUP');

@@ -512,20 +512,26 @@ const payloads: Record<string, string | Buffer> = {
 test('user-data arrives byte for byte, by each of the three ways', async (t) => {
   const { daemon, file } = await serveUserdata(t);
   for (const [name, content] of Object.entries(payloads)) {
-    const expected = Buffer.from(content);
-    writeFileSync(file, expected);
-    for (const path of ['/latest/user-data', '/nocloud/user-data', '/openstack/latest/user_data']) {
-      const { status, headers, body } = await daemon.ask(path, {
-        from: guestAddress,
-        headers: { 'accept-encoding': 'gzip, br', range: 'bytes=1-2' },
-      });
-      assert.equal(status, 200, `${name} ${path}`);
-      // Not assert.deepEqual: it would print a megabyte.
-      assert.ok(body.equals(expected), `${name} ${path}: ${body.length} of ${expected.length}`);
-      assert.equal(headers['content-length'], String(expected.length));
-      assert.equal(headers['content-type'], 'text/plain');
-      assert.equal(headers['content-encoding'], undefined);
-    }
+    await t.test(name, async () => {
+      const expected = Buffer.from(content);
+      writeFileSync(file, expected);
+      for (const path of [
+        '/latest/user-data',
+        '/nocloud/user-data',
+        '/openstack/latest/user_data',
+      ]) {
+        const { status, headers, body } = await daemon.ask(path, {
+          from: guestAddress,
+          headers: { 'accept-encoding': 'gzip, br', range: 'bytes=1-2' },
+        });
+        assert.equal(status, 200, `${name} ${path}`);
+        // Not assert.deepEqual: it would print a megabyte.
+        assert.ok(body.equals(expected), `${name} ${path}: ${body.length} of ${expected.length}`);
+        assert.equal(headers['content-length'], String(expected.length));
+        assert.equal(headers['content-type'], 'text/plain');
+        assert.equal(headers['content-encoding'], undefined);
+      }
+    });
   }
 });
 

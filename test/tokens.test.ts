@@ -7,12 +7,13 @@ import fc from 'fast-check';
 import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { type Answer, type Daemon, mainFile } from './support/daemon.js';
+import { rowName } from './support/rows.js';
 import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
 import { type Site, startSite } from './support/site.js';
 
 // ---- the rules ----
 
-test('a life is a whole number of seconds from 1 to 21600, in digits alone', () => {
+test('a life is a whole number of seconds from 1 to 21600, in digits alone', async (t) => {
   const lives: [string, number][] = [
     ['1', 1],
     ['60', 60],
@@ -20,12 +21,18 @@ test('a life is a whole number of seconds from 1 to 21600, in digits alone', () 
     ['21599', 21599],
     ['21600', 21600],
   ];
-  for (const [header, seconds] of lives) assert.equal(tokenLife(header), seconds, header);
+  for (const [header, seconds] of lives) {
+    await t.test(rowName(header), () => {
+      assert.equal(tokenLife(header), seconds, header);
+    });
+  }
   for (const header of [
     ...['', '0', '00000', '21601', '99999', '000060', '123456789012345678901234567890'],
     ...['-1', '+60', ' 60', '60 ', '60\n', '1e3', '0x10', '6.0', '60, 60', 'x', '٦٠', 'Infinity'],
   ]) {
-    assert.equal(tokenLife(header), undefined, header);
+    await t.test(rowName(header), () => {
+      assert.equal(tokenLife(header), undefined, header);
+    });
   }
   assert.equal(tokenLife(undefined), undefined);
   assert.equal(tokenLife(['60', '60']), undefined);
@@ -64,7 +71,7 @@ test('property: no token with another character is good', () => {
   );
 });
 
-test('a good token with anything before, behind or cut off is none', () => {
+test('a good token with anything before, behind or cut off is none', async (t) => {
   const token = makeToken(key, 'owner', now + 60);
   const [time = '', seal = ''] = token.split('.');
   for (const other of [
@@ -77,7 +84,13 @@ test('a good token with anything before, behind or cut off is none', () => {
     `${(now + 600).toString(36)}.${seal}`,
     'x'.repeat(100_000),
   ]) {
-    assert.equal(isGoodToken(key, 'owner', other, now), false, JSON.stringify(other.slice(0, 80)));
+    await t.test(rowName(other), () => {
+      assert.equal(
+        isGoodToken(key, 'owner', other, now),
+        false,
+        JSON.stringify(other.slice(0, 80)),
+      );
+    });
   }
 });
 
@@ -151,55 +164,67 @@ async function assertStatus(
 test('a token comes with the life that was asked for, and nothing else does', async (t) => {
   const { daemon } = await start(t);
   for (const life of ['1', '60', '21600']) {
-    const { status, headers, text } = await putToken(daemon, alpha, { [lifeHeader]: life });
-    assert.equal(status, 200, life);
-    assert.equal(headers[lifeHeader], life);
-    assert.equal(headers['content-type'], 'text/plain');
-    assert.match(text, /^[\x21-\x7e]{40,60}$/, 'printable, and no newline behind it');
+    await t.test(`for ${life} s`, async () => {
+      const { status, headers, text } = await putToken(daemon, alpha, { [lifeHeader]: life });
+      assert.equal(status, 200, life);
+      assert.equal(headers[lifeHeader], life);
+      assert.equal(headers['content-type'], 'text/plain');
+      assert.match(text, /^[\x21-\x7e]{40,60}$/, 'printable, and no newline behind it');
+    });
   }
   // EC2's own names of headers are in mixed case.
   const mixed = await putToken(daemon, alpha, { 'X-aws-ec2-metadata-token-ttl-seconds': '60' });
   assert.equal(mixed.status, 200);
   // With a slash too many, and with a body (curl -X PUT -d ''), it is the same request.
   for (const path of ['/latest/api/token/', '//latest//api/token']) {
-    const { status } = await daemon.ask(path, {
-      method: 'PUT',
-      from: alpha,
-      headers: { [lifeHeader]: '60', 'content-type': 'application/x-www-form-urlencoded' },
-      body: 'x',
+    await t.test(path, async () => {
+      const { status } = await daemon.ask(path, {
+        method: 'PUT',
+        from: alpha,
+        headers: { [lifeHeader]: '60', 'content-type': 'application/x-www-form-urlencoded' },
+        body: 'x',
+      });
+      assert.equal(status, 200, path);
     });
-    assert.equal(status, 200, path);
   }
 
   const bad = `${lifeHeader} must be from 1 to 21600\n`;
   const wrongs = ['0', '21601', '', '1e3', '-1', '60, 60', '60;', '99999999999999999999'];
   for (const headers of [{}, ...wrongs.map((life) => ({ [lifeHeader]: life }))]) {
-    const answer = await putToken(daemon, alpha, headers);
-    assert.deepEqual([answer.status, answer.text], [400, bad], JSON.stringify(headers));
-    assert.equal(answer.headers[lifeHeader], undefined);
+    await t.test(rowName(headers), async () => {
+      const answer = await putToken(daemon, alpha, headers);
+      assert.deepEqual([answer.status, answer.text], [400, bad], JSON.stringify(headers));
+      assert.equal(answer.headers[lifeHeader], undefined);
+    });
   }
 
   for (const forwarded of ['', '10.0.0.1', alpha]) {
-    const headers = { [lifeHeader]: '60', 'x-forwarded-for': forwarded };
-    const answer = await putToken(daemon, alpha, headers);
-    assert.deepEqual(
-      [answer.status, answer.text],
-      [403, 'no tokens are issued through a proxy\n'],
-      forwarded,
-    );
+    await t.test(rowName(forwarded), async () => {
+      const headers = { [lifeHeader]: '60', 'x-forwarded-for': forwarded };
+      const answer = await putToken(daemon, alpha, headers);
+      assert.deepEqual(
+        [answer.status, answer.text],
+        [403, 'no tokens are issued through a proxy\n'],
+        forwarded,
+      );
+    });
   }
 
   for (const from of [stranger, host]) {
-    const answer = await putToken(daemon, from, { [lifeHeader]: '60' });
-    assert.deepEqual([answer.status, answer.text], [404, 'not found\n'], from);
+    await t.test(`from ${from}`, async () => {
+      const answer = await putToken(daemon, from, { [lifeHeader]: '60' });
+      assert.deepEqual([answer.status, answer.text], [404, 'not found\n'], from);
+    });
   }
   for (const method of ['GET', 'POST', 'DELETE', 'HEAD']) {
-    const { status } = await daemon.ask('/latest/api/token', {
-      method,
-      from: alpha,
-      headers: { [lifeHeader]: '60' },
+    await t.test(method, async () => {
+      const { status } = await daemon.ask('/latest/api/token', {
+        method,
+        from: alpha,
+        headers: { [lifeHeader]: '60' },
+      });
+      assert.equal(status, 404, method);
     });
-    assert.equal(status, 404, method);
   }
 });
 
@@ -234,8 +259,10 @@ test('where tokens are optional, one that is sent has to be good', async (t) => 
   assert.equal((await daemon.ask(wholes[0] ?? '', { from: stranger })).status, 404);
   // What belongs to no instance asks for no token.
   for (const path of ['/', '/service/name']) {
-    const { status } = await daemon.ask(path, { from: alpha, headers: { [tokenHeader]: 'x' } });
-    assert.equal(status, 200, path);
+    await t.test(path, async () => {
+      const { status } = await daemon.ask(path, { from: alpha, headers: { [tokenHeader]: 'x' } });
+      assert.equal(status, 200, path);
+    });
   }
 });
 
@@ -257,11 +284,13 @@ test('an instance’s own imds_tokens counts before that of the configuration', 
     ['', 'optional', 200],
   ];
   for (const [own, general, status] of cases) {
-    const { daemon } = await start(t, own, `imds_tokens = ${general}`);
-    await assertStatus(daemon, status, beta, {});
-    await assertStatus(daemon, general === 'required' ? 401 : 200, alpha, {});
-    await assertStatus(daemon, 200, beta, { [tokenHeader]: await tokenOf(daemon, beta) });
-    await daemon.stop();
+    await t.test(rowName(own, general), async () => {
+      const { daemon } = await start(t, own, `imds_tokens = ${general}`);
+      await assertStatus(daemon, status, beta, {});
+      await assertStatus(daemon, general === 'required' ? 401 : 200, alpha, {});
+      await assertStatus(daemon, 200, beta, { [tokenHeader]: await tokenOf(daemon, beta) });
+      await daemon.stop();
+    });
   }
 });
 
@@ -318,7 +347,7 @@ test('tokens outlive a restart, by a key file that is made once and for its owne
   await assertStatus(third, 401, alpha, { [tokenHeader]: token });
 });
 
-test('a key file that is of no use stops the start with a line that says what to do', (t) => {
+test('a key file that is of no use stops the start with a line that says what to do', async (t) => {
   const folder = temporaryFolder(t, { 'db.json': JSON.stringify(records()) });
   const file = join(folder, 'token.key');
   const start = () => {
@@ -342,9 +371,11 @@ test('a key file that is of no use stops the start with a line that says what to
     `${half}${half}00`,
     `${half}zz${half}`,
   ]) {
-    writeFileSync(file, content);
-    assert.deepEqual(start(), { status: 78, stderr: bad }, JSON.stringify(content));
-    assert.equal(readFileSync(file, 'utf8'), content, 'is left as it is');
+    await t.test(rowName(content), () => {
+      writeFileSync(file, content);
+      assert.deepEqual(start(), { status: 78, stderr: bad }, JSON.stringify(content));
+      assert.equal(readFileSync(file, 'utf8'), content, 'is left as it is');
+    });
   }
   rmSync(file);
   mkdirSync(file);

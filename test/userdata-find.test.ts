@@ -9,6 +9,7 @@ import { candidatesOf, findUserdata, UserdataError } from '../src/userdata/find.
 import { builtInTemplate, TemplateError } from '../src/userdata/template.js';
 import { createUserdata, type UserdataConfig } from '../src/userdata/userdata.js';
 import { temporaryFolder } from './support/cleanup.js';
+import { rowName } from './support/rows.js';
 
 const mac = '52:54:00:3a:cf:02';
 
@@ -90,7 +91,7 @@ test('a prefix is the only thing that is looked for', (t) => {
   assert.deepEqual(prefixed('roles'), ['none']);
 });
 
-test('a name that leads out of the directory is refused, with a reason', (t) => {
+test('a name that leads out of the directory is refused, with a reason', async (t) => {
   const folder = folderWith(t, {
     'secret.yaml': '',
     'userdata-2/a': '',
@@ -106,8 +107,10 @@ test('a name that leads out of the directory is refused, with a reason', (t) => 
     ['../userdata-2/a', 'contains ".."'],
     ['web1\0', 'contains a NUL character'],
   ] as const) {
-    assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, why)]);
-    assert.deepEqual(lookFor({ folder, prefix: name }), ['none', reason(name, why)]);
+    await t.test(rowName(name), () => {
+      assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, why)]);
+      assert.deepEqual(lookFor({ folder, prefix: name }), ['none', reason(name, why)]);
+    });
   }
   const absolute = join(folder, 'secret');
   const [kind, why] = lookFor({ folder, prefix: absolute });
@@ -116,13 +119,15 @@ test('a name that leads out of the directory is refused, with a reason', (t) => 
   const name = 'sub/a';
   assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, 'contains "/"')]);
   for (const harmless of ['.', '', 'x'.repeat(5000), './.', 'web1\n', '%2e%2e']) {
-    assert.deepEqual(lookFor({ folder, prefix: harmless }), ['none'], harmless);
+    await t.test(rowName(harmless), () => {
+      assert.deepEqual(lookFor({ folder, prefix: harmless }), ['none'], harmless);
+    });
   }
   assert.deepEqual(lookFor({ folder, name: 'a..b' }), ['userdata/a..b']);
   assert.deepEqual(lookFor({ folder, prefix: '.', suffixes: ['.', './a'] }), ['none']);
 });
 
-test('links may lead anywhere inside the directory, and nowhere else', (t) => {
+test('links may lead anywhere inside the directory, and nowhere else', async (t) => {
   const folder = folderWith(t, {
     'secret.yaml': '',
     'userdata/shared/base': '',
@@ -148,11 +153,13 @@ test('links may lead anywhere inside the directory, and nowhere else', (t) => {
     ['sibling', 'userdata-2/a'],
     ['twice', 'secret.yaml'],
   ]) {
-    const reason = `userdata/${name}: ignored: the link points to ${target}, outside ${folder}/userdata`;
-    assert.deepEqual(lookFor({ folder, name: `${name}` }), [
-      'built-in',
-      reason.replaceAll(`${folder}/`, ''),
-    ]);
+    await t.test(rowName(name), () => {
+      const reason = `userdata/${name}: ignored: the link points to ${target}, outside ${folder}/userdata`;
+      assert.deepEqual(lookFor({ folder, name: `${name}` }), [
+        'built-in',
+        reason.replaceAll(`${folder}/`, ''),
+      ]);
+    });
   }
   assert.deepEqual(lookFor({ folder, name: 'loop' }), [
     'built-in',

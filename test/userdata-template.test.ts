@@ -7,6 +7,7 @@ import {
   TemplateError,
   templateData,
 } from '../src/userdata/template.js';
+import { rowName } from './support/rows.js';
 
 const key = 'ssh-ed25519 AAAAC3Nza ops@lab';
 
@@ -146,7 +147,7 @@ test('"_" and "-" beside a brace are no trim marks', () => {
   );
 });
 
-test('any name in the data works as a whole tag, whatever it means in JavaScript', () => {
+test('any name in the data works as a whole tag, whatever it means in JavaScript', async (t) => {
   const names = [
     ...['output', 'capture', 'captureAsync', 'block', 'blockAsync', 'include', 'layout', 'options'],
     ...['__eta', 'it', 'this', 'class', 'default', 'let', 'public', 'null', 'true', 'arguments'],
@@ -160,26 +161,30 @@ test('any name in the data works as a whole tag, whatever it means in JavaScript
     { ...instance, name: 'web1', location: undefined, metadata: {} },
   );
   for (const name of names) {
-    assert.equal(
-      render(`a{{${name}}}b{{ !${name} }}{{hostname}}`, data),
-      `avalue of ${name}bvalue of ${name}web1`,
-    );
+    await t.test(name, () => {
+      assert.equal(
+        render(`a{{${name}}}b{{ !${name} }}{{hostname}}`, data),
+        `avalue of ${name}bvalue of ${name}web1`,
+      );
+    });
   }
   assert.equal(render('{{public_key_my-key}}', dataOf({ keys: { 'my-key': 'k' } })), 'k');
   assert.equal(render("{{it['my-key']}}", data), 'value of my-key');
 });
 
-test('an unknown name is an error with name and line', () => {
+test('an unknown name is an error with name and line', async (t) => {
   for (const name of [
     ...['foo', 'constructor', 'toString', 'valueOf', '__proto__', 'hasOwnProperty', 'include'],
     ...['output', 'class', 'default', 'mdserver_password', 'public_key_no-such', 'None'],
   ]) {
-    const message = problem(`a\r\nb\n\n${name === 'foo' ? '' : '{{hostname}}'} {{${name}}}\n`);
-    const first = name === 'public_key_no-such' ? 'public_key_no' : name;
-    assert.equal(
-      message,
-      `4: unknown name "${first}" in {{${name}}}: set it in [template-data], or correct the name`,
-    );
+    await t.test(name, () => {
+      const message = problem(`a\r\nb\n\n${name === 'foo' ? '' : '{{hostname}}'} {{${name}}}\n`);
+      const first = name === 'public_key_no-such' ? 'public_key_no' : name;
+      assert.equal(
+        message,
+        `4: unknown name "${first}" in {{${name}}}: set it in [template-data], or correct the name`,
+      );
+    });
   }
   assert.match(
     problem('{{hostname}}\n{{get("x")}}'),
@@ -223,7 +228,7 @@ test('templates cannot change what other guests get', () => {
   assert.equal(render('{{hostname}}'), 'web1');
 });
 
-test('a syntax error names the line and the tag, and shows no generated code', () => {
+test('a syntax error names the line and the tag, and shows no generated code', async (t) => {
   const cases: [string, RegExp][] = [
     ['a\n{{if x}}\n', /^2: \{\{if x\}\} is not JavaScript: /],
     [
@@ -242,9 +247,11 @@ test('a syntax error names the line and the tag, and shows no generated code', (
     [`{{${'('.repeat(60_000)}}}`, /^1: /],
   ];
   for (const [source, expected] of cases) {
-    const message = problem(source);
-    assert.match(message, expected);
-    assert.ok(!message.includes('__eta'), message);
+    await t.test(rowName(source), () => {
+      const message = problem(source);
+      assert.match(message, expected);
+      assert.ok(!message.includes('__eta'), message);
+    });
   }
 });
 
@@ -257,7 +264,7 @@ test('a line that begins with \\% loses the backslash and nothing else', () => {
   );
 });
 
-test("a line that is a statement of Bottle's is an error with line and new form", () => {
+test("a line that is a statement of Bottle's is an error with line and new form", async (t) => {
   const cases: [string, string][] = [
     ['% if x:', '{{% if (…) { }}'],
     ["%if x == 'a:b': # note", '{{% if (…) { }}'],
@@ -289,11 +296,13 @@ test("a line that is a statement of Bottle's is an error with line and new form"
     ['<%\nimport os\n%>', '{{% … }} in JavaScript'],
   ];
   for (const [line, form] of cases) {
-    for (const end of ['', '\n', '\r\n']) {
-      const message = problem(`{{hostname}}\r\n\n${line}${end}`);
-      assert.ok(message.startsWith('3: "'), message);
-      assert.ok(message.includes(` write ${form}, or `), `${line}: ${message}`);
-    }
+    await t.test(rowName(line), () => {
+      for (const end of ['', '\n', '\r\n']) {
+        const message = problem(`{{hostname}}\r\n\n${line}${end}`);
+        assert.ok(message.startsWith('3: "'), message);
+        assert.ok(message.includes(` write ${form}, or `), `${line}: ${message}`);
+      }
+    });
   }
   assert.equal(
     problem('% if x:'),
@@ -301,7 +310,7 @@ test("a line that is a statement of Bottle's is an error with line and new form"
   );
 });
 
-test('other lines with "%" are text', () => {
+test('other lines with "%" are text', async (t) => {
   const lines = [
     '%wheel ALL=(ALL) NOPASSWD: ALL',
     '%sudo   ALL=(ALL:ALL) ALL',
@@ -320,8 +329,10 @@ test('other lines with "%" are text', () => {
     ...['<%= erb %>', '<%- if x -%>', '<html>', '<%', '{% if x %}', '{# note #}', '% end of it'],
   ];
   for (const line of lines) {
-    for (const text of [line, `${line}\r\n`, `a\n  ${line}\n`]) assert.equal(render(text), text);
-    assert.equal(render(`{{hostname}}\n${line}`), `web1\n${line}`);
+    await t.test(rowName(line), () => {
+      for (const text of [line, `${line}\r\n`, `a\n  ${line}\n`]) assert.equal(render(text), text);
+      assert.equal(render(`{{hostname}}\n${line}`), `web1\n${line}`);
+    });
   }
 });
 
@@ -454,13 +465,15 @@ test('no source gives anything but a text or a TemplateError', () => {
   );
 });
 
-test('nothing that a file holds keeps the server busy', { timeout: 60_000 }, () => {
+test('nothing that a file holds keeps the server busy', { timeout: 60_000 }, async (t) => {
   const size = 4 * 1024 * 1024;
   const filled = (text: string) => text.repeat(Math.floor(size / text.length));
   const texts = [' ', '\n', ' \n', '\r\n', '\\', "'", '%\n', '%a\n', ': ', '  %x\n', '}', '<%\n'];
   for (const text of texts.map(filled)) {
-    assert.equal(render(text), text);
-    assert.equal(render(`{{hostname}}\n${text}`), `web1\n${text}`);
+    await t.test(rowName(text), () => {
+      assert.equal(render(text), text);
+      assert.equal(render(`{{hostname}}\n${text}`), `web1\n${text}`);
+    });
   }
   assert.equal(render(filled('\\%\n')), '%\n'.repeat(Math.floor(size / 3)));
   const insides = [
@@ -481,8 +494,10 @@ test('nothing that a file holds keeps the server busy', { timeout: 60_000 }, () 
     '(/[',
   ];
   for (const inside of insides) {
-    assert.match(problem(`{{${filled(inside)}`), /^1: "\{\{" has no "\}\}" within 65536 char/);
-    problem(`{{x${inside.repeat(16_000)}y}}`);
+    await t.test(rowName(inside), () => {
+      assert.match(problem(`{{${filled(inside)}`), /^1: "\{\{" has no "\}\}" within 65536 char/);
+      problem(`{{x${inside.repeat(16_000)}y}}`);
+    });
   }
   const long = `% for ${filled(' in')}`;
   assert.equal(render(long), long);
