@@ -5,11 +5,12 @@ export const defaultConfigFile = '/etc/mdserver/mdserver.conf';
 
 /** The command line of mdserver, for `--help` and mdserver(8). */
 export const daemonArguments: readonly (readonly [argument: string, explanation: string])[] = [
-  ['CONFIG', `configuration file (default: ${defaultConfigFile})`],
-  ['-h, --help', 'show this help'],
-  ['-V, --version', 'show the version'],
+  ['CONFIG', `Configuration file (default: ${defaultConfigFile}).`],
+  ['-h, --help', 'Show this help.'],
+  ['-V, --version', 'Show the version.'],
 ];
 
+/** What mdserver does, for `--help` and mdserver(8). */
 export const daemonSummary =
   'Serves EC2 metadata and user-data to the virtual machines of this host, and writes the configuration of the dnsmasq that gives them their addresses and names.';
 

@@ -149,7 +149,7 @@ test("an operator's file is read as the Python mdserver reads it", () => {
   );
   assert.deepEqual(files, [file]);
   assert.deepEqual(warnings, [
-    `${file}:6: mdserver.loglevel is an old name of loglevels.base and overrides it: rename it`,
+    `${file}:6: mdserver.loglevel is the old name of loglevels.base and overrides it: rename it`,
   ]);
 });
 
@@ -492,7 +492,7 @@ files = @DIR@/last.conf:@DIR@/absent.conf:@DIR@/one:@DIR@/first.conf
   ]);
   assert.equal(config.loglevels.base, 'debug');
   assert.deepEqual(warnings, [
-    `${join(folder, 'two/z.conf')}:5: mdserver.loglevel is an old name of loglevels.base and overrides it: rename it`,
+    `${join(folder, 'two/z.conf')}:5: mdserver.loglevel is the old name of loglevels.base and overrides it: rename it`,
   ]);
 });
 

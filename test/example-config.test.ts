@@ -69,7 +69,14 @@ test('it does not depend on the host or the release, and is at most 80 columns w
         .filter(([, { defaultInWords }]) => defaultInWords !== undefined)
         .map(([key]) => `${section}.${key}`),
   );
-  assert.deepEqual(inWords, ['mdserver.control_socket', 'service.location', 'service.version']);
+  assert.deepEqual(inWords, [
+    'mdserver.control_socket',
+    'service.location',
+    'service.version',
+    'metadata-defaults.availability-zone',
+    'metadata-defaults.instance-type',
+    'metadata-defaults.region',
+  ]);
   assert.match(
     example,
     /Default: the short\n# name of the host\.\n#\n# location =\n\n.*\n#\n# version =\n/,

@@ -89,8 +89,8 @@ test('a key that comes twice is one key', () => {
   assert.deepEqual(parsePhoneHome(body, 1).keys, [ed25519]);
 });
 
-const noForm = "this is not a form of cloud-init's phone_home module";
-const noKey = 'pub_key_rsa is not an ssh public key';
+const noForm = "this is not a form from cloud-init's phone_home module";
+const noKey = 'pub_key_rsa is not an SSH public key';
 /** Bodies that nothing is taken of, each with what is said of it. */
 const hostile: readonly [what: string, body: string | Buffer, error: string][] = [
   ['nothing', '', noForm],
@@ -220,7 +220,7 @@ test('whatever a message is, what is kept of it can stand in known_hosts', () =>
         said = parsePhoneHome(body, 1);
       } catch (error) {
         assert.ok(error instanceof PhoneHomeError, String(error));
-        assert.doesNotMatch(error.message.replace(/^.* is not an ssh public key$/s, ''), /\n/);
+        assert.doesNotMatch(error.message.replace(/^.* is not an SSH public key$/s, ''), /\n/);
         return;
       }
       for (const key of said.keys) assert.match(key, /^[a-z0-9-]+ [A-Za-z0-9+/]+={0,3}$/);
@@ -359,7 +359,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     // No key at all says nothing of the keys.
     await site.phoneHome(1, 'instance_id=x');
     assert.deepEqual(files.map(version), before);
-    const warning = 'web1 phoned home with different ssh host keys than before';
+    const warning = 'web1 phoned home with different SSH host keys than before';
     assert.ok(!site.daemon.output().includes(warning));
 
     await site.phoneHome(1, form({ hostname: 'web1', pub_key_ed25519: ed25519 }));
@@ -547,7 +547,7 @@ test(
       said(second.keys),
       said(first.keys),
     ]);
-    await site.daemon.printed('web1 phoned home with different ssh host keys than before');
+    await site.daemon.printed('web1 phoned home with different SSH host keys than before');
     assert.deepEqual((await details('web2')).host_keys, []);
   },
 );

@@ -57,7 +57,7 @@ export function controlManual(): string {
     ),
     '\n',
     paragraph(
-      'On a terminal, output is in columns under a heading, and in colour. Elsewhere it is one line for each item, with tabs between the values and times in UTC, without heading and colour. "-" means that there is no value. Control characters are shown as \\u and four hexadecimal digits.',
+      'On a terminal, output is in columns under a heading, and in colour. Elsewhere it is one line per item, with tabs between the values and times in UTC, without a heading or colour. "-" means that there is no value. Control characters are shown as \\u and four hexadecimal digits.',
     ),
     section('OPTIONS'),
     optionDefinitions(globalOptions),
@@ -127,7 +127,7 @@ export function configManual(): string {
     `${italic(defaultConfigFile)}\n`,
     section('DESCRIPTION'),
     escaped(
-      'The configuration of mdserver(8) has sections, with their names in brackets, and in each section lines "key = value" (or "key: value"). Keys are case-insensitive, names of sections are not. Keys in a section [DEFAULT] are in every section that does not have its own.',
+      'The configuration of mdserver(8) consists of sections. A section begins with its name in brackets, followed by lines "key = value" (or "key: value"). Keys are case-insensitive; section names are not. A key in [DEFAULT] applies to every section that does not set it.',
     ),
     '\n',
     paragraph(

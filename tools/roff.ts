@@ -15,7 +15,7 @@ export function escaped(text: string): string {
     .replace(/^\./gm, '\\&.');
 }
 
-/** What people type or see literally. */
+/** Text that is typed or shown literally. */
 export const bold = (text: string) => `\\fB${escaped(text)}\\fR`;
 /** A placeholder. */
 export const italic = (text: string) => `\\fI${escaped(text)}\\fR`;
@@ -28,8 +28,11 @@ export function synopsis(text: string): string {
     .join('');
 }
 
+/** A paragraph of text. */
 export const paragraph = (text: string) => `.PP\n${escaped(text)}\n`;
+/** The heading of a section. */
 export const section = (title: string) => `.SH "${escaped(title)}"\n`;
+/** The heading of a subsection. */
 export const subsection = (title: string) => `.SS "${escaped(title)}"\n`;
 
 /** A term, which is roff, and its explanation, which is text. */
@@ -59,7 +62,7 @@ ${section('NAME')}${escaped(name)} \\- ${escaped(summary)}
 `;
 }
 
-/** "mdserver(8), mdserver.conf(5)". */
+/** The section SEE ALSO: `mdserver(8), mdserver.conf(5)`. */
 export function seeAlso(...pages: readonly (readonly [name: string, section: number])[]): string {
   const names = pages.map(([name, number]) => `${bold(name)}(${number})`);
   return `${section('SEE ALSO')}${names.join(',\n')}\n`;

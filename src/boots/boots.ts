@@ -43,7 +43,7 @@ export interface DhcpEvent {
   readonly address: string;
 }
 
-/** What became of a session token: issued, sent with the request and valid, or refused. */
+/** Whether a request was issued a session token, sent a valid one, or was refused because of it. */
 export type TokenUse = 'given' | 'used' | 'refused';
 
 /** How a request for user-data was answered. */
@@ -76,13 +76,13 @@ interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }
   dhcp: DhcpEvent[];
 }
 
-/** Bounds, so that no guest can fill the memory. */
-const bootsKept = 5;
-const errorsKept = 10;
-const agentsKept = 5;
-const dhcpKept = 10;
-const refusedKept = 1000;
-const longestText = 200;
+/** Limits, so that no guest can fill the memory. */
+const maxBoots = 5;
+const maxErrors = 10;
+const maxUserAgents = 5;
+const maxDhcpEvents = 10;
+const maxRefusedAddresses = 1000;
+const maxTextLength = 200;
 
 /** The newest boots of every instance, in memory only. */
 export interface Boots {
@@ -103,7 +103,7 @@ export interface Boots {
   keepOnly(alive: (key: string) => boolean): void;
 }
 
-/** How far the boot got (see BootOutcome). */
+/** How far the boot got. */
 export function outcomeOf(boot: Omit<BootRecord, 'outcome'>): BootOutcome {
   if (boot.phone_home !== null) return 'home';
   if ((boot.userdata?.status ?? 0) >= 500 || (boot.tokens.refused > 0 && boot.userdata === null)) {
@@ -115,17 +115,17 @@ export function outcomeOf(boot: Omit<BootRecord, 'outcome'>): BootOutcome {
   return boot.dhcp.length > 0 ? 'address' : 'started';
 }
 
-function pushBounded<T>(list: T[], item: T, most: number): void {
+function pushBounded<T>(list: T[], item: T, max: number): void {
   list.push(item);
-  if (list.length > most) list.shift();
+  if (list.length > max) list.shift();
 }
 
 /** A bounded copy: V8 keeps the whole string alive for a slice of it. */
 function shortened(text: string): string {
-  return Buffer.from(text.slice(0, longestText)).toString();
+  return Buffer.from(text.slice(0, maxTextLength)).toString();
 }
 
-/** Boot records with a clock that gives Unix seconds. */
+/** Creates empty boot records. `now` returns Unix seconds. */
 export function createBoots(now: () => number = () => Date.now() / 1000): Boots {
   const all = new Map<string, Boot[]>();
   const refusedAt = new Map<string, number>();
@@ -147,7 +147,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       dhcp: [],
       phone_home: null,
     };
-    pushBounded(boots, boot, bootsKept);
+    pushBounded(boots, boot, maxBoots);
     all.set(machineKey(instance), boots);
     return boot;
   }
@@ -174,11 +174,11 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       boot.last_request = at;
       if (token !== undefined) boot.tokens[token] += 1;
       if (status >= 400) {
-        pushBounded(boot.errors, `${status} ${shortened(path)}`, errorsKept);
+        pushBounded(boot.errors, `${status} ${shortened(path)}`, maxErrors);
       }
       const agent = userAgent && shortened(userAgent);
       if (agent !== undefined && !boot.user_agents.includes(agent)) {
-        pushBounded(boot.user_agents, agent, agentsKept);
+        pushBounded(boot.user_agents, agent, maxUserAgents);
       }
       if (!boot.kinds.includes(datasource)) boot.kinds.push(datasource);
       if (userdata !== undefined) boot.userdata = { at, ...userdata };
@@ -187,7 +187,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       pushBounded(
         current(instance, 'dhcp').dhcp,
         { at: now(), action, address: shortened(address) },
-        dhcpKept,
+        maxDhcpEvents,
       );
     },
     refused(address) {
@@ -195,7 +195,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       refusedAt.delete(address);
       refusedAt.set(address, now());
       const [oldest] = refusedAt.keys();
-      if (refusedAt.size > refusedKept && oldest !== undefined) refusedAt.delete(oldest);
+      if (refusedAt.size > maxRefusedAddresses && oldest !== undefined) refusedAt.delete(oldest);
     },
     lastRefused: (address) => refusedAt.get(address),
     phonedHome(instance) {

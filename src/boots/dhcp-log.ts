@@ -2,7 +2,7 @@ import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import type { Config } from '../config/options.js';
 import { type Mac, parseMac } from '../network.js';
 
-/** The log file that mdserver-dnsmasq.service gives dnsmasq, beside mdserver's own. */
+/** The path of dnsmasq's log, which mdserver-dnsmasq.service sets: next to mdserver's own. */
 export function dnsmasqLogPath({ mdserver }: Pick<Config, 'mdserver'>): string {
   return mdserver.logfile.replace(/(?<!^|\/)(\.[^./]*)?$/, '-dnsmasq$1');
 }
@@ -15,7 +15,7 @@ export interface DhcpLine {
   readonly address: string;
 }
 
-/** Anchored at the time that dnsmasq writes first: what a guest sends comes later in the line. */
+/** Anchored at the time that dnsmasq writes first, because text from a guest comes later in the line. */
 const dhcpLine =
   /^[A-Z][a-z]{2} [ \d]\d [\d:]{8} dnsmasq-dhcp\[\d+\]: (?:\d+ )?(DHCP(?:DISCOVER|ACK|NAK))\([^)]*\) (?:(\d+(?:\.\d+){3}) )?((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\b/i;
 
@@ -26,16 +26,16 @@ export function parseDhcpLine(line: string): DhcpLine | undefined {
   return action === undefined || mac === undefined ? undefined : { action, mac, address };
 }
 
-/** Milliseconds between two looks at the log. */
-const pause = 1000;
+/** Milliseconds between two reads of the log. */
+const readInterval = 1000;
 /** Bytes read at once; of a log that grows faster, only the end is read. */
-const mostRead = 1024 * 1024;
+const maxRead = 1024 * 1024;
 
 /**
- * Follows dnsmasq's log from its present end, through rotations and while it does not exist.
- * Returns a function that stops it.
+ * Follows dnsmasq's log from its current end, across rotations; the log need not exist yet. Calls
+ * `onLine` with each DHCP line. Returns a function that stops it.
  */
-export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () => void {
+export function followDhcpLog(path: string, onLine: (line: DhcpLine) => void): () => void {
   const present = existsSync(path) ? statSync(path, { throwIfNoEntry: false }) : undefined;
   let position = present?.size ?? 0;
   let file = present?.ino;
@@ -55,7 +55,7 @@ export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () 
       rest = '';
     }
     if (stats.size === position) return;
-    const from = Math.max(position, stats.size - mostRead);
+    const from = Math.max(position, stats.size - maxRead);
     if (from > position) rest = '';
     const bytes = Buffer.alloc(stats.size - from);
     const descriptor = openSync(path, 'r');
@@ -66,7 +66,7 @@ export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () 
       position = from + length;
       for (const line of lines) {
         const event = parseDhcpLine(line);
-        if (event !== undefined) tell(event);
+        if (event !== undefined) onLine(event);
       }
     } finally {
       closeSync(descriptor);
@@ -79,7 +79,7 @@ export function followDhcpLog(path: string, tell: (line: DhcpLine) => void): () 
     } catch {
       // The health report says that the log cannot be read.
     }
-  }, pause).unref();
+  }, readInterval).unref();
   return () => clearInterval(timer);
 }
 

@@ -153,7 +153,7 @@ function unknownKey(section: string, key: string, known: ReadonlyMap<string, Opt
 /** A warning for each unknown section and key of a file. */
 function unknownNames({ file, sections }: ConfigFile): string[] {
   const sectionWarnings: string[] = [];
-  // By line, because every section inherits a key of [DEFAULT], and one that knows it is enough.
+  // By line, because every section inherits a key of [DEFAULT]: it is known if one of them knows it.
   const unknownLines = new Map<number, string>();
   const knownLines = new Set<number>();
   for (const [section, entries] of sections) {
@@ -201,7 +201,7 @@ function mergeFiles(files: readonly ConfigFile[], warnings: string[]): ConfigSec
   if (old !== undefined) {
     const { section, key, newSection, newKey } = oldLogLevel;
     warnings.push(
-      `${locationOf(old)}: ${section}.${key} is an old name of ${newSection}.${newKey} and overrides it: rename it`,
+      `${locationOf(old)}: ${section}.${key} is the old name of ${newSection}.${newKey} and overrides it: rename it`,
     );
     const newEntries = merged.get(newSection) ?? new Map<string, ConfigEntry>();
     merged.set(newSection, newEntries.set(newKey, old));
@@ -385,7 +385,7 @@ export function configFrom(
   return buildConfig([{ file, sections: sectionsOf(text, file) }]);
 }
 
-/** The value of an option as it is written, on one line; undefined if it has none. */
+/** The value of an option as written, on one line; undefined if it has none. */
 export function valueText(config: Config, name: string): string | undefined {
   // Only lists can span several lines, and white space has no meaning in them.
   return config.texts.get(name)?.replace(/\n/g, ' ');
@@ -393,7 +393,7 @@ export function valueText(config: Config, name: string): string | undefined {
 
 /**
  * The lines of `/service/configuration`: `section.key=value` for every option that is not secret,
- * with the value as it is written. Public keys and template data are left out.
+ * with the value as written. Public keys and template data are left out.
  */
 export function readableConfig(config: Config): string[] {
   return [...tableOptions()]

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { type IpAddress, type Ipv4, type Ipv6, parseIp, parseIpv4, parseIpv6 } from '../network.js';
 
-/** How one kind of value is read. `parse` gives undefined for a text that is not as `expected`. */
+/** How one kind of value is parsed. `parse` returns undefined for a text that is not as `expected`. */
 interface Kind<T> {
   readonly expected: string;
   readonly parse: (text: string) => T | undefined;
@@ -12,7 +12,7 @@ interface Kind<T> {
 export interface Option<T = unknown> extends Kind<T> {
   /** The default as it would be written in a file; undefined if there is none. */
   readonly default: string | undefined;
-  /** Describes, in the documentation, a default that depends on the host or the release. */
+  /** Describes the default in the documentation if it depends on the host, the release or other options. */
   readonly defaultInWords: string | undefined;
   readonly explanation: string;
   /** A change takes effect at the next start, not at a reload. */
@@ -196,8 +196,9 @@ const paths: Kind<readonly string[]> = {
 
 const packageFile = new URL('../../../package.json', import.meta.url);
 const ownPackage = JSON.parse(readFileSync(packageFile, 'utf8'));
-/** The version of mdserver and the date of its release (YYYY-MM-DD). */
+/** The version of mdserver. */
 export const ownVersion: string = ownPackage.version;
+/** The date of its release (YYYY-MM-DD). */
 export const releaseDate: string = ownPackage.releaseDate;
 
 /**
@@ -283,7 +284,7 @@ export const options = {
     instance_id: option(
       oneOf('address', 'uuid'),
       'address',
-      'Whether instance-id is made from the IPv4 address or, as in EC2, from the uuid of the domain. A guest that has booted before takes a new instance-id to mean that it is a new machine.',
+      'Whether instance-id is made from the IPv4 address or, as in EC2, from the uuid of the domain. If the instance-id of a guest changes, cloud-init treats it as a new machine.',
     ),
     control_socket: optional(
       path,
@@ -296,13 +297,13 @@ export const options = {
     upload_over_tcp: option(
       yesNo,
       'yes',
-      'Accept uploads over TCP from this host, which means from all of its users. Uploads on the control socket are always accepted.',
+      'Accept uploads over TCP from this host, so that every user of the host can upload. Uploads on the control socket are always accepted.',
     ),
     metrics: option(yesNo, 'no', 'Also serve /metrics and /health to this host over TCP.'),
     check_mac: option(
       yesNo,
       'no',
-      "Serve an instance only if the kernel's neighbour table has its MAC address for its IP address.",
+      "Refuse requests from an address for which the kernel's neighbour table has a MAC address other than the instance's.",
     ),
     db_file: option(path, '/var/lib/mdserver/db_file.json', 'Database of the instances.', restart),
   },
@@ -373,7 +374,7 @@ export const options = {
     entry_order: option(
       entryOrder,
       'base',
-      'Names of an instance in DNS, in this order: base (the name of its libvirt domain), prefix (with the prefix), domain (with prefix and domain). Forms whose prefix or domain is not set are left out. Its address resolves to the first name; if dnsmasq.domain is set, dnsmasq appends it.',
+      'Names of an instance in DNS, in this order: base (the name of its libvirt domain), prefix (with the prefix), domain (with prefix and domain). Forms whose prefix or domain is not set are left out. A reverse lookup of its address returns the first name, with dnsmasq.domain appended if it is set.',
       restart,
     ),
   },
@@ -399,7 +400,7 @@ export const options = {
     'ami-id': option(
       text,
       'ami-00000000000000000',
-      'Id of the image, which mdserver does not know.',
+      'ID of the image. mdserver does not know it, so this is the same for all instances.',
     ),
     'ami-launch-index': option(
       text,
@@ -409,9 +410,11 @@ export const options = {
     'ami-manifest-path': option(
       text,
       '(unknown)',
-      'Manifest of the image; "(unknown)" is what EC2 says for an image without one.',
+      'Path of the image manifest. EC2 answers "(unknown)" for an image without one.',
     ),
-    'availability-zone': optional(text, 'Availability zone. If it is not set, service.location.'),
+    'availability-zone': optional(text, 'Availability zone.', {
+      defaultInWords: 'the value of service.location',
+    }),
     'instance-action': option(
       text,
       'none',
@@ -422,13 +425,12 @@ export const options = {
       'on-demand',
       'Purchasing option, such as on-demand or spot.',
     ),
-    'instance-type': optional(
-      text,
-      "Instance type. If it is not set, it is made from the domain's vcpus and memory, such as kvm.2cpu-2048mib.",
-    ),
-    'owner-id': option(text, '000000000000', 'Account id, which has twelve digits in EC2.'),
+    'instance-type': optional(text, 'Instance type.', {
+      defaultInWords: "made from the domain's vcpus and memory, such as kvm.2cpu-2048mib",
+    }),
+    'owner-id': option(text, '000000000000', 'Account ID, which has twelve digits in EC2.'),
     profile: option(text, 'default-hvm', 'Virtualisation type.'),
-    region: optional(text, 'Region. If it is not set, service.location.'),
+    region: optional(text, 'Region.', { defaultInWords: 'the value of service.location' }),
     'security-groups': option(text, 'default', 'Names of the security groups.'),
   },
   _include_: {
@@ -462,6 +464,6 @@ export interface Config extends OptionValues {
   readonly templateData: ReadonlyMap<string, string>;
   /** The options that `_config_items_` names: name in templates to `section.key`. */
   readonly configItems: ReadonlyMap<string, string>;
-  /** The values by `section.key` as they are written, in a file or as the default; none without a value. */
+  /** The values by `section.key`, as written in a file or as the default. Options without a value are left out. */
   readonly texts: ReadonlyMap<string, string>;
 }

@@ -4,11 +4,11 @@ import { type HostKeys, knowsHostKeys } from '../instances/details.js';
 import type { Store } from '../instances/store.js';
 import { answerGuest, type CallerOptions } from './caller.js';
 
-/** Bytes; cloud-init sends a handful of keys. */
-const longestMessage = 32 * 1024;
+/** cloud-init sends a handful of keys. */
+const maxFormBytes = 32 * 1024;
 
 /**
- * `POST /phone-home`: an instance reports that its boot is complete, and its ssh host keys. The
+ * `POST /phone-home`: an instance reports that its boot is complete, and its SSH host keys. The
  * peer's address identifies it, not the form, so it can only report for itself.
  */
 export function phoneHomeRoutes(
@@ -16,7 +16,7 @@ export function phoneHomeRoutes(
   store: Store,
   callerOptions: CallerOptions,
 ): void {
-  app.post('/phone-home', { bodyLimit: longestMessage }, (request, reply) =>
+  app.post('/phone-home', { bodyLimit: maxFormBytes }, (request, reply) =>
     answerGuest(request, reply, callerOptions, 'phone-home', async (instance) => {
       let hostKeys: HostKeys;
       try {
@@ -29,7 +29,7 @@ export function phoneHomeRoutes(
       if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
         if (instance.details.hostKeys.length > 0) {
           callerOptions.log.warn(
-            `${instance.name} phoned home with different ssh host keys than before`,
+            `${instance.name} phoned home with different SSH host keys than before`,
           );
         }
         await store.rememberHostKeys(instance.name, hostKeys);
