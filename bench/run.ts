@@ -100,7 +100,7 @@ const setUp = { 'user-agent': 'set-up' };
 async function firstAnswer(daemon: Server, from: string): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      await ask(host, daemon.port, '/', { from, headers: setUp });
+      await ask({ host, port: daemon.port }, '/', { from, headers: setUp });
       return;
     } catch (error) {
       if (attempt === 200 || daemon.process.exitCode !== null) throw error;
@@ -168,13 +168,14 @@ function comparable({ status, headers, text }: Answer): string {
 async function startBareLike(daemon: Server, from: string): Promise<Server> {
   const request = { from, headers: setUp };
   const answers = new Map<string, Answer>();
-  for (const { path } of cases) answers.set(path, await ask(host, daemon.port, path, request));
+  for (const { path } of cases)
+    answers.set(path, await ask({ host, port: daemon.port }, path, request));
   const bare = await startBare({
     host,
     answers: Object.fromEntries([...answers].map(([path, answer]) => [path, fixedAnswer(answer)])),
   });
   for (const [path, answer] of answers) {
-    const response = await ask(host, bare.port, path, request);
+    const response = await ask({ host, port: bare.port }, path, request);
     if (comparable(response) !== comparable(answer)) {
       throw new Error(`the responses differ: ${comparable(answer)} and ${comparable(response)}`);
     }

@@ -21,8 +21,8 @@ import { describe, type TestContext, test } from 'node:test';
 import type { BootRecord, InstanceDetails, RenderedDocument } from '../src/control/api.js';
 import { listenOnSocket } from '../src/control/socket.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
-import { askControl, type ControlAsking, listenWhileFull } from './support/control-socket.js';
-import { closing } from './support/daemon.js';
+import { listenWhileFull } from './support/control-socket.js';
+import { ask, closing, type RequestOptions } from './support/daemon.js';
 import { missing } from './support/parts.js';
 import { rowName } from './support/rows.js';
 import { blankBoot, domainXml, mac, uuid } from './support/samples.js';
@@ -721,7 +721,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     // Refused by what it is said to be: whoever sends it on is hung up on.
     const large = { method: 'POST', headers: { 'content-length': String(1024 * 1024 + 1) } };
     const name = "must have required property 'name'";
-    const cases: [path: string, asking: ControlAsking, status: number, error: RegExp][] = [
+    const cases: [path: string, asking: RequestOptions, status: number, error: RegExp][] = [
       ['/events', event('{"kind":"released",'), 400, /JSON/],
       ['/events', event('{kind}'), 400, /JSON/],
       ['/events', event(''), 400, /empty/],
@@ -967,7 +967,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         return closed;
       },
     );
-    assert.equal((await askControl(socket, '/instances')).status, 200);
+    assert.equal((await ask({ socketPath: socket }, '/instances')).status, 200);
 
     const ended = daemon.stop();
     await daemon.printed('SIGTERM: mdserver is stopping');

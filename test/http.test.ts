@@ -12,7 +12,7 @@ import { createDaemon } from '../src/daemon.js';
 import { buildApp } from '../src/http/app.js';
 import type { Subscriber } from '../src/instances/store.js';
 import { atEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
-import type { Asking, Daemon } from './support/daemon.js';
+import type { Daemon, RequestOptions } from './support/daemon.js';
 import { rowName } from './support/rows.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
@@ -291,7 +291,8 @@ function statuses(received: string): number[] {
     .filter((code) => code !== 100);
 }
 
-const getAs = (path: string, asking: Asking = {}) => daemon.ask(path, { from: guest, ...asking });
+const getAs = (path: string, asking: RequestOptions = {}) =>
+  daemon.ask(path, { from: guest, ...asking });
 
 test('folders and leaves answer with and without a slash, slashes run together, nothing redirects', async (t) => {
   const { text: versions } = await getAs('/');

@@ -48,9 +48,11 @@ export interface Answer {
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
   readonly text: string;
+  /** Status, and the body as the JSON that it is. Throws when it is none. */
+  readonly json: () => { status: number; body: unknown };
 }
 
-export interface Asking {
+export interface RequestOptions {
   /** The source address. */
   readonly from?: string;
   readonly method?: string;
@@ -58,24 +60,25 @@ export interface Asking {
   readonly body?: string | Buffer;
 }
 
-/** One request over a connection of its own, from a source address. */
+/** One request over a connection of its own, over TCP or to a unix socket. */
 export function ask(
-  host: string,
-  port: number,
+  where: { readonly host: string; readonly port: number } | { readonly socketPath: string },
   path: string,
-  { from, method = 'GET', headers = {}, body }: Asking = {},
+  { from, method = 'GET', headers = {}, body }: RequestOptions = {},
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sent = request(
-      { host, port, path, method, headers, agent: false, ...(from && { localAddress: from }) },
+      { ...where, path, method, headers, agent: false, ...(from && { localAddress: from }) },
       (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
         response.on('error', reject);
         response.on('end', () => {
+          const { statusCode: status = 0, headers: received } = response;
           const whole = Buffer.concat(chunks);
-          const { statusCode = 0, headers: received } = response;
-          resolve({ status: statusCode, headers: received, body: whole, text: whole.toString() });
+          const text = whole.toString();
+          const json = () => ({ status, body: JSON.parse(text) as unknown });
+          resolve({ status, headers: received, body: whole, text, json });
         });
       },
     );
@@ -90,7 +93,7 @@ export interface Daemon {
   readonly host: string;
   /** What it has printed up to now. */
   readonly output: () => string;
-  readonly ask: (path: string, asking?: Asking) => Promise<Answer>;
+  readonly ask: (path: string, options?: RequestOptions) => Promise<Answer>;
   /** Uploads a domain XML from the daemon's own host, as `curl --data-binary` does. */
   readonly upload: (xml: string, headers?: Record<string, string>) => Promise<Answer>;
   /** Sends SIGTERM and gives the exit code. */
@@ -133,7 +136,7 @@ export async function startDaemon(
       throw new Error(`no "${text}" in the daemon's output: ${output}`);
     });
   await printed('serving on');
-  const askIt = (path: string, asking?: Asking) => ask(host, port, path, asking);
+  const askIt = (path: string, options?: RequestOptions) => ask({ host, port }, path, options);
   return {
     process: child,
     port,

@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type Scope, temporaryFolder } from './cleanup.js';
-import {
-  askControl,
-  type ControlAnswer,
-  type ControlAsking,
-  startWithControl,
-} from './control-socket.js';
-import type { Daemon, Start } from './daemon.js';
+import { startWithControl } from './control-socket.js';
+import { type Answer, ask, type Daemon, type RequestOptions, type Start } from './daemon.js';
 import type { Host } from './netns.js';
 import { hostConfiguration, loopbackConfiguration, type Settings } from './samples.js';
 
@@ -33,11 +28,11 @@ export interface Site {
   readonly database: string;
   readonly socket: string;
   /** A request on the control socket. */
-  readonly ask: (path: string, asking?: ControlAsking) => Promise<ControlAnswer>;
+  readonly ask: (path: string, options?: RequestOptions) => Promise<Answer>;
   /** The same, with the JSON of the answer. */
   readonly json: (
     path: string,
-    asking?: ControlAsking,
+    options?: RequestOptions,
   ) => Promise<{ status: number; body: unknown }>;
   /** Stops it in order, and starts it with the same state: with these lines of `[mdserver]`, if any. */
   readonly restart: (mdserver?: string) => Promise<Site>;
@@ -86,14 +81,15 @@ async function startIn(
     isLoopback ? where : '169.254.169.254',
     setup.start ?? (isLoopback ? undefined : where.start),
   );
-  const ask = (path: string, asking?: ControlAsking) => askControl(socket, path, asking);
+  const askControl = (path: string, options?: RequestOptions) =>
+    ask({ socketPath: socket }, path, options);
   return {
     daemon,
     folder,
     database: join(folder, 'db.json'),
     socket,
-    ask,
-    json: async (path, asking) => (await ask(path, asking)).json(),
+    ask: askControl,
+    json: async (path, options) => (await askControl(path, options)).json(),
     restart: async (lines = mdserver) => {
       assert.equal(await daemon.stop(), 0);
       return startIn(folder, scope, where, { ...setup, mdserver: lines });
