@@ -22,6 +22,7 @@ import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { eventually } from './support/daemon.js';
+import { startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing, python } from './support/parts.js';
 import { rowName } from './support/rows.js';
@@ -260,16 +261,7 @@ test('what dnsmasq does for a guest stands in its boot record, also after its lo
   assert.equal((await health()).dhcp_log, false);
 
   const log = join(folder, 'mdserver-dnsmasq.log');
-  const dnsmasq = host.start('dnsmasq', [
-    `--conf-file=${folder}/dnsmasq/mds.conf`,
-    '--keep-in-foreground',
-    `--log-facility=${log}`,
-    '--no-resolv',
-  ]);
-  await eventually('dnsmasq runs', () => {
-    if (dnsmasq.exitCode !== null) throw new Error('dnsmasq ended');
-    return isReadable(log) && readFileSync(log, 'utf8').includes('mds.opts');
-  });
+  const { process: dnsmasq } = await startDnsmasq(host.start, folder, log);
   assert.deepEqual(
     await health().then(({ status, dhcp_log, problems }) => ({ status, dhcp_log, problems })),
     { status: 'ok', dhcp_log: true, problems: [] },

@@ -4,7 +4,8 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Health } from '../src/control/api.js';
-import { eventually, repository } from './support/daemon.js';
+import { repository } from './support/daemon.js';
+import { startDnsmasq } from './support/dnsmasq.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { domainXml } from './support/samples.js';
@@ -297,17 +298,8 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   const site = await startSite(t, host, { mdserver: 'metrics = yes', dnsmasq: 'user = root' });
   const { folder, ask } = site;
   const health = () => healthOf(site);
-  const startDnsmasq = async () => {
-    const dnsmasq = host.start('dnsmasq', [
-      `--conf-file=${folder}/dnsmasq/mds.conf`,
-      '--keep-in-foreground',
-      `--log-facility=${folder}/mdserver-dnsmasq.log`,
-      '--no-resolv',
-    ]);
-    await eventually('dnsmasq runs', async () => (await health()).status === 200);
-    return dnsmasq;
-  };
-  const dnsmasq = await startDnsmasq();
+  const log = join(folder, 'mdserver-dnsmasq.log');
+  const { process: dnsmasq } = await startDnsmasq(host.start, folder, log);
   const { body } = await health();
   assert.deepEqual(
     { ...body, version: '', uptime_seconds: 0 },
@@ -359,7 +351,8 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   assert.match(degraded.body.problems.join(), /which is gone$/);
   await ask('/instance-upload', { method: 'POST', body: domainXml(2) });
   assert.deepEqual(await counts(), [1, 2]);
-  await startDnsmasq();
+  rmSync(log);
+  await startDnsmasq(host.start, folder, log);
   assert.equal((await health()).status, 200);
 });
 

@@ -6,6 +6,7 @@ import { temporaryFolder } from './support/cleanup.js';
 import { runCloudInit } from './support/cloud-init-site.js';
 import { eventually, startDaemon } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
+import { startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { domainXml, mac, uuid } from './support/samples.js';
@@ -29,7 +30,7 @@ interface Host {
   readonly addGuest: (number: number) => Promise<Namespace>;
   /** Uploads a domain with curl: its name, and the number in its MAC and uuid. */
   readonly upload: (name: string, number: number) => Promise<Uploaded>;
-  readonly startDnsmasq: () => Promise<void>;
+  readonly startDnsmasq: () => Promise<unknown>;
   /** The requests up to now that did not come from the host. */
   readonly requests: () => string[];
   readonly restart: () => Promise<void>;
@@ -72,18 +73,7 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
       assert.equal(stderr, '');
       return JSON.parse(stdout) as Uploaded;
     },
-    startDnsmasq: async () => {
-      const child = host.start('dnsmasq', [
-        `--conf-file=${folder}/dnsmasq/mds.conf`,
-        ...['--keep-in-foreground', '--log-facility=-', '--no-resolv'],
-      ]);
-      let output = '';
-      child.stderr?.on('data', (chunk) => (output += chunk));
-      await eventually('dnsmasq has read its files', () => {
-        if (child.exitCode !== null) throw new Error(`dnsmasq ended: ${output}`);
-        return output.includes('mds.dhcp-hosts');
-      });
-    },
+    startDnsmasq: () => startDnsmasq(host.start, folder),
     requests: () =>
       [...site.daemon.output().matchAll(/(?:GET|PUT) \/\S* \d{3} /g)].map(([text]) => text.trim()),
     restart: async () => {

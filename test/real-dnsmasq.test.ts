@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Daemon, eventually } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
+import { type Dnsmasq, startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { databaseRecord, domainXml, mac } from './support/samples.js';
@@ -32,15 +32,6 @@ function record(number: number, domain_name: string): DatabaseRecord {
     domain_name,
     mds_ipv4: `10.122.${Math.floor(number / 250) + 1}.${(number % 250) + 2}`,
   });
-}
-
-/** A dnsmasq that runs, and what it has logged. */
-interface Dnsmasq {
-  readonly process: ChildProcess;
-  /** The lines it has logged up to now, without its name and process id. */
-  readonly log: () => string[];
-  /** How many times it has read its files up to now. */
-  readonly rounds: () => number;
 }
 
 /** The host of virtual machines, as the README has it set up. */
@@ -93,29 +84,6 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
     },
   });
 
-  async function startDnsmasq(): Promise<Dnsmasq> {
-    const child = start(settings.startWith?.dnsmasq ?? [], 'dnsmasq', [
-      `--conf-file=${folder}/dnsmasq/mds.conf`,
-      '--keep-in-foreground',
-      // To see what it says, and to keep the questions of these tests in the namespace.
-      '--log-facility=-',
-      '--no-resolv',
-    ]);
-    let output = '';
-    child.stderr?.on('data', (chunk) => (output += chunk));
-    const log = () =>
-      output
-        .split('\n')
-        .slice(0, -1)
-        .map((line) => line.replace(/^dnsmasq[a-z-]*(\[\d+\])?: /, ''));
-    const rounds = () => log().filter((line) => line === `read ${folder}/dnsmasq/mds.opts`).length;
-    await eventually('dnsmasq has read its files', () => {
-      if (child.exitCode !== null) throw new Error(`dnsmasq ended: ${output}`);
-      return rounds() > 0;
-    });
-    return { process: child, log, rounds };
-  }
-
   async function upload(domain: Omit<DatabaseRecord, 'mds_ipv4'>) {
     const file = join(folder, 'upload.xml');
     const { domain_name: name, domain_uuid, mds_mac } = domain;
@@ -149,7 +117,11 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
     database,
     pidFile: join(folder, 'run', 'mds.pid'),
     daemon,
-    startDnsmasq,
+    startDnsmasq: () =>
+      startDnsmasq(
+        (command, args) => start(settings.startWith?.dnsmasq ?? [], command, args),
+        folder,
+      ),
     upload,
     addGuest: namespace.addGuest,
     resolve: (name, type = 'A') => dig('-t', type, '-q', name),
