@@ -307,7 +307,7 @@ test('a port that is in use is refused, and systemd is not told that it is ready
       startTold(path),
     ),
     (error: Error) => {
-      const line = `mdserver: cannot serve on http://${address}:${port}: another program has this address and port`;
+      const line = `mdserver: cannot serve on http://${address}:${port}: another program uses this address and port`;
       assert.ok(error.message.includes(line), error.message);
       return true;
     },

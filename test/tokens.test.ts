@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync }
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { isGoodToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
+import { isValidToken, makeToken, newTokenKey, tokenLife } from '../src/metadata/tokens.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { type Answer, type Daemon, mainFile } from './support/daemon.js';
 import { rowName } from './support/rows.js';
@@ -48,11 +48,11 @@ test('property: a token is good for its owner, under its key, until it expires, 
       const token = makeToken(key, one, now + life);
       // As a header takes it, and as systemd-imdsd does: no blank, no control character.
       assert.match(token, /^[A-Za-z0-9._-]{40,60}$/);
-      assert.equal(isGoodToken(key, one, token, now), true);
-      assert.equal(isGoodToken(key, one, token, now + life - 1), true);
-      assert.equal(isGoodToken(key, one, token, now + life), false);
-      assert.equal(isGoodToken(newTokenKey(), one, token, now), false);
-      assert.equal(isGoodToken(key, other, token, now), one === other);
+      assert.equal(isValidToken(key, one, token, now), true);
+      assert.equal(isValidToken(key, one, token, now + life - 1), true);
+      assert.equal(isValidToken(key, one, token, now + life), false);
+      assert.equal(isValidToken(newTokenKey(), one, token, now), false);
+      assert.equal(isValidToken(key, other, token, now), one === other);
     }),
   );
 });
@@ -65,7 +65,7 @@ test('property: no token with another character is good', () => {
       fc.constantFrom(...'0Zz.-_ =+/\0é'),
       (place, character) => {
         const other = token.slice(0, place) + character + token.slice(place + 1);
-        assert.equal(isGoodToken(key, 'owner', other, now), other === token);
+        assert.equal(isValidToken(key, 'owner', other, now), other === token);
       },
     ),
   );
@@ -86,7 +86,7 @@ test('a good token with anything before, behind or cut off is none', async (t) =
   ]) {
     await t.test(rowName(other), () => {
       assert.equal(
-        isGoodToken(key, 'owner', other, now),
+        isValidToken(key, 'owner', other, now),
         false,
         JSON.stringify(other.slice(0, 80)),
       );
@@ -381,5 +381,5 @@ test('a key file that is of no use stops the start with a line that says what to
   mkdirSync(file);
   const { status, stderr } = start();
   assert.equal(status, 78);
-  assert.match(stderr, /^mdserver: the key of session tokens cannot be read: EISDIR.*\n$/);
+  assert.match(stderr, /^mdserver: the session token key cannot be read: EISDIR.*\n$/);
 });

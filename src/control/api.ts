@@ -1,10 +1,10 @@
 /**
- * The API of the control socket: JSON over HTTP on a unix socket that only root and the group of
+ * The API of the control socket: JSON over HTTP on a Unix socket that only root and the group
  * mdserver may open. Times are Unix seconds, with a fraction.
  *
  *     GET    /instances                       InstanceSummary[]
  *     GET    /instances/NAME                  InstanceDetails
- *     DELETE /instances/NAME                  InstanceSummary, of what was removed
+ *     DELETE /instances/NAME                  InstanceSummary of the removed instance
  *     GET    /instances/NAME/DOCUMENT         RenderedDocument
  *     POST   /documents/DOCUMENT              RenderedDocument, for the domain XML in the body
  *     GET    /addresses/ADDRESS               AddressReport
@@ -31,6 +31,7 @@ export const documentNames = [
   'network-config',
   'tree',
 ] as const;
+/** The name of one of them. */
 export type DocumentName = (typeof documentNames)[number];
 
 /** One line of `mdserverctl list`. */
@@ -48,12 +49,14 @@ export interface InstanceSummary {
   readonly last_boot: BootSummary | null;
 }
 
+/** The start and the outcome of a boot. */
 export interface BootSummary {
   readonly started: number;
   /** See BootOutcome. */
   readonly outcome: BootOutcome;
 }
 
+/** Everything that `mdserverctl show` and `explain` need. */
 export interface InstanceDetails extends InstanceSummary {
   readonly metadata: Readonly<Record<string, string>>;
   readonly hardware: {
@@ -69,6 +72,7 @@ export interface InstanceDetails extends InstanceSummary {
   readonly host_keys: readonly HostKeys[];
 }
 
+/** A document as the guest would get it now. */
 export interface RenderedDocument {
   /** The path of its template; null for a built-in template and for a document without one. */
   readonly file: string | null;
@@ -79,7 +83,7 @@ export interface RenderedDocument {
   readonly body: string;
 }
 
-/** What mdserver knows of an address. */
+/** What mdserver knows about an address. */
 export interface AddressReport {
   readonly address: string;
   /** The instance that has it. */
@@ -92,7 +96,7 @@ export interface AddressReport {
   readonly last_refused: number | null;
 }
 
-/** What the hook reports besides uploads. */
+/** An event, other than an upload, that the hook reports. */
 export interface GuestEvent {
   readonly kind: 'released';
   readonly name: string;

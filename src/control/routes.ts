@@ -9,7 +9,7 @@ import {
 } from 'fastify';
 import { type AppParts, headersTimeout, requestTimeout } from '../http/app.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
-import { domainErrorStatus, longestDomainXml, uploadRoutes } from '../http/upload-routes.js';
+import { domainErrorStatus, maxDomainXmlBytes, uploadRoutes } from '../http/upload-routes.js';
 import { parseDomain } from '../instances/domain-xml.js';
 import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
@@ -33,6 +33,7 @@ import {
   type RenderedDocument,
 } from './api.js';
 
+/** What the control socket's app is built from. */
 export interface ControlParts extends AppParts {
   readonly plan: AddressPlan;
 }
@@ -58,8 +59,8 @@ const eventBody = {
   required: ['kind', 'name'],
 } as const;
 
-/** Milliseconds for the requests in flight when the daemon stops, as on TCP. */
-const closeLimit = 5000;
+/** Milliseconds that requests in flight get when the daemon stops, as on TCP. */
+const closeTimeout = 5000;
 
 type NameParams = { readonly name: string };
 type DocumentParams = { readonly document: DocumentName };
@@ -83,7 +84,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   });
   app.addContentTypeParser(
     '*',
-    { parseAs: 'buffer', bodyLimit: longestDomainXml },
+    { parseAs: 'buffer', bodyLimit: maxDomainXmlBytes },
     (_request, body, done) => {
       done(null, body);
     },
@@ -103,7 +104,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   app.addHook('preClose', (done) => {
     closing = true;
     // Fastify waits for clients that keep their connection open or never finish their request.
-    setTimeout(() => app.server.closeAllConnections(), closeLimit).unref();
+    setTimeout(() => app.server.closeAllConnections(), closeTimeout).unref();
     done();
   });
   app.addHook('onSend', (_request, reply, _payload, done) => {
@@ -196,7 +197,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     ({ params, body }) => {
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
       const domain = parseDomain(xml, config().dnsmasq.net_name);
-      // On a copy: this shows what an upload would result in, and stores nothing.
+      // On a copy: this shows the result of an upload and stores nothing.
       const draft = draftOf(store.instances);
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
@@ -225,7 +226,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   );
 
   app.post<{ Body: GuestEvent }>('/events', { schema: { body: eventBody } }, (request) => {
-    // The hook reports every guest, also those that mdserver does not know.
+    // The hook reports every guest, including those that mdserver does not know.
     const instance = store.instances.byName.get(request.body.name);
     if (instance !== undefined) boots.release(instance);
     return {};
@@ -255,7 +256,7 @@ function rendered(leaf: Leaf | undefined): RenderedDocument {
   };
 }
 
-/** What EC2 clients see, a line for each leaf; of user-data only its length. */
+/** What EC2 clients see, one line per leaf; for user-data, only its length. */
 function treeText(context: MetadataContext): string {
   const lines: string[] = [];
   for (const [path, leaf] of leaves(ec2.tree, context)) {

@@ -9,8 +9,8 @@ export function controlSocketPath({ mdserver, dnsmasq }: Config): string {
   return mdserver.control_socket ?? join(dnsmasq.run_dir, 'control.sock');
 }
 
-/** Bytes (unix(7)). Node silently truncates a longer path. */
-const longestPath = 107;
+/** The limit of unix(7). Node silently truncates a longer path. */
+const maxPathBytes = 107;
 
 /** Whether a process listens on the socket. */
 function answers(path: string): Promise<boolean> {
@@ -19,19 +19,19 @@ function answers(path: string): Promise<boolean> {
       socket.destroy();
       resolve(true);
     });
-    // A socket whose queue is full has a listener, too (connect(2)).
+    // A socket whose queue is full also has a listener (connect(2)).
     socket.on('error', ({ code }: NodeJS.ErrnoException) => resolve(code === 'EAGAIN'));
   });
 }
 
 /**
- * Listens on a unix socket that only its owner and group may open. Replaces a socket that a killed
+ * Listens on a Unix socket that only its owner and group may open. Replaces a socket that a killed
  * process left behind, but neither one that is in use nor another kind of file. Throws an error that
  * says why it cannot listen.
  */
 export async function listenOnSocket(server: Server, path: string): Promise<void> {
-  if (Buffer.byteLength(path) > longestPath) {
-    throw new Error(`${path} is too long for a socket: at most ${longestPath} bytes`);
+  if (Buffer.byteLength(path) > maxPathBytes) {
+    throw new Error(`${path} is too long for a socket: at most ${maxPathBytes} bytes`);
   }
   mkdirSync(dirname(path), { recursive: true });
   if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {

@@ -33,8 +33,9 @@ export interface AppParts {
   readonly log: Logger;
 }
 
-/** How long a client may take for its headers, and for its whole request, in milliseconds. */
+/** Milliseconds that a client may take for its headers. */
 export const headersTimeout = 10_000;
+/** Milliseconds that it may take for the whole request. */
 export const requestTimeout = 30_000;
 
 /** The path of a request-target in absolute form, which every server must accept (RFC 9112 3.2.2). */
@@ -82,8 +83,8 @@ function record(
 export function buildApp(parts: AppParts): FastifyInstance {
   const { config, store, log } = parts;
   const app = fastify({
-    // Fastify's own logger would make a child for each request and wait for the end of each response.
-    // `record` writes one line for a request.
+    // Not Fastify's own logger, which makes a child for each request and waits for the end of each
+    // response: `record` writes the one line of a request.
     routerOptions: {
       ignoreTrailingSlash: true,
       ignoreDuplicateSlashes: true,

@@ -14,34 +14,36 @@ import { type Mac, peerAddress } from '../network.js';
  */
 export type Caller = Instance | 'stranger' | 'impostor';
 
-/** What is recorded of a request that only instances may make. */
+/** What is recorded about a request that only instances may make. */
 export interface RequestRecord {
   readonly caller: Caller;
   /** What was asked for. */
   readonly kind: DatasourceName | 'phone-home';
   readonly token?: TokenUse | undefined;
-  /** Where user-data was asked for. */
+  /** Set if the request was for user-data. */
   readonly userdata?: UserdataAnswer | undefined;
 }
 
-/** What a route answers an instance, and what else is recorded of the request. */
+/** A route's answer to an instance, and what else is recorded about the request. */
 export interface GuestAnswer extends Pick<RequestRecord, 'token' | 'userdata'> {
   readonly status: number;
   readonly body: string | Buffer;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
+/** The answer for a path that does not exist, and for callers that are not instances. */
 export const notFound: GuestAnswer = { status: 404, body: 'not found\n' };
+/** The answer when the daemon or a template has an error. */
 export const internalError: GuestAnswer = { status: 500, body: 'internal error, see the log\n' };
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Undefined for a request that is not for instances alone. */
+    /** Undefined for a request that others than instances may make. */
     guestRecord: RequestRecord | undefined;
   }
 }
 
-/** How the caller of a request is found. */
+/** What the look-up of a request's caller depends on. */
 export interface CallerOptions {
   readonly instances: () => Instances;
   /** Whether an instance's address must answer with the instance's MAC address (mdserver.check_mac). */
@@ -97,8 +99,8 @@ export function answerGuest(
   answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
 ): void | Promise<void> {
   const caller = findCaller(request, options);
-  const send = ({ status, body, headers = {}, ...asked }: GuestAnswer) => {
-    request.guestRecord = { caller, kind, ...asked };
+  const send = ({ status, body, headers = {}, ...recorded }: GuestAnswer) => {
+    request.guestRecord = { caller, kind, ...recorded };
     void reply.code(status).headers(headers).type('text/plain').send(body);
   };
   if (caller === 'stranger' || caller === 'impostor') {

@@ -18,23 +18,24 @@ export class ListenError extends Error {
 
 /** The sockets that an app is served on. */
 export interface Listeners {
-  /** Accepts no more requests. Resolves when those in flight are answered, after 5 seconds at most. */
+  /** Stops accepting requests. Resolves when those in flight are answered, after 5 seconds at most. */
   close(): Promise<void>;
 }
 
-const mends = new Map([
-  ['EADDRINUSE', 'another program has this address and port: stop it, or set mdserver.port'],
+/** What to do about an error, by its code. */
+const remedies = new Map([
+  ['EADDRINUSE', 'another program uses this address and port: stop it, or set mdserver.port'],
   [
     'EADDRNOTAVAIL',
     'no interface has this address: is its network up (virsh net-start mds)? See mdserver.listen_address',
   ],
-  ['EACCES', 'a port below 1024 needs CAP_NET_BIND_SERVICE (mdserver.service gives it)'],
+  ['EACCES', 'a port below 1024 needs CAP_NET_BIND_SERVICE (mdserver.service grants it)'],
 ]);
 
 function listenOn(server: Server, host: IpAddress, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = ({ code = '', message }: NodeJS.ErrnoException) => {
-      const text = `cannot serve on ${serverUrl(host, port)}: ${mends.get(code) ?? message}`;
+      const text = `cannot serve on ${serverUrl(host, port)}: ${remedies.get(code) ?? message}`;
       reject(new ListenError(text, code === 'EADDRNOTAVAIL' && isIPv6(host)));
     };
     server.once('error', fail);
@@ -46,7 +47,7 @@ function listenOn(server: Server, host: IpAddress, port: number): Promise<void> 
 }
 
 /** Milliseconds between two attempts at an address that may appear. */
-const pause = 2000;
+const retryInterval = 2000;
 
 /** Resolves when the requests in flight are answered; cuts off those that take more than 5 seconds. */
 function closeServer(server: Server): Promise<void> {
@@ -102,7 +103,7 @@ export async function listen(
     const retry = setTimeout(() => {
       retries.delete(retry);
       serve(server, address).catch(() => tryAgain(server, address));
-    }, pause);
+    }, retryInterval);
     retries.add(retry);
   };
 

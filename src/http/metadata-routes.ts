@@ -5,7 +5,7 @@ import { type Instance, machineKey } from '../instances/instance.js';
 import { type MetadataSource, metadataContext } from '../metadata/context.js';
 import { type Datasource, datasourceOf } from '../metadata/datasources.js';
 import { serviceTree } from '../metadata/service.js';
-import { isGoodToken, longestTokenLife, makeToken, tokenLife } from '../metadata/tokens.js';
+import { isValidToken, makeToken, maxTokenLife, tokenLife } from '../metadata/tokens.js';
 import { bodyOf, lookUp, pathSegments } from '../metadata/tree.js';
 import { fromMetadata } from '../metadata/values.js';
 import { UserdataError } from '../userdata/find.js';
@@ -18,6 +18,7 @@ import {
   notFound,
 } from './caller.js';
 
+/** What the metadata routes depend on. */
 export interface MetadataOptions extends MetadataSource, CallerOptions {
   /** The key that session tokens are made with. */
   readonly tokenKey: Buffer;
@@ -27,7 +28,7 @@ export interface MetadataOptions extends MetadataSource, CallerOptions {
 const tokenHeader = 'x-aws-ec2-metadata-token';
 const lifeHeader = 'x-aws-ec2-metadata-token-ttl-seconds';
 
-/** Whether the instance gets nothing without a token. An unknown word counts as "required". */
+/** Whether the instance must send a token. An unknown word counts as "required". */
 function needsToken(instance: Instance, config: Config): boolean {
   const own = fromMetadata(instance, 'imds-tokens');
   return (own ?? config.mdserver.imds_tokens) !== 'optional';
@@ -39,23 +40,23 @@ const nowSeconds = () => Math.floor(Date.now() / 1000);
 export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): void {
   const { tokenKey } = options;
 
-  /** What became of the request's token; undefined if it has none and needs none. */
+  /** Checks the request's token; undefined if it has none and needs none. */
   function checkToken(
     token: string | string[] | undefined,
     instance: Instance,
     config: Config,
   ): TokenUse | undefined {
-    // tiny-cloud sends an empty one when it got none.
+    // tiny-cloud sends an empty token if it has none.
     if (token === undefined || token === '') {
       return needsToken(instance, config) ? 'refused' : undefined;
     }
     const text = typeof token === 'string' ? token : '';
-    const good = isGoodToken(tokenKey, machineKey(instance), text, nowSeconds());
-    return good ? 'used' : 'refused';
+    const valid = isValidToken(tokenKey, machineKey(instance), text, nowSeconds());
+    return valid ? 'used' : 'refused';
   }
 
-  /** The answer that a datasource gives an instance for a path. */
-  function look(
+  /** A datasource's answer to an instance for a path. */
+  function datasourceAnswer(
     { tree, isUserdata }: Datasource,
     version: string,
     path: readonly string[],
@@ -73,7 +74,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       return { status: 200, body, ...record(200, leaf.file, Buffer.byteLength(body)) };
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
-      // The log has the error already, once for each version of the file.
+      // The error is already in the log, once for each version of the file.
       return { ...internalError, ...record(internalError.status, error.file, 0) };
     }
   }
@@ -100,11 +101,11 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       if (token === 'refused') {
         return { status: 401, body: 'this needs a session token of this instance\n', token };
       }
-      return { ...look(datasource, version, path, instance), token };
+      return { ...datasourceAnswer(datasource, version, path, instance), token };
     });
   });
 
-  // IMDSv2 ("Use IMDSv2" of the EC2 User Guide). Served whatever ec2_versions says: cloud-init on a
+  // IMDSv2 ("Use IMDSv2" of the EC2 User Guide). Served whatever ec2_versions is: cloud-init on a
   // guest that looks like AWS gives up at once if this answers 400 or more.
   app.put('/latest/api/token', (request, reply) =>
     answerGuest(request, reply, options, 'ec2', (instance) => {
@@ -113,7 +114,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       }
       const life = tokenLife(request.headers[lifeHeader]);
       if (life === undefined) {
-        const body = `${lifeHeader} must be from 1 to ${longestTokenLife}\n`;
+        const body = `${lifeHeader} must be from 1 to ${maxTokenLife}\n`;
         return { status: 400, body };
       }
       return {

@@ -7,9 +7,10 @@ import { type Store, StoreError } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 
-/** The largest domain XML in bytes; libvirt's own have some 10 KB. */
-export const longestDomainXml = 1024 * 1024;
+/** The largest domain XML; libvirt's own have about 10 KB. */
+export const maxDomainXmlBytes = 1024 * 1024;
 
+/** What the upload route depends on. */
 export interface UploadOptions {
   readonly store: Pick<Store, 'register'>;
   /** The libvirt network whose interface identifies an instance. */
@@ -34,24 +35,24 @@ export function domainErrorStatus(error: unknown): number | undefined {
 
 /**
  * `POST /instance-upload`: registers the domain of a libvirt domain XML. 200 means that the instance
- * is on disk and dnsmasq has been told. The body is empty unless the client accepts JSON: old hooks
+ * is on disk and dnsmasq has been notified. The body is empty unless the client accepts JSON: old hooks
  * print it, and during a migration libvirt takes a hook's output for the domain's XML.
  */
 export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void {
   const { store, network, refusal, boots, metrics, log } = options;
   app.post('/instance-upload', {
-    bodyLimit: longestDomainXml,
+    bodyLimit: maxDomainXmlBytes,
     // Before the body is read, so that nobody else can make mdserver read a megabyte.
     onRequest: async (request, reply) => {
-      const why = refusal(request);
-      if (why === undefined) {
+      const reason = refusal(request);
+      if (reason === undefined) {
         // Fastify refuses a type that is not a media type ("xml"); any type or none is accepted here.
         request.raw.headers['content-type'] = 'application/xml';
         return;
       }
-      log.warn(`refused an upload from ${request.socket.remoteAddress}: ${why}`);
+      log.warn(`refused an upload from ${request.socket.remoteAddress}: ${reason}`);
       metrics.upload('401', 0);
-      await reply.code(401).type('text/plain').send(`${why}\n`);
+      await reply.code(401).type('text/plain').send(`${reason}\n`);
     },
     // Errors that the handler does not answer: a body that is too long, an internal error.
     onError: async (_request, _reply, error) => {

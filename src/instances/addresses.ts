@@ -10,8 +10,8 @@ import {
 } from '../network.js';
 
 /**
- * Finds a free IPv4 address of the network: the first, from a random one on, for which `taken`
- * returns false. Never the network or broadcast address. Undefined if the network is full.
+ * Finds a free IPv4 address of the network: the first for which `taken` returns false, starting from
+ * a random one. Never the network or broadcast address. Undefined if the network is full.
  * `random` returns numbers from 0 up to but not including 1.
  */
 export function freeIpv4(
@@ -35,9 +35,9 @@ export function isHostAddress(network: Ipv4Network, address: Ipv4): boolean {
 }
 
 /**
- * Finds a free IPv6 address of the network: the first, from a random one on, for which `taken`
- * returns false. Never the first address, which is the anycast address of the routers (RFC 4291
- * 2.6.1), nor the second, by custom the host's, nor the last, as in Python md_server. Undefined if
+ * Finds a free IPv6 address of the network: the first for which `taken` returns false, starting from
+ * a random one. Never the first address, which is the anycast address of the routers (RFC 4291
+ * 2.6.1), nor the second, which is usually the host's, nor the last, as in Python md_server. Undefined if
  * the network is full.
  */
 export function freeIpv6(

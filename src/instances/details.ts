@@ -1,6 +1,6 @@
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 
-/** The hardware that the domain XML describes; undefined where it says nothing. */
+/** The hardware that the domain XML describes; undefined if it does not say. */
 export interface Hardware {
   readonly vcpus?: number | undefined;
   readonly memoryKib?: number | undefined;
@@ -8,7 +8,7 @@ export interface Hardware {
   readonly architecture?: string | undefined;
 }
 
-/** The ssh host keys that a guest reported. */
+/** The SSH host keys that a guest reported. */
 export interface HostKeys {
   /** Unix seconds. */
   readonly at: number;
@@ -25,6 +25,7 @@ export interface Details {
   readonly hostKeys: readonly HostKeys[];
 }
 
+/** The details of an instance that has none yet. */
 export const noDetails: Details = { hardware: {}, hostKeys: [] };
 
 const maxHostKeyRecords = 5;

@@ -4,7 +4,7 @@ import { type Mac, parseMac } from '../network.js';
 import { escapeControls, quoted, truncate } from '../text.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
-/** What mdserver uses of a libvirt domain (libvirt.org/formatdomain.html), validated. */
+/** The parts of a libvirt domain (libvirt.org/formatdomain.html) that mdserver uses, validated. */
 export interface Domain {
   /** A valid file name: at most 255 bytes, no "/" or control characters, neither "." nor "..". */
   readonly name: string;
@@ -114,7 +114,7 @@ const parser = new XMLParser({
   ignorePiTags: true,
   maxNestedTags: 100,
   jPath: false,
-  // By default the parser changes names that Object.prototype has (`toString`).
+  // By default the parser renames elements with names from Object.prototype (`toString`).
   onDangerousProperty: (name) => name,
   transformTagName: (name) => {
     const localName = name.slice(name.indexOf(':') + 1).replace(/\/$/, '');
@@ -366,8 +366,8 @@ function isMetadata(element: Element): boolean {
 }
 
 /**
- * libvirt keeps only the first element of each namespace in `<metadata>`. So an element of ours that
- * contains elements of ours is a container, and those are the values.
+ * libvirt keeps only the first element of each namespace in `<metadata>`. So an element in mdserver's
+ * namespace that contains others in it is a container, and those have the values.
  */
 function readMetadata(domain: Element): Record<string, string> {
   const values = new Map<string, string>();

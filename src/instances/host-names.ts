@@ -15,7 +15,7 @@ function toLabel(text: string): string {
     .replace(/-+$/, '');
 }
 
-/** The host name for a domain's name, unchanged if that is valid. */
+/** Makes a host name from a domain's name. A valid one is unchanged. */
 export function toHostName(name: string): string {
   const labels = name.split('.').map(toLabel);
   const joined = labels
@@ -24,7 +24,7 @@ export function toHostName(name: string): string {
     .slice(0, maxNameLength)
     .replace(/[.-]+$/, '');
   if (joined === '') return 'instance';
-  // A hosts file would take it for an address.
+  // In a hosts file, it would be an address.
   return isIP(joined) === 0 ? joined : joined.replaceAll('.', '-');
 }
 
@@ -62,7 +62,7 @@ export function hostNames(instances: Instances): ReadonlyMap<string, string> {
   return names;
 }
 
-/** The names of an instance in DNS, without duplicates; a reverse lookup gives the first. */
+/** The names of an instance in DNS, without duplicates; a reverse lookup returns the first. */
 export function dnsNames(
   { prefix, domain, entry_order }: Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>,
   hostName: string,

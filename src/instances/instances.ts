@@ -114,7 +114,7 @@ export function instancesFrom(records: readonly Instance[]): {
   return { draft, superseded };
 }
 
-/** The addresses of an instance: its present ones if the plan still allows them, else free ones. */
+/** The addresses of an instance: its current ones if the plan still allows them, else free ones. */
 function addressesFor(
   draft: Draft,
   before: Instance | undefined,

@@ -21,8 +21,9 @@ import {
 } from './instances.js';
 import { type Store, StoreError, type Subscriber } from './store.js';
 
+/** What the store depends on. */
 export interface JsonStoreOptions {
-  /** The database file. Its folder must exist, the file need not. */
+  /** The database file. Its folder must exist; the file need not. */
   readonly file: string;
   readonly plan: AddressPlan;
   /** The location of this host, for the record of each domain uploaded here. */
@@ -32,7 +33,7 @@ export interface JsonStoreOptions {
 
 /** A change that waits for the next batch. */
 interface PendingChange {
-  /** Applies the change to the draft. Throws to reject it; returns what reports its success. */
+  /** Applies the change to the draft. Throws to reject it; returns a function that reports success. */
   readonly apply: (draft: Draft) => () => void;
   /** Whether the database must be written for it. */
   readonly writes: boolean;
@@ -75,7 +76,7 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
     }
   }
 
-  /** Reads the file; `stats` tell which version of it. */
+  /** Reads the file; `stats` identify the version that was read. */
   function read(): { draft: Draft; stats: Stats | undefined } {
     const stats = statOrNone(path);
     if (stats === undefined) return { draft: instancesFrom([]).draft, stats };

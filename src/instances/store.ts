@@ -25,7 +25,7 @@ export interface Store {
   register(domain: Domain): Promise<Instance>;
   /** Removes an instance; undefined if no instance has the name. */
   remove(name: string): Promise<Instance | undefined>;
-  /** Stores the ssh host keys that an instance reported; undefined if no instance has the name. */
+  /** Stores the SSH host keys that an instance reported; undefined if no instance has the name. */
   rememberHostKeys(name: string, hostKeys: HostKeys): Promise<Instance | undefined>;
   /** Adds a subscriber. It is first notified by the next change or `refresh`. */
   subscribe(subscriber: Subscriber): void;

@@ -4,7 +4,7 @@ import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { Rendering, Userdata } from '../userdata/userdata.js';
 
-/** All that an answer depends on. */
+/** Everything that an answer depends on. */
 export interface MetadataContext {
   readonly instance: Instance;
   readonly config: Config;
@@ -14,7 +14,7 @@ export interface MetadataContext {
   readonly hostName: () => string;
   /** Finds the instance's user-data and returns a function that renders it; undefined if it has none. */
   readonly userdata: () => (() => Rendering) | undefined;
-  /** Renders the instance's vendor data; empty if none is configured. */
+  /** Renders the instance's vendor-data; empty if none is configured. */
   readonly vendorData: () => Rendering;
 }
 

@@ -8,7 +8,7 @@ import type { Folder } from './tree.js';
 /** One way in which clients look for metadata ("datasource" in cloud-init). */
 export interface Datasource {
   readonly name: string;
-  /** The version that a path with this first segment asks for; undefined if the path belongs elsewhere. */
+  /** The version that a path with this first segment asks for; undefined for any other path. */
   readonly version: (firstSegment: string, config: Config) => string | undefined;
   /** The tree below the first segment. */
   readonly tree: Folder<MetadataContext>;
@@ -18,6 +18,7 @@ export interface Datasource {
 
 const datasources = [ec2, nocloud, openstack] as const satisfies readonly Datasource[];
 
+/** The name of a datasource. */
 export type DatasourceName = (typeof datasources)[number]['name'];
 
 /** The datasource of a path by its first segment, and the version; undefined for any other path. */

@@ -1,6 +1,6 @@
 import type { Config } from '../config/options.js';
 import type { MetadataContext } from './context.js';
-import { type Folder, folder, type Node, type Resolve } from './tree.js';
+import { type Folder, folder, type Node, type Resolver } from './tree.js';
 import {
   instanceId,
   instanceTags,
@@ -21,7 +21,7 @@ const fromSetting =
 
 /** A leaf that exists from a version of EC2's metadata on. */
 const since =
-  (version: string, resolve: Resolve<MetadataContext>): Entry =>
+  (version: string, resolve: Resolver<MetadataContext>): Entry =>
   (context) =>
     context.version >= version ? resolve(context) : undefined;
 
@@ -65,7 +65,7 @@ const networkInterface: Tree = folder({
   'vpc-ipv6-cidr-blocks': cidr6,
 });
 
-/** By the MAC address in lower case: clients compare it with what their kernel says. */
+/** By the MAC address in lower case: clients compare it with the one that their kernel reports. */
 function interfaces({ instance }: MetadataContext): Tree {
   return folder(instance.mac === undefined ? {} : { [instance.mac]: networkInterface });
 }
@@ -118,7 +118,7 @@ const architectures = new Map([
 
 /**
  * The instance identity document ("Instance identity documents" of the EC2 User Guide), not signed.
- * What mdserver does not have is null.
+ * Fields that mdserver has no value for are null.
  */
 function identityDocument(context: MetadataContext): string {
   const { instance } = context;

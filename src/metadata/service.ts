@@ -2,7 +2,7 @@ import { readableConfig } from '../config/load.js';
 import { type Config, ownVersion, releaseDate } from '../config/options.js';
 import { folder, type Node } from './tree.js';
 
-/** All that an answer below `/service/` depends on. */
+/** Everything that an answer below `/service/` depends on. */
 export interface ServiceContext {
   readonly config: Config;
   /** Whether the request comes from this host. */

@@ -6,7 +6,7 @@ import { newTokenKey, tokenKeyLength } from './tokens.js';
 export class TokenKeyError extends Error {}
 
 /**
- * Reads the key of session tokens from its file, one line of hexadecimal digits; creates the file,
+ * Reads the session token key from its file, one line of hexadecimal digits; creates the file,
  * readable by its owner only, if there is none. Throws TokenKeyError, and the file system's error if
  * the file cannot be written.
  */
@@ -17,7 +17,7 @@ export async function readTokenKey(path: string): Promise<Buffer> {
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT')
-      throw new TokenKeyError(`the key of session tokens cannot be read: ${message}`);
+      throw new TokenKeyError(`the session token key cannot be read: ${message}`);
     const key = newTokenKey();
     await replaceFiles([{ path, content: `${key.toString('hex')}\n`, mode: 0o600 }]);
     return key;

@@ -4,15 +4,15 @@ import type { Rendering } from '../userdata/userdata.js';
 export type Leaf = string | Rendering;
 
 /**
- * What a node is for a context: a leaf, a function that makes the leaf when it is asked for, a
- * folder, or undefined if it does not exist for that context.
+ * Returns what a node is for a context: a leaf, a function that makes the leaf when it is requested,
+ * a folder, or undefined if the node does not exist for that context.
  */
-export type Resolve<Context> = (
+export type Resolver<Context> = (
   context: Context,
 ) => Leaf | (() => Leaf) | Folder<Context> | undefined;
 
 /** A node in a tree of metadata. */
-export type Node<Context> = Folder<Context> | Resolve<Context>;
+export type Node<Context> = Folder<Context> | Resolver<Context>;
 
 /** A folder of the tree. Listings come from it, so they cannot name a leaf that answers 404. */
 export interface Folder<Context> {

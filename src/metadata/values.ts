@@ -7,7 +7,7 @@ import type { MetadataContext } from './context.js';
 /** A value that `[metadata-defaults]` sets for all instances and a domain's metadata for one. */
 export type Setting = keyof Config['metadata-defaults'];
 
-/** Entries of a domain's metadata that mdserver itself uses: they are not tags. */
+/** Entries of a domain's metadata that mdserver uses itself: they are not tags. */
 const ownNames = new Set(['userdata-prefix', 'imds-tokens']);
 
 /** Hyphens and underscores are equal in names: EC2 uses the former, domain XML mostly the latter. */
@@ -31,7 +31,7 @@ export function setting(context: MetadataContext, name: Setting): string | undef
   );
 }
 
-/** Values that follow from the instance, if neither sets one. */
+/** Defaults from the instance or the configuration, if neither of the two sets a value. */
 const derived: Partial<Record<Setting, (context: MetadataContext) => string | undefined>> = {
   'availability-zone': ({ config }) => config.service.location,
   region: ({ config }) => config.service.location,
@@ -47,7 +47,7 @@ const derived: Partial<Record<Setting, (context: MetadataContext) => string | un
 
 const settingNames = new Set(Object.keys(options['metadata-defaults']));
 
-/** An instance's tags: the entries of its domain's metadata that mdserver gives no other meaning. */
+/** An instance's tags: the entries of its domain's metadata that have no other meaning to mdserver. */
 export function instanceTags({ metadata }: Instance): [string, string][] {
   return Object.entries(metadata).filter(([key]) => {
     const name = settingName(key);
@@ -69,7 +69,7 @@ function hexDigits(text: string): string {
   return text.replaceAll('-', '').slice(0, 17);
 }
 
-/** An identifier in EC2's form; the same for the same thing. */
+/** An identifier in EC2's form that is always the same for the same thing. */
 export function stableId(prefix: string, thing: string): string {
   return `${prefix}-${hexDigits(createHash('sha256').update(`${prefix} ${thing}`).digest('hex'))}`;
 }

@@ -8,7 +8,7 @@ export interface UserdataLocation {
   readonly defaultTemplate: string | undefined;
 }
 
-/** What an instance's user-data is found by. */
+/** What an instance's user-data is looked up by. */
 export interface UserdataQuery {
   readonly name: string;
   readonly mac: string | undefined;
@@ -41,6 +41,7 @@ export interface SourceFile {
 /** What user-data is rendered from: a file or the built-in template, or `none` if a prefix has no file. */
 export type UserdataSource = SourceFile | 'built-in' | 'none';
 
+/** The result of a search for user-data. */
 export interface SearchResult {
   readonly source: UserdataSource;
   /** One for each name or file that was ignored. */
@@ -63,7 +64,7 @@ const reasons = new Map([
   ['EPERM', notPermitted],
 ]);
 
-/** Converts the file system's error. */
+/** The file system's error as a UserdataError that says what to do. */
 export function fileError(path: string, error: unknown): UserdataError {
   const { code = '', message } = error as NodeJS.ErrnoException;
   return new UserdataError(path, reasons.get(code) ?? `cannot be read: ${message}`);

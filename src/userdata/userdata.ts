@@ -33,6 +33,7 @@ export type UserdataConfig = Pick<Config, 'publicKeys' | 'templateData'> & {
   >;
 };
 
+/** What rendering depends on. */
 export interface UserdataOptions {
   /** The configuration in force. A new object clears the caches. */
   readonly config: () => UserdataConfig;
@@ -41,18 +42,18 @@ export interface UserdataOptions {
   readonly keepCopy?: (instanceName: string, body: string | Buffer) => void;
 }
 
-/** Rendered user-data or vendor data. */
+/** Rendered user-data or vendor-data. */
 export interface Rendering {
   readonly body: string | Buffer;
   /** The path of its template; null for the built-in one. */
   readonly file: string | null;
 }
 
-/** Errors are TemplateError and UserdataError, and are already logged when they are thrown. */
+/** Renders user-data and vendor-data. Throws TemplateError and UserdataError, which are already logged. */
 export interface Userdata {
   /** A function that renders the user-data of an instance; undefined if it has none. */
   readonly userdata: (instance: TemplateInstance) => (() => Rendering) | undefined;
-  /** Renders the vendor data of an instance; empty if none is configured. */
+  /** Renders the vendor-data of an instance; empty if none is configured. */
   readonly vendorData: (instance: TemplateInstance) => Rendering;
 }
 
@@ -121,7 +122,7 @@ function renderer(bytes: Buffer, path: string): CacheEntry['render'] {
 }
 
 /**
- * Returns a function that gives a file's renderer and caches it, so that an unchanged file is neither
+ * Returns a function that returns a file's renderer and caches it, so that an unchanged file is neither
  * read nor compiled again. It returns undefined for a file that is gone.
  */
 function cachedRenderers(): (file: SourceFile) => CacheEntry['render'] | undefined {
@@ -174,7 +175,7 @@ function onceLogger(): (
   };
 }
 
-/** What follows from an instance and the configuration, whatever its template is. */
+/** The inputs of rendering that do not depend on the template. */
 interface RenderInputs {
   readonly candidates: Candidates;
   readonly data: TemplateData;
@@ -182,7 +183,7 @@ interface RenderInputs {
 
 const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
 
-/** Creates what renders user-data and vendor data. An error of a file is logged once until it changes. */
+/** Creates the renderer of user-data and vendor-data. An error in a file is logged once until the file changes. */
 export function createUserdata({ config, log, keepCopy }: UserdataOptions): Userdata {
   let current: UserdataConfig | undefined;
   let rendererOf = cachedRenderers();
@@ -222,7 +223,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
     try {
       return findSource(instance, settings) !== 'none';
     } catch (error) {
-      // There is a file; renderSource() meets the same error and reports it.
+      // There is a file; renderSource() gets the same error and reports it.
       if (error instanceof UserdataError) return true;
       throw error;
     }
@@ -285,7 +286,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       const settings = currentConfig();
       const { vendor_data: path } = settings.mdserver;
       if (path === undefined) return { body: '', file: null };
-      return renderSource('vendor data', instance, settings, () =>
+      return renderSource('vendor-data', instance, settings, () =>
         configuredFile(path, 'mdserver.vendor_data'),
       );
     },
