@@ -9,10 +9,10 @@
  * - With a status other than 0, libvirt does not start the guest, or kills a running one at
  *   `reconnect`. The hook always exits with 0: a guest must start even if mdserver fails.
  * - At `migrate` and `restore`, standard output replaces the XML. The hook never writes there.
- * - libvirt waits with that guest until the hook ends. Everything below has a time limit.
+ * - libvirt does nothing with the guest until the hook ends, so everything below has a time limit.
  *
  * The hook is installed as a single file, so it uses only Node's own modules. It is CommonJS, which
- * starts in half the time.
+ * starts twice as fast.
  */
 import { spawn } from 'node:child_process';
 import { type OutgoingHttpHeaders, request } from 'node:http';
@@ -86,7 +86,7 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
   });
 }
 
-/** Where the upload was tried last, for the error message. */
+/** Where the last upload attempt went, for the error message. */
 let destination = uploadUrl;
 
 /** Uploads on the control socket, or over TCP if the socket cannot be used. */

@@ -3,6 +3,7 @@ import { pino } from 'pino';
 import type { Config, LogLevel } from './config/options.js';
 import { escapeControls } from './text.js';
 
+/** The logger of the daemon. */
 export type Logger = pino.Logger;
 
 /** The log, and what an operator can change while the daemon runs. */
@@ -101,7 +102,7 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
       writeOut(file);
       fileWorks = true;
     } catch (error) {
-      // Once for each time that the disk fills up.
+      // Once each time that the disk fills up.
       if (fileWorks) log.error(`the log file cannot be written: ${(error as Error).message}`);
       fileWorks = false;
     }

@@ -19,7 +19,7 @@ import { TokenKeyError } from './metadata/token-key.js';
 import { serverUrl } from './network.js';
 import { defaultConfigFile, usage } from './usage.js';
 
-/** An error that an operator can mend: its message says everything. */
+/** An error that an operator can fix; the message says how. */
 class StartError extends Error {}
 
 function readArguments(): { file: string } | { print: string } {
@@ -49,7 +49,7 @@ function openLog(config: Config): Logging {
   }
 }
 
-/** Shows what to type next if the server runs on a loopback address, to be tried out. */
+/** Logs commands to try next if the server runs on a loopback address, as the demo does. */
 function logNextSteps(log: Logger, { mdserver }: Config, instances: Instances): void {
   const [address] = mdserver.listen_address;
   if (!address.startsWith('127.')) return;
@@ -109,7 +109,7 @@ async function run(file: string): Promise<void> {
     };
     for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => void stop(signal));
   } catch (error) {
-    const clear = isMendable(error) || isSystemError(error);
+    const clear = isOperatorError(error) || isSystemError(error);
     log.fatal({ err: clear ? undefined : error }, (error as Error).message);
     throw error;
   }
@@ -153,7 +153,8 @@ function reload(file: string, before: Config, { log, reopen, setLevels }: Loggin
   }
 }
 
-function isMendable(error: unknown): boolean {
+/** An error that an operator must fix before mdserver can start. */
+function isOperatorError(error: unknown): boolean {
   return [StartError, ConfigError, DatabaseError, ListenError, TokenKeyError].some(
     (kind) => error instanceof kind,
   );
@@ -166,14 +167,14 @@ function isSystemError(error: unknown): boolean {
 }
 
 try {
-  const what = readArguments();
-  if ('print' in what) process.stdout.write(what.print);
-  else await run(what.file);
+  const invocation = readArguments();
+  if ('print' in invocation) process.stdout.write(invocation.print);
+  else await run(invocation.file);
 } catch (error) {
   const { message, stack } = error as Error;
-  const text = isMendable(error) || isSystemError(error) ? message : (stack ?? error);
+  const text = isOperatorError(error) || isSystemError(error) ? message : (stack ?? error);
   process.stderr.write(`mdserver: ${text}\n`);
   // EX_CONFIG (sysexits.h): a restart would not help, so systemd does not try. An address may still
   // appear.
-  process.exit(isMendable(error) && !(error instanceof ListenError) ? 78 : 1);
+  process.exit(isOperatorError(error) && !(error instanceof ListenError) ? 78 : 1);
 }

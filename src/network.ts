@@ -7,6 +7,7 @@ declare const checked: unique symbol;
 export type Ipv4 = string & { readonly [checked]: 'ipv4' };
 /** A checked IPv6 address in the form of RFC 5952: shortest, lower case. */
 export type Ipv6 = string & { readonly [checked]: 'ipv6' };
+/** A checked IPv4 or IPv6 address. */
 export type IpAddress = Ipv4 | Ipv6;
 /** A checked MAC address: six pairs of lower-case hexadecimal digits, separated by colons. */
 export type Mac = string & { readonly [checked]: 'mac' };
@@ -114,7 +115,7 @@ export function inIpv6Network(network: Ipv6Network, address: Ipv6): boolean {
   return value >= network.first && value <= network.last;
 }
 
-/** `http://ADDRESS:PORT`, as a URL has it. */
+/** `http://ADDRESS:PORT`, with an IPv6 address in brackets and without port 80. */
 export function serverUrl(address: string, port: number): string {
   const host = isIPv6(address) ? `[${address}]` : address;
   return port === 80 ? `http://${host}` : `http://${host}:${port}`;

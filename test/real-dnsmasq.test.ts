@@ -534,7 +534,7 @@ test('a process that is not our dnsmasq is never signalled: the upload counts, t
   }
   writeFileSync(host.pidFile, 'nonsense\n');
   assert.equal((await host.upload(record(3, 'web3'))).status, 200);
-  await host.daemon.printed(`${host.pidFile} does not contain a process id`);
+  await host.daemon.printed(`${host.pidFile} does not contain a process ID`);
   // What the other one has logged since its start: a SIGHUP makes it read /etc/hosts.
   assert.ok(!said.join('').includes('read /etc/hosts'), said.join(''));
 });

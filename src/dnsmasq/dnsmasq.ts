@@ -14,7 +14,7 @@ import {
 } from './files.js';
 import { type Lease, releaseLeases } from './release.js';
 
-/** Creates dnsmasq's folders and writes its configuration and options. It reads both only at start. */
+/** Creates dnsmasq's folders and writes its configuration and options, which it reads only when it starts. */
 export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Promise<void> {
   const paths = dnsmasqPaths(config.dnsmasq);
   mkdirSync(paths.dhcpFolder, { recursive: true });
@@ -37,7 +37,7 @@ function readIfExists(path: string): string | undefined {
   }
 }
 
-/** The dnsmasq that runs with our configuration, or why none can be notified of a change. */
+/** The dnsmasq that runs with mdserver's configuration, or why none can be notified of a change. */
 export type DnsmasqState =
   | { readonly pid: number }
   | {
@@ -48,7 +48,7 @@ export type DnsmasqState =
     };
 
 /**
- * Finds the dnsmasq that our pid file names, and checks that the process is that dnsmasq: after a
+ * Finds the dnsmasq that the pid file names, and checks that the process is that dnsmasq: after a
  * crash, another process may have the number.
  */
 export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
@@ -66,7 +66,7 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
   const pid = /^[1-9]\d{0,9}$/.test(text) ? Number(text) : undefined;
   if (pid === undefined) {
     return none(
-      `${paths.pid} does not contain a process id: dnsmasq was not notified; restart dnsmasq`,
+      `${paths.pid} does not contain a process ID: dnsmasq was not notified; restart dnsmasq`,
     );
   }
   const name = readIfExists(`/proc/${pid}/comm`)?.trim();

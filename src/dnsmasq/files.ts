@@ -74,8 +74,8 @@ export function dnsmasqOptions({ mdserver, dnsmasq }: DnsmasqConfig): FileConten
 }
 
 /**
- * Whether dnsmasq takes the word for a name in a dhcp-host line. It takes digits, with a unit or
- * without, for a lease time, and two words are keywords.
+ * Whether dnsmasq reads the word in a dhcp-host line as a name. It reads digits, with or without a
+ * unit, as a lease time, and `infinite` and `ignore` are keywords.
  */
 function isPlainName(name: string): boolean {
   return !/^(\d+[smhdw]?|infinite|ignore)$/i.test(name);
