@@ -108,16 +108,16 @@ test('"-" is an operand, and after "--" everything is', () => {
 });
 
 const usageErrors: [line: string[], message: string | RegExp][] = [
-  [[], 'no command given, see mdserverctl --help'],
+  [[], 'no command given; see mdserverctl --help'],
   [['lst'], 'unknown command "lst", did you mean list?'],
-  [['frobnicate'], 'unknown command "frobnicate", see mdserverctl --help'],
-  [['constructor'], 'unknown command "constructor", see mdserverctl --help'],
+  [['frobnicate'], 'unknown command "frobnicate"; see mdserverctl --help'],
+  [['constructor'], 'unknown command "constructor"; see mdserverctl --help'],
   [['list', '--frob'], "Unknown option '--frob'; see mdserverctl --help"],
-  [['list', '--prune'], 'list has no option --prune, see mdserverctl list --help'],
+  [['list', '--prune'], 'list has no option --prune; see mdserverctl list --help'],
   [['list', 'web1'], 'too many arguments: mdserverctl list; see mdserverctl list --help'],
   [['show'], 'too few arguments: mdserverctl show NAME; see mdserverctl show --help'],
   [['remove'], 'too few arguments: mdserverctl remove NAME...; see mdserverctl remove --help'],
-  [['list', '--socket='], '--socket needs a value, see mdserverctl list --help'],
+  [['list', '--socket='], '--socket needs a value; see mdserverctl list --help'],
   [['list', '--socket'], /^Option '--socket <value>' argument missing; see /],
 ];
 for (const [line, message] of usageErrors) {
@@ -128,14 +128,14 @@ for (const [line, message] of usageErrors) {
 }
 
 const renderErrors: [line: string[], message: string][] = [
-  [['render'], 'render needs a NAME, see mdserverctl render --help'],
+  [['render'], 'render needs a NAME; see mdserverctl render --help'],
   [
     ['render', 'web1', 'userdata'],
     '"userdata" is not one of user-data, meta-data, vendor-data, network-config, tree; see mdserverctl render --help',
   ],
   [
     ['render', 'web1', 'tree', '--as-xml', 'x'],
-    '--as-xml takes the place of NAME, see mdserverctl render --help',
+    '--as-xml takes the place of NAME; see mdserverctl render --help',
   ],
 ];
 for (const [line, message] of renderErrors) {

@@ -264,10 +264,7 @@ test('explain finds an instance by its name and its address, and tells what it a
   const daemon = await host.start();
   await host.ctl('upload', host.write('web1.xml', domainXml(1, { name: 'web1' })));
   const address = await addressOf(host, 'web1');
-  assert.match(
-    (await host.ctl('explain', 'web1')).stdout,
-    /: no boot of it was seen since mdserver started/,
-  );
+  assert.match((await host.ctl('explain', 'web1')).stdout, /: no boot seen since mdserver started/);
 
   const headers = { 'user-agent': 'Cloud-Init/22.4.2 \x9b' };
   await daemon.ask('/latest/meta-data/instance-id', { from: address, headers });
@@ -329,7 +326,7 @@ test('known-hosts prints the keys that a guest phoned home with, and warns of ch
   assert.equal(changed.stdout, `web1,${address} ssh-ed25519 ${second}\n`);
   assert.match(
     changed.stderr,
-    /^mdserverctl: web1: its host keys changed \S+; unless it was installed again, /,
+    /^mdserverctl: web1: its host keys changed \S+; unless it was reinstalled, /,
   );
   assert.equal((await host.ctl('known-hosts', 'web1', 'nobody')).status, 4);
   assert.equal(JSON.parse((await host.ctl('known-hosts', '--json')).stdout).length, 1);
@@ -648,7 +645,7 @@ test('check reports a hook that is missing, not executable, or posts elsewhere',
   ]);
   hook('/nowhere', 'http://127.0.0.2:80/instance-upload');
   assert.deepEqual(await found(), [
-    `failure: ${path} posts to /nowhere, but mdserver takes uploads on ${socket}: run system-integration.sh again`,
+    `failure: ${path} posts to /nowhere, but mdserver accepts uploads on ${socket}: run system-integration.sh again`,
   ]);
   // Another program's hook in its place, and mdserver's in qemu.d.
   host.write(first, '#!/bin/sh\n');

@@ -53,7 +53,7 @@ function explained(...boots: BootRecord[]): string[] {
   return explainInstance(instance(...boots), context);
 }
 
-/** The lines under "What to look at:". */
+/** The lines under "What to check:". */
 function notes(...boots: BootRecord[]): string[] {
   return explained(...boots)
     .filter((line) => line.startsWith('  - '))
@@ -86,7 +86,7 @@ test('a boot that went well is described in order, without advice', () => {
 
 test('without a boot: says that boots are kept in memory, and what to check', () => {
   assert.deepEqual(explained(), [
-    'web1 (10.122.0.2, 52:54:00:00:00:01): no boot of it was seen since mdserver started.',
+    'web1 (10.122.0.2, 52:54:00:00:00:01): no boot seen since mdserver started.',
     "Its domain was last uploaded 1 hour ago. mdserver keeps boots in memory only. If it started since then, libvirt's hook did not report it: run mdserverctl check.",
   ]);
 });
@@ -100,7 +100,7 @@ test('a boot of which nothing was seen: asks for the network, dnsmasq and the gu
   ]);
   assert.deepEqual(notes(boot({ started: start + 3590, ended: start + 3595 })), [note]);
   assert.deepEqual(notes(boot({ by: 'reconnect' })), [
-    'Nothing was seen of it since libvirtd started: a guest that is already running rarely asks for anything.',
+    'mdserver has seen nothing of it since libvirtd started: a guest that is already running rarely asks for anything.',
   ]);
 });
 
@@ -127,7 +127,7 @@ test('a boot that got a token and no more is distinguished from one without user
   const tokens = { given: 2, used: 0, refused: 0 };
   assert.match(
     notes(boot({ ...asked, requests: 2, tokens })).join(),
-    /^It asked for a token and then for nothing: /,
+    /^It asked for a token and then for nothing else: /,
   );
   assert.match(
     notes(boot({ ...asked, tokens })).join(),
@@ -174,7 +174,7 @@ test('changed host keys are reported', () => {
   );
   assert.equal(
     lines.at(-1),
-    'Its SSH host keys changed 2023-11-14T22:13:50Z, which is expected only if it was installed again.',
+    'Its SSH host keys changed 2023-11-14T22:13:50Z, which is expected only if it was reinstalled.',
   );
 });
 
@@ -200,6 +200,6 @@ test('an address that no instance has: everything that is known about it', () =>
   const second = (mac_instance: string | null, domain?: string) =>
     explainAddress({ ...report, mac, mac_instance }, domain, context)[1] ?? '';
   assert.match(second('web1'), /^It belongs to 52:54:00:00:00:09, the MAC address of web1: /);
-  assert.match(second(null, 'db1'), /the MAC address of the domain db1, .*mdserverctl sync/);
-  assert.match(second(null), /the MAC address of no instance and no running domain/);
+  assert.match(second(null, 'db1'), /the MAC address of the domain db1\. .*mdserverctl sync/);
+  assert.match(second(null), /which no instance and no running domain has/);
 });

@@ -13,7 +13,7 @@ export interface Invocation {
   readonly options: Parameters<Command['run']>[1];
 }
 
-/** The options of all commands: they may stand before the name of the command. */
+/** The options of all commands: they can come before the name of the command. */
 function allOptions(known: readonly Command[]): OptionTable {
   return Object.assign({}, globalOptions, ...known.map(({ options }) => options));
 }
@@ -42,12 +42,12 @@ function findCommand(name: string, known: readonly Command[]): Command {
   if (command !== undefined) return command;
   const names = known.map((candidate) => candidate.name);
   const near = closestMatch(name, names, { maxDistance: 3 });
-  const hint = near === undefined ? 'see mdserverctl --help' : `did you mean ${near}?`;
-  throw new UsageError(`unknown command "${name}", ${hint}`);
+  const hint = near === undefined ? '; see mdserverctl --help' : `, did you mean ${near}?`;
+  throw new UsageError(`unknown command "${name}"${hint}`);
 }
 
 /**
- * What a command line asks for: a command with its operands and options, or a text to print. Throws
+ * Parses a command line. Returns a command with its operands and options, or a text to print. Throws
  * UsageError.
  */
 export function readArguments(
@@ -61,7 +61,7 @@ export function readArguments(
   }
   if (word === undefined) {
     if (values['help'] === true) return { print: overallHelp(known) };
-    throw new UsageError('no command given, see mdserverctl --help');
+    throw new UsageError('no command given; see mdserverctl --help');
   }
   const command = findCommand(word, known);
   if (values['help'] === true) return { print: commandHelp(command) };
@@ -70,13 +70,13 @@ export function readArguments(
   const see = `see mdserverctl ${command.name} --help`;
   for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) {
-      throw new UsageError(`${command.name} has no option --${name}, ${see}`);
+      throw new UsageError(`${command.name} has no option --${name}; ${see}`);
     }
-    if (value === '') throw new UsageError(`--${name} needs a value, ${see}`);
+    if (value === '') throw new UsageError(`--${name} needs a value; ${see}`);
   }
-  const [least, most] = command.operands;
-  if (operands.length < least || operands.length > most) {
-    const problem = operands.length < least ? 'too few' : 'too many';
+  const [min, max] = command.operands;
+  if (operands.length < min || operands.length > max) {
+    const problem = operands.length < min ? 'too few' : 'too many';
     const forms = command.usage.map((form) => `mdserverctl ${command.name} ${form}`.trimEnd());
     throw new UsageError(`${problem} arguments: ${forms.join(' or ')}; ${see}`);
   }

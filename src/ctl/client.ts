@@ -4,7 +4,7 @@ import { CommandError, exitCodes } from './errors.js';
 
 /** A client of mdserver's control socket. control/api.ts describes the paths and the answers. */
 export interface ControlClient {
-  /** The JSON of the answer. Throws CommandError, with the reason that mdserver gives. */
+  /** Returns the JSON of the answer. Throws CommandError, with the reason from mdserver. */
   readonly get: <T>(path: string) => Promise<T>;
   readonly remove: <T>(path: string) => Promise<T>;
   readonly post: <T>(path: string, body: Buffer) => Promise<T>;
@@ -23,9 +23,9 @@ export class AnswerError extends CommandError {
 }
 
 /** Milliseconds: enough to write the database to a slow disk. */
-const answerLimit = 60_000;
+const answerTimeout = 60_000;
 /** `sync` and `known-hosts` send several requests at a time. */
-const mostConnections = 8;
+const maxConnections = 8;
 
 const notRunning = (path: string) =>
   `mdserver is not running (no answer on ${path}): systemctl start mdserver`;
@@ -61,7 +61,7 @@ function reasonOf(text: string, status: number): string {
 
 /** A client for a socket; it connects at the first request. */
 export function controlClient(socketPath: string): ControlClient {
-  const agent = new Agent({ keepAlive: true, maxSockets: mostConnections });
+  const agent = new Agent({ keepAlive: true, maxSockets: maxConnections });
 
   function send<T>(method: string, path: string, body?: Buffer): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -71,7 +71,7 @@ export function controlClient(socketPath: string): ControlClient {
           agent,
           method,
           path,
-          timeout: answerLimit,
+          timeout: answerTimeout,
           headers: {
             accept: 'application/json',
             ...(body && { 'content-type': 'application/xml', 'content-length': body.length }),
@@ -89,7 +89,7 @@ export function controlClient(socketPath: string): ControlClient {
               return;
             }
             try {
-              // mdserver and mdserverctl are of the same release: the shape need not be checked.
+              // Not checked: mdserver and mdserverctl are of the same release.
               resolve(JSON.parse(text) as T);
             } catch {
               const message = `${socketPath} answered ${path} with something other than JSON: is it mdserver's socket?`;
@@ -99,7 +99,7 @@ export function controlClient(socketPath: string): ControlClient {
         },
       );
       sent.on('timeout', () => {
-        sent.destroy(new Error(`no answer after ${answerLimit / 1000} seconds`));
+        sent.destroy(new Error(`no answer after ${answerTimeout / 1000} seconds`));
       });
       sent.on('error', (error) => reject(unreachable(socketPath, error)));
       sent.end(body);

@@ -3,6 +3,7 @@ import { defaultConfigFile } from '../usage.js';
 /** What bash completes for an operand or an option's argument. */
 export type Completion = 'instance' | 'document' | 'setting' | 'file' | 'uri' | 'none';
 
+/** An option on the command line. */
 export interface CommandOption {
   readonly short?: string;
   /** The placeholder for its argument; an option without one is a switch. */
@@ -26,7 +27,7 @@ export const globalOptions = {
   config: {
     argument: 'FILE',
     completes: 'file',
-    explanation: `Read the configuration of mdserver from FILE (default: ${defaultConfigFile}). It tells where the control socket is.`,
+    explanation: `Use this configuration of mdserver (default: ${defaultConfigFile}).`,
   },
   socket: {
     argument: 'PATH',
@@ -34,10 +35,11 @@ export const globalOptions = {
     explanation: 'Use this control socket instead of the one in the configuration.',
   },
   json: { explanation: 'Print JSON.' },
-  help: { short: 'h', explanation: 'Show help; after the name of a command, help for it.' },
+  help: { short: 'h', explanation: 'Show this help or, after the name of a command, its help.' },
   version: { short: 'V', explanation: 'Show the version.' },
 } as const satisfies OptionTable;
 
+/** The values of the options of every command. */
 export type GlobalOptions = CommandOptionValues<typeof globalOptions>;
 
 /** An option of the commands that talk to libvirt. */
@@ -72,7 +74,7 @@ interface CommandDescription {
 /** A command of mdserverctl, with its options in addition to the global ones. */
 interface CommandDefinition<T extends OptionTable> extends CommandDescription {
   readonly options: T;
-  /** Gives the exit status. Throws CommandError. */
+  /** Returns the exit status. Throws CommandError. */
   run(
     operands: readonly string[],
     options: GlobalOptions & CommandOptionValues<T>,
@@ -90,7 +92,7 @@ export interface Command extends CommandDescription {
 
 /**
  * A command whose `run` gets its options typed by its own table. It fits into the list of commands
- * because `run` is a method: TypeScript lets its parameters be narrower there. readArguments gives
+ * because `run` is a method: TypeScript lets its parameters be narrower there. readArguments passes
  * each command the options of its table.
  */
 export function defineCommand<const T extends OptionTable>(

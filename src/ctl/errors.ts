@@ -7,6 +7,7 @@ export const exitCodes = {
   unknownInstance: 4,
 } as const;
 
+/** The meanings of the exit statuses, for `--help` and mdserverctl(1). */
 export const exitCodeMeanings: readonly (readonly [code: number, meaning: string])[] = [
   [exitCodes.ok, 'Success.'],
   [

@@ -37,12 +37,14 @@ export function overallHelp(commands: readonly Command[]): string {
 
 Shows and manages the instances of the mdserver on this host, through its control socket.
 
-Commands ("mdserverctl COMMAND --help" tells more):
+Commands ("mdserverctl COMMAND --help" shows more):
 ${definitions(commands.map(({ name, usage, summary }) => [`${name} ${usage[0]}`.trimEnd(), summary]))}
 Options:
 ${optionList(globalOptions)}
 On a terminal, output is in columns and in colour (unless NO_COLOR is set). Elsewhere it is one
-line for each item, with tabs between the values, for scripts. Exit status:
+line per item, with tabs between the values, for scripts.
+
+Exit status:
 ${definitions(exitCodeMeanings.map(([code, meaning]) => [String(code), meaning]))}
 See mdserverctl(1), mdserver.conf(5), mdserver(8).
 `;

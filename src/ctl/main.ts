@@ -3,7 +3,7 @@ import { readArguments } from './arguments.js';
 import { CommandError, exitCodes } from './errors.js';
 import { note, print } from './output.js';
 
-// The reader of the output may have seen enough (head, less), and a terminal may go away.
+// The reader of the output may stop early (head, less), and a terminal may close.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
   process.exit(exitCodes.failed);

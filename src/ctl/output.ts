@@ -16,6 +16,7 @@ export function print(text: string | Buffer): void {
   process.stdout.write(text);
 }
 
+/** Prints a value as indented JSON on standard output. */
 export function printJson(value: unknown): void {
   print(`${JSON.stringify(value, null, 2)}\n`);
 }
@@ -26,6 +27,7 @@ export function note(text: string): void {
 }
 
 const colours = { bold: 1, red: 31, green: 32, yellow: 33 } as const;
+/** The name of a colour, or bold. */
 export type Colour = keyof typeof colours;
 
 /** The text in a colour, if the style has colours. */
@@ -43,9 +45,10 @@ export function printable(text: string): string {
 
 const noValue = '-';
 
+/** A value in a table. */
 export type Cell = string | number | null | undefined;
 
-/** The colour of a cell. */
+/** Returns the colour of a cell; undefined for none. */
 export type CellColour = (text: string, column: number) => Colour | undefined;
 
 /**
@@ -63,7 +66,7 @@ export function table(
   if (cells.length === 0) return '';
   const lines = heading.length === 0 ? cells : [heading, ...cells];
   const widths = (lines[0] ?? []).map((_, column) =>
-    lines.reduce((most, row) => Math.max(most, stringWidth(row[column] ?? '')), 0),
+    lines.reduce((widest, row) => Math.max(widest, stringWidth(row[column] ?? '')), 0),
   );
   const line = (row: readonly string[], colourOfCell: CellColour) =>
     row

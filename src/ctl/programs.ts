@@ -7,8 +7,8 @@ export interface ProgramResult {
   readonly stderr: string;
 }
 
-/** The limit for each of a program's outputs, in bytes. */
-const longestOutput = 64 * 1024 * 1024;
+/** The limit for standard output and for standard error. */
+const maxOutputBytes = 64 * 1024 * 1024;
 
 /** Runs a program to its end, in the C locale; undefined if there is no such program. */
 export function runProgram(
@@ -17,7 +17,7 @@ export function runProgram(
 ): Promise<ProgramResult | undefined> {
   const env = { ...process.env, LC_ALL: 'C' };
   return new Promise((resolve, reject) => {
-    execFile(command, [...args], { env, maxBuffer: longestOutput }, (error, stdout, stderr) => {
+    execFile(command, [...args], { env, maxBuffer: maxOutputBytes }, (error, stdout, stderr) => {
       if (error?.code === 'ENOENT') resolve(undefined);
       else if (error !== null && typeof error.code === 'string') reject(error);
       else resolve({ status: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });

@@ -2,15 +2,16 @@ import { mapConcurrently } from './concurrency.js';
 import { CommandError, exitCodes } from './errors.js';
 import { firstLine, runProgram } from './programs.js';
 
-/** Runs virsh with these arguments; gives its output. Throws CommandError with virsh's message. */
+/** Runs virsh with these arguments and returns its output. Throws CommandError with virsh's message. */
 export type Virsh = (...args: string[]) => Promise<string>;
 
+/** The connection URI of libvirt's system instance. */
 export const defaultConnection = 'qemu:///system';
 
-/** How many virsh run at a time. */
-export const virshLimit = 4;
+/** How many virsh processes run at a time. */
+export const maxVirshProcesses = 4;
 
-/** virsh on a connection URI. */
+/** Returns a function that runs virsh with a connection URI. */
 export function virshAt(uri: string): Virsh {
   return async (...args) => {
     const result = await runProgram('virsh', ['--connect', uri, ...args]);
@@ -28,7 +29,7 @@ function linesOf(text: string): string[] {
   return text.split('\n').filter((line) => line !== '');
 }
 
-/** The domains of a libvirt. Use the uuids with virsh: it takes a name of digits for a domain's id. */
+/** The domains of a libvirt connection. Pass virsh the uuids: it would read a name of digits as an ID. */
 export interface Domains {
   readonly uuids: readonly string[];
   readonly names: readonly string[];
@@ -44,7 +45,7 @@ export async function listDomains(virsh: Virsh): Promise<Domains> {
 /** The name of the running domain that has the MAC address. Throws CommandError. */
 export async function domainWithMac(virsh: Virsh, mac: string): Promise<string | undefined> {
   const uuids = linesOf(await virsh('list', '--uuid'));
-  const matches = await mapConcurrently(uuids, virshLimit, async (uuid) => {
+  const matches = await mapConcurrently(uuids, maxVirshProcesses, async (uuid) => {
     try {
       const interfaces = await virsh('domiflist', uuid);
       return interfaces.toLowerCase().includes(mac) ? uuid : undefined;

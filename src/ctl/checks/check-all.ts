@@ -15,7 +15,7 @@ import { checkAddresses, checkNetwork } from './network.js';
 import { checkPermissions } from './permissions.js';
 import { checkTemplates } from './templates.js';
 
-/** Where to find what is checked. */
+/** Where the checks look. */
 export interface CheckOptions {
   readonly configFile: string;
   /** Used instead of the control socket in the configuration. */
@@ -107,8 +107,8 @@ function readDatabase({ mdserver }: Config): { instances: Instance[]; findings: 
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (error instanceof DatabaseError) {
-      const mend = 'correct it, or move it away to start with an empty database';
-      return noInstances(failure(`${path}: ${message}`, mend));
+      const remedy = 'repair it, or move it away to start with an empty database';
+      return noInstances(failure(`${path}: ${message}`, remedy));
     }
     if (code === 'ENOENT')
       return noInstances(warning(`${path} does not exist yet: there are no instances`));

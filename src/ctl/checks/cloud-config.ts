@@ -2,11 +2,11 @@ import { isUtf8 } from 'node:buffer';
 import { parseDocument } from 'yaml';
 import type { Finding } from './finding.js';
 
-/** A problem of a user-data text. */
+/** A problem in rendered user-data. */
 export type UserdataProblem = Pick<Finding, 'level' | 'text'>;
 
 /**
- * How user-data begins that cloud-init (INCLUSION_TYPES_MAP of its handlers), Ignition or
+ * The beginnings of user-data that cloud-init (INCLUSION_TYPES_MAP of its handlers), Ignition or
  * cloudbase-init recognises.
  */
 const knownBeginnings = [
@@ -31,10 +31,10 @@ export function isCloudConfig(text: string): boolean {
   return /^\s*#cloud-config(?![-\w])/i.test(text);
 }
 
-/** Problems of the first line and, in cloud-config, of the YAML (1.1, as PyYAML reads it). */
+/** Problems in the first line and, for cloud-config, in the YAML (1.1, as PyYAML reads it). */
 export function userdataProblems(body: string | Buffer): UserdataProblem[] {
   const bytes = Buffer.from(body);
-  // Compressed or other binary user-data is not checked.
+  // Binary user-data, such as compressed user-data, is not checked.
   if (bytes.length === 0 || !isUtf8(bytes)) return [];
   const text = bytes.toString();
   const [firstLine = ''] = text.trimStart().split('\n', 1);
@@ -49,7 +49,7 @@ export function userdataProblems(body: string | Buffer): UserdataProblem[] {
   return isCloudConfig(text) ? yamlProblems(text) : [];
 }
 
-/** The first problem; the ones after it are often its consequences. */
+/** The first problem; later ones are often consequences of it. */
 function yamlProblems(text: string): UserdataProblem[] {
   const document = parseDocument(text, { version: '1.1' });
   const problems: UserdataProblem[] = [...document.errors, ...document.warnings].map((error) => ({

@@ -8,7 +8,7 @@ import { firstLine, runProgram } from '../programs.js';
 import { exists, readIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
-/** The configuration, with the files that `dnsmasq --test` does not read put in as options. */
+/** The configuration, with the files that `dnsmasq --test` does not read included as options. */
 function wholeConfiguration(paths: ReturnType<typeof dnsmasqPaths>): string {
   const asOptions = (path: string, option: string) =>
     (readIfPresent(path) ?? '')

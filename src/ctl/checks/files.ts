@@ -1,11 +1,11 @@
 import { readFileSync, type Stats, statSync } from 'node:fs';
 
-/** undefined if there is no such file; throws if the caller may not look. */
+/** The file's status, undefined if there is no such file. Throws if it is not accessible. */
 export function statIfPresent(path: string): Stats | undefined {
   return statSync(path, { throwIfNoEntry: false });
 }
 
-/** Whether there is such a file; throws if the caller may not look. */
+/** Whether there is such a file. Throws if it is not accessible. */
 export function exists(path: string): boolean {
   return statIfPresent(path) !== undefined;
 }

@@ -23,7 +23,7 @@ export interface HookTarget {
   readonly socket: string | undefined;
 }
 
-/** What system-integration.sh filled in; undefined for a hook that is not mdserver's. */
+/** The target that system-integration.sh set in a hook; undefined if the hook is not mdserver's. */
 export function hookTarget(source: string): HookTarget | undefined {
   const url = /^const uploadUrl = '([^']*)';$/m.exec(source)?.[1];
   const socket = /^const controlSocket = '([^']*)';$/m.exec(source)?.[1];
@@ -78,7 +78,7 @@ export function* checkHook(
       );
     } else {
       yield failure(
-        `${path} posts to ${socket ?? url}, but mdserver takes uploads on ${controlSocket}`,
+        `${path} posts to ${socket ?? url}, but mdserver accepts uploads on ${controlSocket}`,
         again,
       );
     }

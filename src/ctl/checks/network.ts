@@ -8,7 +8,7 @@ import { virshAt } from '../virsh.js';
 import { exists } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
-/** The address to connect to for one to listen on: loopback for "any address". */
+/** The address to connect to for a listen address: loopback for "any address". */
 export function connectAddress(address: IpAddress): IpAddress {
   if (address === '0.0.0.0') return '127.0.0.1' as IpAddress;
   return address === '::' ? ('::1' as IpAddress) : address;

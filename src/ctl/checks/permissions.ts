@@ -15,7 +15,7 @@ function octal(mode: number): string {
   return (mode & 0o7777).toString(8).padStart(4, '0');
 }
 
-/** Whether others can write or read what they must not. */
+/** Whether other users can read or write files that they must not. */
 export function* checkPermissions(
   config: Config,
   files: readonly string[],

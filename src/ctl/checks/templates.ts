@@ -14,11 +14,11 @@ import { isCloudConfig, userdataProblems } from './cloud-config.js';
 import { type Finding, findingsOf } from './finding.js';
 
 /**
- * Limits that keep the check of thousands of instances to seconds. The texts of one template differ
- * in their values only.
+ * Limits, so that checking thousands of instances takes seconds. The texts of one template differ
+ * only in their values.
  */
-const mostParsed = 100;
-const mostSchemaRuns = 50;
+const maxParsedTexts = 100;
+const maxSchemaRuns = 50;
 
 /** The texts rendered from one template. */
 interface TemplateTexts {
@@ -72,7 +72,7 @@ export async function* checkTemplates(
       const texts: TemplateTexts = templates.get(file) ?? { file, hashes: new Set() };
       templates.set(file, texts);
       const hash = createHash('sha256').update(body).digest('base64');
-      if (!texts.hashes.has(hash) && texts.hashes.size < mostParsed) {
+      if (!texts.hashes.has(hash) && texts.hashes.size < maxParsedTexts) {
         texts.hashes.add(hash);
         for (const { level, text } of userdataProblems(body)) {
           add(level, `${file ?? 'the built-in template'}: ${text}`, current);
@@ -112,7 +112,7 @@ async function* checkSchema(templates: readonly TemplateTexts[]): AsyncGenerator
     sample === undefined ? [] : [{ file, ...sample }],
   );
   if (all.length === 0) return;
-  const samples = all.slice(0, mostSchemaRuns);
+  const samples = all.slice(0, maxSchemaRuns);
   // mkdtemp makes a folder that only this user can open: user-data can contain secrets.
   const folder = mkdtempSync(join(tmpdir(), 'mdserverctl-'));
   try {

@@ -25,7 +25,7 @@ export const check = defineCommand({
   options: { connect: connectOption },
   summary: 'Check configuration, templates, dnsmasq, hook and network.',
   help: [
-    'Each line is ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which is itself a failure. Run it as root, who may read everything.',
+    'Prints one line per finding: ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which counts as a failure. Run it as root, because it reads files that other users cannot.',
     'Renders the user-data of every instance. Checks cloud-config as YAML, each distinct text once, and with "cloud-init schema" if cloud-init is installed: one text for each template, at most 50.',
   ],
   examples: [
@@ -33,7 +33,7 @@ export const check = defineCommand({
     ['mdserverctl check --json', 'for monitoring'],
   ],
   run: async (_operands, options) => {
-    // The checks need most of mdserver: loaded here, they do not slow down the other commands.
+    // Imported here, because the checks need most of mdserver: the other commands start faster.
     const { checkAll } = await import('../checks/check-all.js');
     const findings: Finding[] = [];
     const counts = { ok: 0, warning: 0, failure: 0 };

@@ -13,12 +13,12 @@ const optionsByName: ReadonlyMap<string, Option> = new Map(
 
 const secretNames = [...optionsByName].filter(([, { secret }]) => secret).map(([name]) => name);
 
-/** The value that mdserver uses, as it is written, on one line; undefined if there is none. */
+/** The value that mdserver uses, as written, on one line; undefined if there is none. */
 function effectiveValue(config: Config, name: string): string | undefined {
   return name === 'mdserver.control_socket' ? controlSocketPath(config) : valueText(config, name);
 }
 
-/** Throws UsageError, with the nearest name there is, for the name of no option. */
+/** Throws UsageError, which suggests the closest name, if no option has the name. */
 function requireOption(name: string): void {
   if (optionsByName.has(name)) return;
   const names = [...optionsByName.keys()];
@@ -26,8 +26,8 @@ function requireOption(name: string): void {
   const near =
     closestMatch(name, names, { maxDistance: 3 }) ??
     names.find((candidate) => candidate.endsWith(`.${key}`));
-  const hint = near === undefined ? 'see mdserver.conf(5)' : `did you mean ${near}?`;
-  throw new UsageError(`unknown option "${name}", ${hint}`);
+  const hint = near === undefined ? '; see mdserver.conf(5)' : `, did you mean ${near}?`;
+  throw new UsageError(`unknown option "${name}"${hint}`);
 }
 
 export const config = defineCommand({
@@ -38,9 +38,9 @@ export const config = defineCommand({
   options: {},
   summary: 'Print the effective values of the configuration.',
   help: [
-    'Reads the configuration as mdserver does, with the included files, [DEFAULT] and the defaults. Does not need a running mdserver; one that is running keeps its values until it is reloaded or restarted.',
-    'Prints a line "section.key=value" for each option, or only the values of the named ones, a line each in the order given. An option that is not set has an empty value, except mdserver.control_socket, whose value is the path in use. A list over several lines is printed on one line. With --json, prints an object from "section.key" to value, null if it is not set.',
-    `Prints ${secretNames.join(', ')} only if it is named, and [public-keys] and [template-data] never.`,
+    'Reads the configuration as mdserver does, with the included files, [DEFAULT] and the defaults. mdserver need not be running; if it is, it keeps its values until you reload or restart it.',
+    'Prints a line "section.key=value" for each option. If you name options, prints only their values, one per line in the given order. An option that is not set has an empty value, except mdserver.control_socket, whose value is the path in use. A list that spans several lines is printed on one line. With --json, prints an object from "section.key" to value, null if it is not set.',
+    `Prints ${secretNames.join(', ')} only if you name it. Never prints [public-keys] and [template-data].`,
   ],
   examples: [
     ['mdserverctl config', 'every option but the password'],

@@ -41,7 +41,7 @@ export interface ExplainContext {
 const bootTime = 120;
 
 const outcomeTexts: Readonly<Record<BootOutcome, string>> = {
-  started: 'nothing was seen of its last boot',
+  started: 'its last boot has shown no activity yet',
   address: 'its last boot got an address and asked for nothing else',
   asking: 'its last boot asked for metadata, but not for user-data',
   configured: 'its last boot got everything there is for it',
@@ -103,7 +103,7 @@ function eventLines(boot: BootRecord, { style }: ExplainContext): string[] {
   return lines;
 }
 
-/** What went wrong in the boot, the likely cause and what to look at: a line each. */
+/** What went wrong in the boot, the likely cause and what to check: a line each. */
 function adviceLines(
   boot: BootRecord,
   { name, ipv4 }: InstanceDetails,
@@ -126,8 +126,8 @@ function adviceLines(
   if (boot.outcome === 'started' || boot.outcome === 'ended') {
     lines.push(
       boot.by === 'reconnect'
-        ? 'Nothing was seen of it since libvirtd started: a guest that is already running rarely asks for anything.'
-        : `No ${dhcpLog ? 'DHCP request' : "request (mdserver cannot read dnsmasq's log, so it knows nothing of DHCP)"} was seen: is its first interface on network ${network} (virsh domiflist ${name}), is mdserver-dnsmasq running (systemctl status mdserver-dnsmasq), does the guest bring that interface up?${wait}`,
+        ? 'mdserver has seen nothing of it since libvirtd started: a guest that is already running rarely asks for anything.'
+        : `No ${dhcpLog ? 'DHCP request' : "request (mdserver cannot read dnsmasq's log, so it does not see DHCP)"} was seen: is its first interface on network ${network} (virsh domiflist ${name}), is mdserver-dnsmasq running (systemctl status mdserver-dnsmasq), does the guest bring that interface up?${wait}`,
     );
   }
   if (boot.outcome === 'address') {
@@ -138,7 +138,7 @@ function adviceLines(
   if (boot.outcome === 'asking') {
     lines.push(
       boot.tokens.given > 0 && boot.tokens.given === boot.requests
-        ? `It asked for a token and then for nothing: the answer may not reach it (MTU, a proxy in the guest), or its client gave up.${wait}`
+        ? `It asked for a token and then for nothing else: the answer may not reach it (MTU, a proxy in the guest), or its client gave up.${wait}`
         : `It asked for metadata but not for user-data: its client stopped early, or does not use user-data.${wait}`,
     );
   }
@@ -187,7 +187,7 @@ export function explainInstance(instance: InstanceDetails, context: ExplainConte
         ? ''
         : `Its domain was last uploaded ${durationText(now - last_update)} ago. `;
     return [
-      `${who}: no boot of it was seen since mdserver started.`,
+      `${who}: no boot seen since mdserver started.`,
       `${uploaded}mdserver keeps boots in memory only. If it started since then, libvirt's hook did not report it: run mdserverctl check.`,
     ].map(printable);
   }
@@ -196,11 +196,11 @@ export function explainInstance(instance: InstanceDetails, context: ExplainConte
   return [
     `${who}: ${outcomeTexts[last.outcome]}.`,
     ...eventLines(last, context),
-    ...(advice.length === 0 ? [] : ['What to look at:', ...advice.map((line) => `  - ${line}`)]),
+    ...(advice.length === 0 ? [] : ['What to check:', ...advice.map((line) => `  - ${line}`)]),
     ...(keysChanged === undefined
       ? []
       : [
-          `Its SSH host keys changed ${timeText(style, keysChanged)}, which is expected only if it was installed again.`,
+          `Its SSH host keys changed ${timeText(style, keysChanged)}, which is expected only if it was reinstalled.`,
         ]),
     ...(earlier.length === 0
       ? []
@@ -211,7 +211,7 @@ export function explainInstance(instance: InstanceDetails, context: ExplainConte
   ].map(printable);
 }
 
-/** Whose an address may be that no instance has; `domain` is the domain with its MAC address. */
+/** Explains who may use an address that no instance has; `domain` is the domain with its MAC address. */
 export function explainAddress(
   { address, mac, mac_instance, last_refused }: AddressReport,
   domain: string | undefined,
@@ -227,15 +227,15 @@ export function explainAddress(
     );
   } else if (mac_instance !== null) {
     lines.push(
-      `It belongs to ${mac}, the MAC address of ${mac_instance}: that guest uses another address than its record has. Renew its lease, or remove the static address from the guest; "mdserverctl explain ${mac_instance}" tells more.`,
+      `It belongs to ${mac}, the MAC address of ${mac_instance}: that guest uses an address other than the one in its record. Renew its lease, or remove the static address from the guest; see "mdserverctl explain ${mac_instance}".`,
     );
   } else if (domain !== undefined) {
     lines.push(
-      `It belongs to ${mac}, the MAC address of the domain ${domain}, which mdserver has no record of: "mdserverctl sync" uploads it, "mdserverctl check" tells whether the hook is installed.`,
+      `It belongs to ${mac}, the MAC address of the domain ${domain}. mdserver has no record of this domain: "mdserverctl sync" uploads it, "mdserverctl check" shows whether the hook is installed.`,
     );
   } else {
     lines.push(
-      `It belongs to ${mac}, which is the MAC address of no instance and no running domain: it may be a container, another machine, or a guest that changed its MAC address.`,
+      `It belongs to ${mac}, which no instance and no running domain has: it may be a container, another machine, or a guest that changed its MAC address.`,
     );
   }
   return lines.map(printable);
@@ -274,7 +274,7 @@ export const explain = defineCommand({
   options: { connect: connectOption },
   summary: 'Explain in words how the last boot of an instance went.',
   help: [
-    'Tells what it asked for and when, what it got, what is missing, and the likely cause.',
+    'Shows what it asked for and when, what it got, what is missing, and the likely cause.',
     'If no instance has the ADDRESS, looks for its MAC address in the neighbour table of the kernel, and for the running domain that has this MAC address. The exit status is then 4.',
   ],
   examples: [

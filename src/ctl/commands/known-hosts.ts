@@ -40,7 +40,7 @@ export const knownHosts = defineCommand({
   summary: 'Print SSH host keys for ~/.ssh/known_hosts.',
   help: [
     'Prints the newest keys that guests phoned home with (the phone_home module of cloud-init), under their names in DNS and their addresses. Without a NAME, prints those of all instances that have phoned home.',
-    'Warns on standard error if the keys of an instance have changed since an earlier boot: the guest was installed again, or another one has taken its place. The exit status is 1 if a NAME has no keys.',
+    'Warns on standard error if the keys of an instance have changed since an earlier boot: the guest was reinstalled, or another one has taken its place. The exit status is 1 if a NAME has no keys.',
   ],
   examples: [['mdserverctl known-hosts web1 >> ~/.ssh/known_hosts', '']],
   run: async (operands, options) => {
@@ -68,7 +68,7 @@ export const knownHosts = defineCommand({
       const changedAt = keysChangedAt(instance);
       if (changedAt !== undefined) {
         note(
-          `${instance.name}: its host keys changed ${timeText(stdoutStyle, changedAt)}; unless it was installed again, another machine may have taken its place`,
+          `${instance.name}: its host keys changed ${timeText(stdoutStyle, changedAt)}; unless it was reinstalled, another machine may have taken its place`,
         );
       }
       if (named && instance.host_keys.length === 0) {

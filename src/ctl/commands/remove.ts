@@ -6,7 +6,7 @@ import { exitCodes } from '../errors.js';
 import { confirm, requireConfirmation } from '../input.js';
 import { counted, note, print, printable, printJson, stdoutStyle, table } from '../output.js';
 
-/** Removes the instances and prints each one, unless the output is JSON. Gives those removed. */
+/** Removes the instances and prints each one, unless the output is JSON. Returns the removed ones and an exit status. */
 export async function removeInstances(
   control: ControlClient,
   names: readonly string[],

@@ -12,10 +12,10 @@ const names: readonly string[] = documentNames;
 function renderOperands(operands: readonly string[], asXml: boolean) {
   const see = 'see mdserverctl render --help';
   if (asXml && operands.length === 2) {
-    throw new UsageError(`--as-xml takes the place of NAME, ${see}`);
+    throw new UsageError(`--as-xml takes the place of NAME; ${see}`);
   }
   const [name, document = 'user-data'] = asXml ? [undefined, ...operands] : operands;
-  if (!asXml && name === undefined) throw new UsageError(`render needs a NAME, ${see}`);
+  if (!asXml && name === undefined) throw new UsageError(`render needs a NAME; ${see}`);
   if (!names.includes(document)) {
     throw new UsageError(`"${document}" is not one of ${names.join(', ')}; ${see}`);
   }
@@ -37,12 +37,12 @@ export const render = defineCommand({
   },
   summary: 'Print what a guest would get now.',
   help: [
-    `DOCUMENT is one of ${names.join(', ')} (default: user-data). It is printed byte for byte; the file it was rendered from is named on standard error. "tree" is everything the guest can ask for.`,
-    'An error in a template is shown with its file and line. The exit status is then 1, as it is when the guest would get nothing (404).',
+    `DOCUMENT is one of ${names.join(', ')} (default: user-data). Prints it byte for byte, and names its template on standard error. "tree" is everything the guest can ask for.`,
+    'An error in a template is shown with its file and line. The exit status is then 1, as when the guest would get nothing (404).',
   ],
   examples: [
     ['mdserverctl render web1', 'its user-data'],
-    ['mdserverctl render web1 meta-data', 'its metadata in the form of NoCloud'],
+    ['mdserverctl render web1 meta-data', 'its metadata as NoCloud gets it'],
     ['mdserverctl render --as-xml new.xml > user-data', 'for an instance that does not exist yet'],
   ],
   run: async (operands, options) => {

@@ -10,9 +10,9 @@ import {
   type Domains,
   defaultConnection,
   listDomains,
+  maxVirshProcesses,
   type Virsh,
   virshAt,
-  virshLimit,
 } from '../virsh.js';
 import { removeInstances } from './remove.js';
 import { uploadDomain } from './upload.js';
@@ -58,7 +58,7 @@ function uploadDomains(
       progress(done);
     }
   }
-  return mapConcurrently(uuids, virshLimit, uploadOne);
+  return mapConcurrently(uuids, maxVirshProcesses, uploadOne);
 }
 
 /**
@@ -105,9 +105,9 @@ export const sync = defineCommand({
     yes: yesOption,
     connect: connectOption,
   },
-  summary: 'Upload all domains of libvirt.',
+  summary: 'Upload all libvirt domains.',
   help: [
-    'Uploads a running domain as it is now, and any other as it would start. Domains without an interface on the network are skipped and counted.',
+    'Uploads a running domain as it is now, and a stopped one as it would start. Domains without an interface on the network are skipped and counted.',
     'Lists the records whose domain no longer exists. --prune removes them, after asking on a terminal; without a terminal, --yes is required too. Records of another location (service.location) stay: their domains are on another host.',
   ],
   examples: [

@@ -5,7 +5,7 @@ import { exitCodes } from '../errors.js';
 import { readInput } from '../input.js';
 import { print, printJson, stdoutStyle, table } from '../output.js';
 
-/** The answer to an upload: the instance's record in the database, of which this is used. */
+/** The answer to an upload, the instance's database record: the fields that are used here. */
 interface UploadedRecord {
   readonly domain_name: string;
   readonly mds_ipv4: string | null;
@@ -28,7 +28,7 @@ export const upload = defineCommand({
   options: {},
   summary: "Upload a domain XML, as libvirt's hook does.",
   help: [
-    'Returns when the instance is stored on disk and dnsmasq knows it. "-" reads standard input.',
+    'Returns once the instance is on disk and dnsmasq has been notified. "-" reads standard input.',
   ],
   examples: [['virsh dumpxml web1 | mdserverctl upload -', 'a domain that the hook missed']],
   run: async ([file = '-'], options) => {
