@@ -85,11 +85,11 @@ test('config prints the password only if it is named', (t) => {
 });
 
 const unknownNames: [name: string, hint: string][] = [
-  ['mdserver.prot', 'did you mean mdserver.port?'],
-  ['dnsmasq.db_file', 'did you mean mdserver.db_file?'],
-  ['lease_len', 'did you mean dnsmasq.lease_len?'],
-  ['template-data.proxy', 'see mdserver.conf(5)'],
-  ['constructor', 'see mdserver.conf(5)'],
+  ['mdserver.prot', ', did you mean mdserver.port?'],
+  ['dnsmasq.db_file', ', did you mean mdserver.db_file?'],
+  ['lease_len', ', did you mean dnsmasq.lease_len?'],
+  ['template-data.proxy', '; see mdserver.conf(5)'],
+  ['constructor', '; see mdserver.conf(5)'],
 ];
 for (const [name, hint] of unknownNames) {
   test(`config reports an unknown name: ${name}`, (t) => {
@@ -97,7 +97,7 @@ for (const [name, hint] of unknownNames) {
     assert.deepEqual(run('mdserver.port', name), {
       status: 2,
       stdout: '',
-      stderr: `mdserverctl: unknown option "${name}", ${hint}\n`,
+      stderr: `mdserverctl: unknown option "${name}"${hint}\n`,
     });
   });
 }
