@@ -364,7 +364,7 @@ test("Python's ConfigParser gives the same for every case of the dialect", { ski
   const outcomes = pythonOutcomes(cases.map(([, text]) => text));
   for (const [index, [name, , expected]] of cases.entries()) {
     await t.test(name, () => {
-      assert.deepEqual(outcomes[index], expected, name);
+      assert.deepEqual(outcomes[index], expected);
     });
   }
 });
@@ -373,8 +373,8 @@ test('the differences from Python are those that are listed', { skip }, async (t
   const outcomes = pythonOutcomes(differences.map(({ text }) => text));
   for (const [index, { reason, text, python: theirs, own }] of differences.entries()) {
     await t.test(reason, () => {
-      assert.deepEqual(outcomes[index], theirs, reason);
-      assert.deepEqual(ownOutcome(text), own, reason);
+      assert.deepEqual(outcomes[index], theirs);
+      assert.deepEqual(ownOutcome(text), own);
     });
   }
 });

@@ -559,7 +559,7 @@ describe('the control socket', { concurrency: 4 }, () => {
           const served = await daemon.ask(path, { from });
           const rendered = Buffer.from(text, encoding === 'base64' ? 'base64' : 'utf8');
           const expected = served.status === 404 ? Buffer.alloc(0) : served.body;
-          assert.deepEqual(rendered, expected, `${name} ${path}`);
+          assert.deepEqual(rendered, expected);
         });
       }
     }

@@ -78,15 +78,15 @@ test('the caller is the peer, whatever the headers say', async (t) => {
       await t.test(`${name}: ${value}`, async () => {
         const headers = { [name]: value };
         const known = await app.inject({ url, headers, remoteAddress: one });
-        assert.deepEqual([known.statusCode, known.body], [200, 'vm1'], `${name}: ${value}`);
+        assert.deepEqual([known.statusCode, known.body], [200, 'vm1']);
         const unknown = await app.inject({ url, headers, remoteAddress: stranger });
-        assert.equal(unknown.statusCode, 404, `${name}: ${value}`);
+        assert.equal(unknown.statusCode, 404);
         const local = await app.inject({
           url: '/service/configuration',
           headers,
           remoteAddress: one,
         });
-        assert.equal(local.statusCode, 404, `${name}: ${value}`);
+        assert.equal(local.statusCode, 404);
       });
     }
   }
@@ -159,14 +159,14 @@ test('uploads are taken from this host only', async (t) => {
         forwarded: 'for=127.0.0.1',
       };
       const answer = await upload(domainXml(2), headers, from);
-      assert.equal(answer.statusCode, 401, from);
+      assert.equal(answer.statusCode, 401);
       assertPlainLine(answer);
     });
   }
   assert.deepEqual([...store.instances.byName.keys()], ['vm1']);
   for (const [index, from] of [address, '127.0.0.1', '::1', '::ffff:127.0.0.1'].entries()) {
     await t.test(`from ${from}`, async () => {
-      assert.equal((await upload(domainXml(index + 2), {}, from)).statusCode, 200, from);
+      assert.equal((await upload(domainXml(index + 2), {}, from)).statusCode, 200);
     });
   }
 });
@@ -176,7 +176,7 @@ test('an upload answers nothing, or JSON where that is asked for', async (t) => 
   for (const accept of [undefined, '*/*', 'text/html', 'application/xml']) {
     await t.test(rowName(accept), async () => {
       const answer = await upload(domainXml(1), accept === undefined ? {} : { accept });
-      assert.deepEqual([answer.statusCode, answer.body], [200, ''], accept);
+      assert.deepEqual([answer.statusCode, answer.body], [200, '']);
       assert.equal(answer.headers['content-length'], '0');
     });
   }
@@ -321,10 +321,10 @@ test('folders and leaves answer with and without a slash, slashes run together, 
     ]) {
       await t.test(rowName(form), async () => {
         const { status, text, headers } = await getAs(form);
-        assert.equal(status, 200, form);
-        if (typeof expected === 'string') assert.equal(text, expected, form);
-        else assert.match(text, expected, form);
-        assert.match(String(headers['content-type']), /^text\/plain\b/, form);
+        assert.equal(status, 200);
+        if (typeof expected === 'string') assert.equal(text, expected);
+        else assert.match(text, expected);
+        assert.match(String(headers['content-type']), /^text\/plain\b/);
         assert.equal(headers.location, undefined);
       });
     }
@@ -372,7 +372,7 @@ test('what is not there is 404 in one plain line', async (t) => {
   for (const path of paths) {
     await t.test(rowName(path), async () => {
       const { status, text, headers } = await getAs(path);
-      assert.equal(status, 404, path);
+      assert.equal(status, 404);
       assertPlainLine({ headers, body: text });
     });
   }
@@ -383,10 +383,10 @@ test('a HEAD is a GET without the body', async (t) => {
     await t.test(rowName(path), async () => {
       const get = await getAs(path);
       const head = await getAs(path, { method: 'HEAD' });
-      assert.equal(head.status, get.status, path);
+      assert.equal(head.status, get.status);
       assert.equal(head.text, '');
-      assert.equal(head.headers['content-length'], String(get.body.length), path);
-      assert.equal(head.headers['content-type'], get.headers['content-type'], path);
+      assert.equal(head.headers['content-length'], String(get.body.length));
+      assert.equal(head.headers['content-type'], get.headers['content-type']);
     });
   }
 });
@@ -405,7 +405,7 @@ test('a wrong method is refused in one plain line', async (t) => {
   for (const method of ['PUT', 'DELETE', 'PATCH']) {
     await t.test(`${method} /instance-upload`, async () => {
       const asking = { method, body: domainXml(1), from: address };
-      assert.equal((await daemon.ask('/instance-upload', asking)).status, 404, method);
+      assert.equal((await daemon.ask('/instance-upload', asking)).status, 404);
     });
   }
 });
@@ -623,7 +623,7 @@ test('headers that are too many or too long are refused', async (t) => {
   ]) {
     await t.test(rowName(headers), async () => {
       const received = await raw(`GET / HTTP/1.1\r\nHost: x\r\n${headers}\r\n`);
-      assert.deepEqual(statuses(received), [400], headers);
+      assert.deepEqual(statuses(received), [400]);
     });
   }
   const harmless = 'X: \x80\xff\r\n__proto__: x\r\nconstructor: y\r\nAccept: \xff\r\n';

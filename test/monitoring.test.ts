@@ -77,7 +77,6 @@ test('the control socket always answers; TCP only with metrics = yes, and only t
             assert.deepEqual(
               [status, text, headers['content-type']],
               [404, 'not found\n', 'text/plain'],
-              `${spelling} from ${from}`,
             );
           }
         });
@@ -339,7 +338,7 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
   ] as const) {
     await t.test(`${path} from the ${where === host ? 'host' : 'guest'}`, async () => {
       const { stdout } = await where.run('curl', [...curl, `http://169.254.169.254/${path}`]);
-      assert.equal(stdout, expected, path);
+      assert.equal(stdout, expected);
     });
   }
 
@@ -432,7 +431,7 @@ test('the panels have room, a name, a description, and the data source that is c
       assert.ok(x >= 0 && x + w <= 24, title);
       for (let column = x; column < x + w; column++) {
         for (let row = y; row < y + h; row++) {
-          assert.equal(taken.get(`${column} ${row}`), undefined, title);
+          assert.equal(taken.get(`${column} ${row}`), undefined);
           taken.set(`${column} ${row}`, title);
         }
       }

@@ -23,7 +23,7 @@ test('a life is a whole number of seconds from 1 to 21600, in digits alone', asy
   ];
   for (const [header, seconds] of lives) {
     await t.test(rowName(header), () => {
-      assert.equal(tokenLife(header), seconds, header);
+      assert.equal(tokenLife(header), seconds);
     });
   }
   for (const header of [
@@ -31,7 +31,7 @@ test('a life is a whole number of seconds from 1 to 21600, in digits alone', asy
     ...['-1', '+60', ' 60', '60 ', '60\n', '1e3', '0x10', '6.0', '60, 60', 'x', '٦٠', 'Infinity'],
   ]) {
     await t.test(rowName(header), () => {
-      assert.equal(tokenLife(header), undefined, header);
+      assert.equal(tokenLife(header), undefined);
     });
   }
   assert.equal(tokenLife(undefined), undefined);
@@ -166,7 +166,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
   for (const life of ['1', '60', '21600']) {
     await t.test(`for ${life} s`, async () => {
       const { status, headers, text } = await putToken(daemon, alpha, { [lifeHeader]: life });
-      assert.equal(status, 200, life);
+      assert.equal(status, 200);
       assert.equal(headers[lifeHeader], life);
       assert.equal(headers['content-type'], 'text/plain');
       assert.match(text, /^[\x21-\x7e]{40,60}$/, 'printable, and no newline behind it');
@@ -184,7 +184,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
         headers: { [lifeHeader]: '60', 'content-type': 'application/x-www-form-urlencoded' },
         body: 'x',
       });
-      assert.equal(status, 200, path);
+      assert.equal(status, 200);
     });
   }
 
@@ -205,7 +205,6 @@ test('a token comes with the life that was asked for, and nothing else does', as
       assert.deepEqual(
         [answer.status, answer.text],
         [403, 'no tokens are issued through a proxy\n'],
-        forwarded,
       );
     });
   }
@@ -213,7 +212,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
   for (const from of [stranger, host]) {
     await t.test(`from ${from}`, async () => {
       const answer = await putToken(daemon, from, { [lifeHeader]: '60' });
-      assert.deepEqual([answer.status, answer.text], [404, 'not found\n'], from);
+      assert.deepEqual([answer.status, answer.text], [404, 'not found\n']);
     });
   }
   for (const method of ['GET', 'POST', 'DELETE', 'HEAD']) {
@@ -223,7 +222,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
         from: alpha,
         headers: { [lifeHeader]: '60' },
       });
-      assert.equal(status, 404, method);
+      assert.equal(status, 404);
     });
   }
 });
@@ -261,7 +260,7 @@ test('where tokens are optional, one that is sent has to be good', async (t) => 
   for (const path of ['/', '/service/name']) {
     await t.test(path, async () => {
       const { status } = await daemon.ask(path, { from: alpha, headers: { [tokenHeader]: 'x' } });
-      assert.equal(status, 200, path);
+      assert.equal(status, 200);
     });
   }
 });
