@@ -53,7 +53,7 @@ export function bashCompletion(): string {
     ({ name, options }) =>
       `    ${name}) options='${longForms({ ...options, ...globalOptions })}' ;;`,
   );
-  const settings = Array.from(tableOptions(), ({ name }) => name);
+  const configOptions = Array.from(tableOptions(), ({ name }) => name);
   return `${head}
 _mdserverctl() {
   local word=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD - 1]}
@@ -85,9 +85,9 @@ ${commands.flatMap(operandCases).join('\n')}
     command) mapfile -t COMPREPLY < <(compgen -W '${commands.map(({ name }) => name).join(' ')}' -- "$word") ;;
     option) mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word") ;;
     document) mapfile -t COMPREPLY < <(compgen -W '${documentNames.join(' ')}' -- "$word") ;;
-    setting)
+    config-option)
       mapfile -t COMPREPLY < <(compgen -W '
-${wrapped(settings.join(' '), 90, '        ').join('\n')}
+${wrapped(configOptions.join(' '), 90, '        ').join('\n')}
       ' -- "$word")
       ;;
     uri) mapfile -t COMPREPLY < <(compgen -W 'qemu:///system qemu:///session' -- "$word") ;;

@@ -15,7 +15,7 @@ const sectionExplanations: Readonly<Record<keyof typeof options, string>> = {
 };
 
 /** The sections whose keys the operator chooses. */
-const freeSections = `[public-keys]
+const freeSectionTexts = `[public-keys]
 # SSH public keys for the instances: any number of lines "name = key". The key
 # "default" has index 0 in the metadata; the others follow in the order of the
 # file. Templates can use {{public_key_NAME}} and {{public_keys['NAME']}}.
@@ -84,5 +84,5 @@ export function exampleConfig(): string {
     [...commentLines(_include_.directories.explanation), 'directories = /etc/mdserver/conf.d'],
     optionLines('files', _include_.files),
   ]);
-  return [head, ...tables, freeSections, include].join('\n');
+  return [head, ...tables, freeSectionTexts, include].join('\n');
 }

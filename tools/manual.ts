@@ -15,8 +15,8 @@ import {
   definition,
   escaped,
   example,
-  head,
   italic,
+  pageHead,
   paragraph,
   section,
   seeAlso,
@@ -48,7 +48,7 @@ function commandSection({ name, usage, summary, help, options: own, examples }: 
 /** mdserverctl(1), generated from the commands. */
 export function controlManual(): string {
   return [
-    head('mdserverctl', 1, releaseDate, source, 'show and manage the instances of mdserver'),
+    pageHead('mdserverctl', 1, releaseDate, source, 'show and manage the instances of mdserver'),
     section('SYNOPSIS'),
     `${bold('mdserverctl')} [${italic('OPTION')}...] ${italic('COMMAND')} [${italic('ARGUMENT')}...]\n`,
     section('DESCRIPTION'),
@@ -122,7 +122,7 @@ export function configManual(): string {
   const free = (name: string) =>
     subsection(`[${name}]`) + introduction(sectionComments(name, /\n\[/));
   return [
-    head('mdserver.conf', 5, releaseDate, source, 'configuration of mdserver'),
+    pageHead('mdserver.conf', 5, releaseDate, source, 'configuration of mdserver'),
     section('SYNOPSIS'),
     `${italic(defaultConfigFile)}\n`,
     section('DESCRIPTION'),
@@ -151,7 +151,7 @@ export function configManual(): string {
 export function daemonManual(): string {
   const { mdserver, dnsmasq } = options;
   return [
-    head('mdserver', 8, releaseDate, source, 'EC2 metadata server for libvirt guests'),
+    pageHead('mdserver', 8, releaseDate, source, 'EC2 metadata server for libvirt guests'),
     section('SYNOPSIS'),
     `${synopsis('mdserver [CONFIG]')}\n`,
     section('DESCRIPTION'),

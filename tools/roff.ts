@@ -47,7 +47,7 @@ export function example(lines: readonly string[]): string {
 }
 
 /** The head of a page. */
-export function head(
+export function pageHead(
   name: string,
   manualSection: number,
   date: string,

@@ -4,16 +4,16 @@ import { readdirSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const folder = fileURLToPath(new URL('../test/', import.meta.url));
+const testFolder = fileURLToPath(new URL('../test/', import.meta.url));
 const ending = '.test.js';
-const names = readdirSync(folder)
+const names = readdirSync(testFolder)
   .filter((file) => file.endsWith(ending))
   .map((file) => basename(file, ending));
 const [name = '', ...options] = process.argv.slice(2);
 
 if (names.includes(name)) {
   const always = ['--enable-source-maps', '--test', '--test-timeout=600000'];
-  const file = `${folder}${name}${ending}`;
+  const file = `${testFolder}${name}${ending}`;
   const { status } = spawnSync(process.execPath, [...always, ...options, file], {
     stdio: 'inherit',
   });

@@ -160,7 +160,7 @@ const hostNamePrefix: Kind<string> = {
   parse: (value) => (/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/.test(value) ? value : undefined),
 };
 
-const domainName: Kind<string> = {
+const dnsDomain: Kind<string> = {
   expected: 'a DNS domain name',
   parse: (value) =>
     value.length <= 190 &&
@@ -370,7 +370,7 @@ export const options = {
       'Prefix for names in DNS; see entry_order.',
       restart,
     ),
-    domain: option(orNo(domainName), 'no', 'DNS domain of the instances.', restart),
+    domain: option(orNo(dnsDomain), 'no', 'DNS domain of the instances.', restart),
     entry_order: option(
       entryOrder,
       'base',

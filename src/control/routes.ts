@@ -180,7 +180,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     { schema: { params: documentParameter } },
     ({ params }) => {
       const context = metadataContext(source, find(params.name), 'latest');
-      return render(params.document, context);
+      return renderDocument(params.document, context);
     },
   );
 
@@ -201,7 +201,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const draft = draftOf(store.instances);
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
-      return render(
+      return renderDocument(
         params.document,
         metadataContext({ ...source, instances: () => draft }, instance, 'latest'),
       );
@@ -238,7 +238,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 }
 
 /** A document as the guest would get it now. Throws TemplateError and UserdataError. */
-function render(document: DocumentName, context: MetadataContext): RenderedDocument {
+function renderDocument(document: DocumentName, context: MetadataContext): RenderedDocument {
   // Not from NoCloud, which has an empty answer if an instance has no user-data.
   if (document === 'user-data') return rendered(context.userdata()?.());
   if (document === 'tree') return rendered(treeText(context));

@@ -1,7 +1,7 @@
 import { defaultConfigFile } from '../usage.js';
 
 /** What bash completes for an operand or an option's argument. */
-export type Completion = 'instance' | 'document' | 'setting' | 'file' | 'uri' | 'none';
+export type Completion = 'instance' | 'document' | 'config-option' | 'file' | 'uri' | 'none';
 
 /** An option on the command line. */
 export interface CommandOption {

@@ -10,7 +10,7 @@ export interface Lease {
 }
 
 /** The DHCPRELEASE message with which a client releases its lease (RFC 2131 4.4.6). */
-export function releaseMessage({ ipv4, mac }: Lease, server: Ipv4): Buffer {
+function releaseMessage({ ipv4, mac }: Lease, server: Ipv4): Buffer {
   const fixedFields = 236;
   const magicCookie = [99, 130, 83, 99];
   // BOOTP's minimum length, which RFC 1542 2.1 requires.

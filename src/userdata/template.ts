@@ -34,7 +34,7 @@ export interface TemplateInstance {
 }
 
 /** The part of the configuration that templates can use. */
-export interface TemplateSettings {
+export interface TemplateConfig {
   readonly publicKeys: readonly PublicKey[];
   readonly templateData: ReadonlyMap<string, string>;
   readonly password: string | undefined;
@@ -70,7 +70,7 @@ const hiddenNames = Object.freeze({ __proto__: null, __eta: true, it: true });
  * so each rendering needs its own object that inherits from this one.
  */
 export function templateData(
-  { publicKeys, templateData, password }: TemplateSettings,
+  { publicKeys, templateData, password }: TemplateConfig,
   { name, uuid, mac, ipv4, ipv6, location, metadata }: TemplateInstance,
 ): TemplateData {
   const data: Record<string | symbol, unknown> = withoutPrototype({});

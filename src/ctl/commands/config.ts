@@ -34,7 +34,7 @@ export const config = defineCommand({
   name: 'config',
   usage: ['[SECTION.KEY...]'],
   operands: [0, Number.POSITIVE_INFINITY],
-  completes: ['setting'],
+  completes: ['config-option'],
   options: {},
   summary: 'Print the effective values of the configuration.',
   help: [
