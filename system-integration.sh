@@ -175,7 +175,7 @@ if [ -z "$prefix" ] && ! id -u -- "$user" >/dev/null 2>&1; then
   fi
 fi
 
-# Unless this runs as root and there is the user, files belong to whoever runs this.
+# Files get this group, and the user as owner, only if this runs as root and the user exists.
 group=''
 if [ "$(id -u)" != 0 ]; then
   warn "not running as root: files do not get the owner $user"

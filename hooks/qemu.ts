@@ -70,8 +70,8 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
     call.on('error', reject);
     call.on('response', (response) => {
       const status = response.statusCode ?? 0;
-      // 422: the guest has no interface on mdserver's network. libvirt runs the hook for those
-      // guests, too, so this is not an error.
+      // 422: the guest has no interface on mdserver's network. libvirt also runs the hook for those
+      // guests, so this is not an error.
       if ((status >= 200 && status < 300) || status === 422) {
         resolve();
         return;

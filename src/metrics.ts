@@ -50,7 +50,7 @@ export function countsOf(store: Store, plan: AddressPlan, boots: Boots): Counts 
   };
 }
 
-/** Creates the metrics of a daemon, in a registry of their own. */
+/** Creates the metrics of a daemon, in a new registry. */
 export function createMetrics(counts: Counts): Metrics {
   const registry = new Registry();
   const registers = [registry];

@@ -37,7 +37,7 @@ function longForms(table: OptionTable): string {
 function operandCases({ name, completes }: Command): string[] {
   return completes.flatMap((kind, index) => {
     if (kind === 'none') return [];
-    // The last entry is for all further operands, too.
+    // The last entry is also for all further operands.
     const place = index === completes.length - 1 ? '*' : String(index);
     return [`    ${name}:${place}) kind='${kind}' ;;`];
   });

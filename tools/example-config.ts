@@ -5,7 +5,7 @@ const width = 80;
 
 const sectionExplanations: Readonly<Record<keyof typeof options, string>> = {
   mdserver: 'The metadata server.',
-  loglevels: 'Levels of the log: debug, info, warning, error and critical.',
+  loglevels: 'Log levels: debug, info, warning, error and critical.',
   dnsmasq: 'The network of the instances and its dnsmasq.',
   service: 'Answers to /service/, and the metadata versions.',
   'metadata-defaults':

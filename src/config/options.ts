@@ -239,7 +239,7 @@ export const publishedVersions = [
 
 const restart = { restart: true } as const;
 
-/** Every option, how it is read and what it means. */
+/** Every option: how it is parsed, and its documentation. */
 export const options = {
   mdserver: {
     listen_address: option(
@@ -250,7 +250,7 @@ export const options = {
     ),
     port: option(integer(1, 65535), '80', 'TCP port to serve metadata on.', restart),
     logfile: option(path, '/var/log/mdserver.log', 'Log file.', restart),
-    debug: option(yesNo, 'no', 'Log everything, whatever [loglevels] says.'),
+    debug: option(yesNo, 'no', 'Log everything, regardless of [loglevels].'),
     debug_userdata: option(
       yesNo,
       'no',

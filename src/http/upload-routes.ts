@@ -36,7 +36,7 @@ export function domainErrorStatus(error: unknown): number | undefined {
 /**
  * `POST /instance-upload`: registers the domain of a libvirt domain XML. 200 means that the instance
  * is on disk and dnsmasq has been notified. The body is empty unless the client accepts JSON: old hooks
- * print it, and during a migration libvirt takes a hook's output for the domain's XML.
+ * print it, and during a migration libvirt uses a hook's output as the domain's XML.
  */
 export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void {
   const { store, network, refusal, boots, metrics, log } = options;

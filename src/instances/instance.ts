@@ -19,7 +19,7 @@ export interface Instance {
   /** Unix seconds, with a fraction. */
   readonly firstSeen: number | undefined;
   readonly lastUpdate: number | undefined;
-  /** Stored in a file beside the database, whose format Python md_server defines. */
+  /** Stored in a file next to the database, because Python md_server defines the database's format. */
   readonly details: Details;
   /** Fields of the database record that this version does not know. They are written back. */
   readonly otherFields: Readonly<Record<string, unknown>>;

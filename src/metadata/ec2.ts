@@ -45,7 +45,7 @@ const cidr4 = ({ config: { dnsmasq } }: MetadataContext) =>
 const cidr6 = ({ instance, config: { dnsmasq } }: MetadataContext) =>
   instance.ipv6 && dnsmasq.net_address6 && `${dnsmasq.net_address6}/${dnsmasq.net_prefix6}`;
 
-/** The interface on our network: the only one that mdserver knows of. */
+/** The interface on the network of mdserver, the only one that it knows. */
 const networkInterface: Tree = folder({
   'device-number': () => '0',
   'interface-id': ({ instance }) => stableId('eni', instance.mac ?? ''),

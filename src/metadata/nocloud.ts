@@ -3,7 +3,7 @@ import type { MetadataContext } from './context.js';
 import { folder } from './tree.js';
 import { instanceId, localHostname } from './values.js';
 
-// C1 controls, line ends of YAML 1.1 (U+0085, U+2028/9), and what PyYAML accepts nowhere.
+// C1 controls, line ends of YAML 1.1 (U+0085, U+2028/9), and characters that PyYAML never accepts.
 const unprintable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g;
 
 /** A YAML scalar: JSON's strings are YAML's double-quoted ones (YAML 1.2, 1.3). */

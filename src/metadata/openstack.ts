@@ -62,7 +62,7 @@ const document: Folder<MetadataContext> = folder<MetadataContext>({
   'network_data.json': networkData,
 });
 
-/** cloud-init looks for its vendor-data under its own name. */
+/** cloud-init looks for its vendor-data under the key `cloud-init`. */
 function vendorDataJson(vendorData: string | Buffer): string {
   const text = vendorData.toString();
   return JSON.stringify(text === '' ? {} : { 'cloud-init': text });

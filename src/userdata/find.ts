@@ -33,7 +33,7 @@ export type FileVersion = Pick<Stats, 'dev' | 'ino' | 'size' | 'mtimeMs' | 'ctim
 export interface SourceFile {
   /** The path under which it was found. */
   readonly path: string;
-  /** The path to open: the same file, but its last component is no symbolic link. */
+  /** The path to open: the same file, but its last component is not a symbolic link. */
   readonly target: string;
   readonly version: FileVersion;
 }

@@ -40,7 +40,7 @@ export interface TemplateConfig {
   readonly password: string | undefined;
 }
 
-/** Used if an instance has no template of its own and no default template is configured. */
+/** Used if an instance has no template and no default template is configured. */
 export const builtInTemplate = `#cloud-config
 hostname: {{hostname}}
 local-hostname: {{hostname}}
@@ -161,7 +161,7 @@ function problemAt(
   return bottleProblem(opener, code.replace(/%>\s*$/, ''));
 }
 
-// A quote that opens no string is a token of its own; the JavaScript compiler reports it.
+// An unpaired quote is a separate token; the JavaScript compiler reports it.
 const tokens =
   /'(?:[^'\\\n]|\\[\s\S])*'|"(?:[^"\\\n]|\\[\s\S])*"|`(?:[^`\\]|\\[\s\S])*`|\/\*(?:[\s\S]*?\*\/|[\s\S]*)|\/\/(?:(?!\}\})[^\n])*|[{}]|[^'"`/{}]+|['"`/]/y;
 

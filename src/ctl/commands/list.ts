@@ -49,7 +49,7 @@ export const list = defineCommand({
   summary: 'List the instances.',
   help: [
     'Prints one line for each instance: name, address, MAC address, location, when its domain was last uploaded, and how far its last boot got.',
-    'The last boot is one of: started (nothing seen of it yet), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything). mdserver keeps boots in memory: "-" means that it has seen none since it started.',
+    'The last boot is one of: started (no activity yet), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything). mdserver keeps boots in memory: "-" means that it has seen none since it started.',
   ],
   examples: [['mdserverctl list | cut -f 1,2', 'names and addresses, for a script']],
   run: async (_operands, options) => {
