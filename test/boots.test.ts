@@ -46,14 +46,14 @@ const failedUserdata: MetadataRequest = {
 
 const fresh: BootRecord = { ...blankBoot, started: 1001 };
 
-test('nothing is known of an instance that nothing was seen of', () => {
+test('an instance without activity has no boots', () => {
   const boots = ticking();
   assert.deepEqual(boots.of(web), []);
   boots.release(web);
   assert.deepEqual(boots.of(web), []);
 });
 
-test('a whole boot is told: start, address, token, user-data, phone home, end', () => {
+test('a boot record has the whole boot: start, address, token, user-data, phone home, end', () => {
   const boots = ticking();
   boots.begin(web, 'prepare');
   boots.dhcp(web, 'DHCPDISCOVER', '');
@@ -190,7 +190,7 @@ for (const [what, expected, events] of outcomes) {
   });
 }
 
-test('a guest that has no user-data is noted as having asked: 404, no file', () => {
+test('a request for user-data that does not exist is recorded: 404, no file', () => {
   const boots = ticking();
   boots.request(web, noUserdata);
   assert.deepEqual(boots.of(web)[0]?.userdata, { at: 1002, status: 404, file: null, bytes: 0 });
@@ -207,7 +207,7 @@ test('each start is a boot of its own, the newest first', () => {
   assert.deepEqual([newest?.started, newest?.by, newest?.requests], [1002, 'reconnect', 1]);
 });
 
-test('what no hook told of is a boot from its first sign on, and so is what comes after a release', () => {
+test('without a hook, and after a release, a boot begins at the first sign of the guest', () => {
   const boots = ticking();
   boots.dhcp(web, 'DHCPACK', '10.1.1.1');
   boots.request(web, plain);
@@ -233,7 +233,7 @@ test('a boot that ended does not end again', () => {
   assert.deepEqual(boots.of(web), [{ ...fresh, ended: 1002, outcome: 'ended' }]);
 });
 
-test('what was given out before does not change when more happens', () => {
+test('records given out earlier do not change when more happens', () => {
   const boots = ticking();
   boots.begin(web, 'prepare');
   const before = boots.of(web);
@@ -242,7 +242,7 @@ test('what was given out before does not change when more happens', () => {
   assert.equal(JSON.stringify(before), text);
 });
 
-test('an instance keeps its boots when it is renamed, and one made anew begins anew', () => {
+test('a renamed instance keeps its boots, and a recreated one starts without any', () => {
   const boots = ticking();
   boots.begin(web, 'prepare');
   assert.equal(boots.of({ ...web, name: 'web2' }).length, 1);
@@ -255,7 +255,7 @@ test('an instance keeps its boots when it is renamed, and one made anew begins a
 
 // ---- bounds ----
 
-test('of each list the newest few are kept', () => {
+test('each list keeps its newest entries only', () => {
   const boots = ticking();
   for (let number = 0; number < 100; number++) {
     boots.begin(web, 'prepare');
@@ -349,7 +349,7 @@ test('no guest can fill the memory, whatever it sends', () => {
   );
 });
 
-test('of addresses that were turned away the newest 1000 are known', () => {
+test('the newest 1000 refused addresses are remembered', () => {
   const boots = ticking();
   const address = (number: number) => `10.1.${Math.floor(number / 250)}.${number % 250}`;
   boots.refused(address(0));
@@ -378,7 +378,7 @@ test('keepOnly forgets removed instances, and nobody else', () => {
   );
 });
 
-test('of a long path or agent the memory holds what is kept of it, and not the whole', () => {
+test('of a long path or agent, only the recorded part stays in memory', () => {
   // What the heap holds can be asked for only in a process that may collect it.
   const program = `
     import { createBoots } from ${JSON.stringify(new URL('../src/boots/boots.js', import.meta.url).href)};

@@ -37,7 +37,7 @@ test('the MAC of an address is read from the ARP table, where the entry is compl
   assert.equal(macInArpTable('', '10.122.7.8'), undefined);
 });
 
-test('the MAC of an IPv6 address is read from what ip says', async (t) => {
+test('the MAC of an IPv6 address is read from the output of ip', async (t) => {
   assert.equal(
     macInNeighbours(
       '[{"dst":"fd00::8","dev":"br-mds","lladdr":"52:54:00:AB:CD:EF","state":["STALE"]}]',
@@ -164,7 +164,7 @@ async function takeAddresses(guest: Namespace, victim: ReturnType<typeof record>
 }
 
 for (const state of ['down', 'up'] as const) {
-  test(`without check_mac, a guest that takes the address of one that is ${state} gets what is the other's`, {
+  test(`without check_mac, a guest that takes the address of one that is ${state} gets the other guest's data`, {
     skip,
   }, async (t) => {
     const { addGuest: add, logged } = await start(t, 'no');
@@ -283,7 +283,7 @@ test('with check_mac, a guest that restarts is served, and so is one that is mig
   assert.equal(logged('WARN'), 0);
 });
 
-test('with check_mac, a machine made anew is served under its old address and new MAC', {
+test('with check_mac, a recreated machine is served under its old address and new MAC', {
   skip,
 }, async (t) => {
   const { addGuest: add, logged, host, json, ask: askControl } = await start(t, 'yes');
@@ -351,7 +351,7 @@ test('with check_mac, a record without a MAC is served by its address, and a str
   assert.equal(logged('it answers with'), 0);
 });
 
-test('with check_mac, what the host asks for an instance under an address of its own is served', async (t) => {
+test("with check_mac, the host itself is served when it asks from an instance's address", async (t) => {
   const { daemon } = await startSite(t, '127.143.0.1', {
     records: [{ ...a, mds_ipv4: '127.143.0.8', mds_ipv6: null }],
     mdserver: 'check_mac = yes',
@@ -361,7 +361,7 @@ test('with check_mac, what the host asks for an instance under an address of its
   assert.deepEqual([status, text], [200, 'web1']);
 });
 
-test('check_mac works with what the unit leaves of /proc (ProcSubset=pid), and a reload switches it', {
+test("check_mac works with the unit's ProcSubset=pid, and a reload switches it", {
   skip,
 }, async (t) => {
   const {

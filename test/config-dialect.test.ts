@@ -369,7 +369,7 @@ test("Python's ConfigParser gives the same for every case of the dialect", { ski
   }
 });
 
-test('the differences from Python are those that are listed', { skip }, async (t) => {
+test('the differences from Python are exactly the listed ones', { skip }, async (t) => {
   const outcomes = pythonOutcomes(differences.map(({ text }) => text));
   for (const [index, { reason, text, python: theirs, own }] of differences.entries()) {
     await t.test(reason, () => {

@@ -153,7 +153,7 @@ test("an operator's file is read as the Python mdserver reads it", () => {
   ]);
 });
 
-test('an empty value of an option without default is none, and so is one of prefix and domain', () => {
+test('an empty value unsets an option without a default, and prefix and domain', () => {
   const config = configOf(
     '[mdserver]\npassword =\ndefault_template =\n[dnsmasq]\nlisten_address =\nprefix =\ndomain =\n[_include_]\nfiles =',
   );
@@ -666,7 +666,7 @@ _config_items_ = dnsmasq.prefix, dnsmasq.domain, service.name
   assert.deepEqual(reloadedConfig(old, old), old);
 });
 
-test('the same value in other words needs no restart', () => {
+test('the same value spelled differently needs no restart', () => {
   const old = configOf('[dnsmasq]\nuse_dns = yes\nentry_order = base,fqdn');
   const next = configOf('[dnsmasq]\nuse_dns = On\nentry_order = BASE, domain');
   assert.deepEqual(changesNeedingRestart(old, next), []);

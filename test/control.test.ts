@@ -135,7 +135,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.deepEqual((body as object[]).length, 1);
   });
 
-  test('the socket of a daemon that lives is left to it: a second one goes on without', async (t) => {
+  test('a running daemon keeps its socket: a second one runs without', async (t) => {
     const first = await start(t, { records: [web1] });
     const second = await start(t, { socket: first.socket });
     assert.ok(
@@ -171,7 +171,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     ['a folder', (path: string) => mkdirSync(path)],
     ['a link that leads nowhere', (path: string) => symlinkSync('/nonexistent', path)],
   ] as const) {
-    test(`${what} in the place of the socket stays as it is, and metadata is served`, async (t) => {
+    test(`${what} at the socket's path is left alone, and metadata is served`, async (t) => {
       const folder = temporaryFolder(t);
       const socket = join(folder, 'control.sock');
       put(socket);
@@ -187,7 +187,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     });
   }
 
-  test('a folder where no socket can be made is logged, and metadata is served', async (t) => {
+  test('a socket that cannot be created is logged, and metadata is served', async (t) => {
     const folder = temporaryFolder(t);
     // Longer than the kernel takes (unix(7)).
     const socket = join(folder, 'x'.repeat(120));
@@ -237,7 +237,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     hostKeys: [keys1],
   };
 
-  test('GET /instances and /instances/NAME answer with all that is known', async (t) => {
+  test('GET /instances and /instances/NAME answer with everything known', async (t) => {
     const { json, ask } = await start(t, {
       records: [web1, old],
       details: { [web1.domain_uuid]: details1 },
@@ -270,7 +270,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.match((await ask('/instances')).headers['content-type'] ?? '', /^application\/json/);
   });
 
-  test('a boot is told from the hook to its release, with what the guest asked for', async (t) => {
+  test("a boot record runs from the hook to the release, with the guest's requests", async (t) => {
     const { json, ask, daemon } = await start(t, {
       userdata: { vm7: '#cloud-config\n' },
       mdserver: 'default_template =',
@@ -392,7 +392,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     }
   });
 
-  test('an IPv6 address is looked for in its short form', { skip: missing('ip') }, async (t) => {
+  test('an IPv6 address is looked up in its short form', { skip: missing('ip') }, async (t) => {
     const { json } = await start(t, { records: [web1] });
     const nobody = { instance: null, mac: null, mac_instance: null, last_refused: null };
     assert.deepEqual(await json('/addresses/fd00::0001'), {
@@ -460,7 +460,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.deepEqual((body as InstanceDetails).boots, []);
   });
 
-  test('of two that remove the same instance at once, one is told that there was none', async (t) => {
+  test('when two clients remove the same instance at once, one gets 404', async (t) => {
     const { json } = await start(t, { records: [web1, old] });
     const answers = await Promise.all(
       Array.from({ length: 8 }, () => json('/instances/web1', { method: 'DELETE' })),
@@ -489,7 +489,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     "#cloud-config\nhostname: {{hostname}}\nrole: {{instance.metadata.role ?? 'none'}}\n";
   const binary = Buffer.from([0x1f, 0x8b, 0xff, 0x00, 0x80]);
 
-  test('what is rendered is what the guest gets, byte for byte, and where it came from', async (t) => {
+  test('a rendered document is what the guest gets, byte for byte, with the file it came from', async (t) => {
     const records = [
       web1,
       {
@@ -839,7 +839,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.doesNotMatch(daemon.output(), /on the control socket failed/);
   });
 
-  test('what is no HTTP is refused, and harms nobody', async (t) => {
+  test('input that is not HTTP is refused and does no harm', async (t) => {
     const { json, socket } = await start(t, { records: [web1] });
     for (const bytes of [
       'FOO /instances HTTP/1.1\r\nhost: x\r\n\r\n',
@@ -863,7 +863,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.deepEqual(await json('/instances'), { status: 200, body: [summary1] });
   });
 
-  test('slow clients hold up nobody, and are hung up on', async (t) => {
+  test('slow clients delay nobody, and are disconnected', async (t) => {
     const { json, socket } = await start(t, { records: [web1] });
     const closed = ['', 'GET /instances HTTP/1.1\r\nhost: x\r\n', 'G'].map((start) => {
       const client = connect(socket);
@@ -948,7 +948,7 @@ describe('the control socket', { concurrency: 4 }, () => {
 
   // ---- its end ----
 
-  test('SIGTERM finishes what is under way, hangs up on the rest, and takes the socket away', async (t) => {
+  test('SIGTERM finishes requests in progress, disconnects the rest and removes the socket', async (t) => {
     const { daemon, socket, database } = await start(t);
     const body = domainXml(3);
     const client = connect(socket);

@@ -82,7 +82,7 @@ async function interruptedBurst(daemon: Daemon, round: number): Promise<Map<stri
   return answered;
 }
 
-test('kill -9 in a burst of uploads loses nothing that was answered, and leaves no half file', async (t) => {
+test('kill -9 in a burst of uploads loses no answered upload and leaves no partial file', async (t) => {
   const folder = temporaryFolder(t);
   const answered = new Map<string, string>();
   let interrupted = 0;

@@ -53,7 +53,7 @@ Nov 23 09:04:17 dnsmasq-dhcp[21377]: RTR-ADVERT(br-mds) fd00::
 Nov 23 09:04:18 dnsmasq-dhcp[21377]: 3074117123 DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1
 `;
 
-test('of what dnsmasq really logs the requests and the answers are read', () => {
+test('requests and answers are read from real dnsmasq log lines', () => {
   const read = realLines
     .split('\n')
     .map(parseDhcpLine)
@@ -73,7 +73,7 @@ test('of what dnsmasq really logs the requests and the answers are read', () => 
 
 const stamp = 'Nov 23 09:04:14 dnsmasq-dhcp[21377]:';
 
-test('nothing is read of what is no such line, however long it is', async (t) => {
+test('other lines are ignored, however long they are', async (t) => {
   const ack = 'DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1';
   for (const line of [
     '',
@@ -137,7 +137,7 @@ function follow(t: TestContext, before?: string) {
 
 const line = (last: number) => `${stamp} DHCPACK(br-mds) 10.122.0.${last} 52:54:00:00:00:01 web1\n`;
 
-test('what was logged before is not told, what is appended is told once and in order', (t) => {
+test('older lines are not reported, and new ones are reported once and in order', (t) => {
   const { path, look, stop } = follow(t, line(1));
   assert.deepEqual(look(), []);
   appendFileSync(path, line(2) + line(3));
@@ -150,7 +150,7 @@ test('what was logged before is not told, what is appended is told once and in o
   assert.deepEqual(look(), []);
 });
 
-test('a line that is written in two goes is told when it is whole', (t) => {
+test('a line written in two parts is reported when it is complete', (t) => {
   const { path, look } = follow(t, '');
   for (let cut = 1; cut < line(2).length; cut += 7) {
     appendFileSync(path, line(2).slice(0, cut));
@@ -160,14 +160,14 @@ test('a line that is written in two goes is told when it is whole', (t) => {
   }
 });
 
-test('a log that is not there yet is told from its first line on', (t) => {
+test('a log that appears later is reported from its first line', (t) => {
   const { path, look } = follow(t);
   assert.deepEqual(look(), []);
   writeFileSync(path, line(1) + line(2));
   assert.deepEqual(look(), ['10.122.0.1', '10.122.0.2']);
 });
 
-test('it goes on in the new file after a rotation, also one that is longer than the old one', (t) => {
+test('after a rotation the new file is read, even if it is longer than the old one', (t) => {
   const { path, look } = follow(t, line(1));
   appendFileSync(path, line(2));
   assert.deepEqual(look(), ['10.122.0.2']);
@@ -181,7 +181,7 @@ test('it goes on in the new file after a rotation, also one that is longer than 
   assert.deepEqual(look(), ['10.122.0.6', '10.122.0.7', '10.122.0.8', '10.122.0.9']);
 });
 
-test('a log that was removed and made anew is told from its start, whatever inode it has', (t) => {
+test('a log that was removed and recreated is read from its start, whatever its inode', (t) => {
   const { path, look } = follow(t, line(1));
   rmSync(path);
   assert.deepEqual(look(), []);
@@ -189,7 +189,7 @@ test('a log that was removed and made anew is told from its start, whatever inod
   assert.deepEqual(look(), ['10.122.0.2', '10.122.0.3', '10.122.0.4']);
 });
 
-test('a log that was cut (copytruncate) is told from its start, and a half line before the cut is no part of it', (t) => {
+test('a truncated log (copytruncate) is read from its start, without a partial line from before', (t) => {
   const { path, look } = follow(t, line(1) + line(2));
   appendFileSync(path, line(3).slice(0, 60));
   assert.deepEqual(look(), []);
@@ -204,7 +204,7 @@ test('a log that was cut (copytruncate) is told from its start, and a half line 
   assert.deepEqual(look(), ['10.122.0.5']);
 });
 
-test('binary rubbish between the lines harms none of them', (t) => {
+test('binary data between the lines affects none of them', (t) => {
   const { path, look } = follow(t, '');
   const rubbish = Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256));
   appendFileSync(path, rubbish);
@@ -217,7 +217,7 @@ test('binary rubbish between the lines harms none of them', (t) => {
   assert.deepEqual(look(), ['10.122.0.3']);
 });
 
-test('a log that grows faster than it is read is passed over, and nothing is glued together', (t) => {
+test('a log that grows faster than it is read is skipped, and no lines are joined', (t) => {
   const { path, look } = follow(t, '');
   // The half of a line that the rest of another one would make whole.
   appendFileSync(path, line(1).slice(0, 60));
@@ -235,7 +235,7 @@ test('a log that grows faster than it is read is passed over, and nothing is glu
   assert.deepEqual(look(), []);
 });
 
-test('what cannot be read as a log throws nothing, and is followed once it can be', (t) => {
+test('a log that cannot be read throws nothing, and is followed once it can be', (t) => {
   const { path, look } = follow(t);
   mkdirSync(path);
   assert.deepEqual(look(), []);
@@ -247,7 +247,7 @@ test('what cannot be read as a log throws nothing, and is followed once it can b
 
 // ---- a real dnsmasq ----
 
-test('what dnsmasq does for a guest stands in its boot record, also after its log was rotated', {
+test("a guest's DHCP events are in its boot record, also after the log was rotated", {
   skip: missing('netns', 'dnsmasq', 'udhcpc', 'cloud-init'),
 }, async (t) => {
   const host = addHost(t);

@@ -56,12 +56,12 @@ option:dns-server,10.122.0.1
   );
 });
 
-test('the length of a lease is the one configured', () => {
+test('the lease time is the configured one', () => {
   const { content } = dhcpHosts(config('lease_len = 600'), instances('web1'));
   assert.equal(content, '52:54:00:00:00:00,id:*,10.122.0.10,web1,600\n');
 });
 
-test('a name that is no host name becomes one, and those that become the same stay apart', () => {
+test('a name that is not a host name becomes one, and names that would collide stay distinct', () => {
   const names = ['web server_1', 'web-server-1', 'web server.1', 'Web1', 'web1', '日本', 'ok'];
   assert.deepEqual(
     [...hostNames(instances(...names))].sort(),
@@ -95,7 +95,7 @@ test('whatever domains are called, host names are valid and no two are the same'
   );
 });
 
-test('a name that dnsmasq would take for an address is none', () => {
+test('a name that dnsmasq would take for an address is not used', () => {
   assert.equal(toHostName('10.0.0.1'), '10-0-0-1');
 });
 

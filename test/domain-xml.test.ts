@@ -207,7 +207,7 @@ test('there is exactly one name and one uuid, right under the domain', () => {
   assertBad(xml({ name: '<name>a<b/>c</name>' }), "the domain's <name> contains another element");
 });
 
-test('a uuid is made canonical, and what is none is refused', async (t) => {
+test('a UUID is made canonical, and anything else is refused', async (t) => {
   for (const written of [uuid, uuid.toUpperCase(), uuid.replaceAll('-', ''), ` ${uuid}\n`]) {
     await t.test(rowName(written), () => {
       assert.deepEqual(parseDomain(xml({ uuidElement: `<uuid>${written}</uuid>` }), 'mds'), plain);
@@ -349,7 +349,7 @@ test('metadata is known by its namespace, wherever that is declared, and not by 
   );
 });
 
-test('metadata of others is left alone', () => {
+test('metadata of other programs is ignored', () => {
   assert.deepEqual(
     metadataOf(
       `<a>1</a><userdata_prefix xmlns='urn:x'>2</userdata_prefix><x:y xmlns:x='urn:x'><m:z xmlns:m='${ours}'>3</m:z></x:y>`,
@@ -472,7 +472,7 @@ test('the vcpu count and the architecture are checked', async (t) => {
   );
 });
 
-test('what is no XML is refused with a word on what curl needs', async (t) => {
+test('a body that is not XML is refused with a hint about curl', async (t) => {
   for (const body of ['', ' \r\n', '\ufeff', Buffer.alloc(0)]) {
     await t.test(rowName(body), () => {
       assertBad(body, 'the body is empty: curl needs -d @FILE or --data-binary @FILE');
@@ -614,7 +614,7 @@ test('only the entities of XML itself and characters are references', async (t) 
   });
 });
 
-test('what is not well-formed is refused with line and column', async (t) => {
+test('XML that is not well-formed is refused with line and column', async (t) => {
   for (const [body, message] of [
     [
       '<domain>\n  <name>a</nam>\n</domain>',
@@ -656,7 +656,7 @@ test('the column is right behind an XML declaration on the same line', () => {
   );
 });
 
-test('a tag that curl -d glued together is refused with a word on how to send it', async (t) => {
+test('a tag joined by curl -d is refused with a hint about --data-binary', async (t) => {
   for (const handWritten of [
     "<domain\ntype='kvm'>\n</domain>",
     "<domain type='kvm'\nid='1'>\n</domain>",

@@ -133,7 +133,7 @@ test('a start on a full disk is refused in one line, with the database as it was
   assert.deepEqual(contents(disk), new Map([['db.json', '[{"domain_name": "old"}]']]));
 });
 
-test('a full disk under the log file stops nothing, and the log goes on when it is mended', async (t) => {
+test('a full disk under the log file stops nothing, and the log continues once there is room', async (t) => {
   const disk = smallDisk(t, '4m');
   if (disk === undefined) return;
   const data = join(disk, '..');

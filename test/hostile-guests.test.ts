@@ -170,7 +170,7 @@ secret = HOST-SECRET`,
     }
   });
 
-  test('no header makes a guest another one, or the host', async (t) => {
+  test('no header lets a guest pose as another or as the host', async (t) => {
     const targets = [addresses.beta, host, '127.0.0.1', '::1', 'localhost', '169.254.169.254'];
     const names = [
       ...['X-Forwarded-For', 'X-Real-IP', 'X-Client-IP', 'True-Client-IP', 'CF-Connecting-IP'],
@@ -354,7 +354,7 @@ secret = HOST-SECRET`,
     assert.doesNotMatch(tunnel, / 200 /);
   });
 
-  test('requests inside of requests are the same guest’s, or refused', async () => {
+  test("a smuggled request counts as the sender's own, or is refused", async () => {
     const inner = `GET /latest/user-data HTTP/1.1\r\nHost: ${addresses.beta}\r\nX-Forwarded-For: ${addresses.beta}\r\n\r\n`;
     const chunk = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
     const length = `Content-Length: ${inner.length}`;
@@ -452,7 +452,7 @@ secret = HOST-SECRET`,
     }
   });
 
-  test('headers without end are cut off', async (t) => {
+  test('endless headers are cut off', async (t) => {
     const many = Array.from({ length: 3000 }, (_, index) => `X-${index}: y`);
     for (const headers of [
       [`X: ${'a'.repeat(100_000)}`],
@@ -472,7 +472,7 @@ secret = HOST-SECRET`,
     assert.equal(statuses(long)[0] ?? 431, 431);
   });
 
-  test('a body is not waited for or kept, however large it says it is', async (t) => {
+  test('a body is neither awaited nor kept, whatever length it announces', async (t) => {
     for (const length of ['1048577', '9999999999']) {
       for (const sender of senders) {
         await t.test(rowName(length, sender), async () => {
@@ -614,7 +614,7 @@ secret = HOST-SECRET`,
     }
   });
 
-  test('after all that the server serves, has failed at nothing and stops in order', async () => {
+  test('after all this the server still serves, has logged no error and stops cleanly', async () => {
     for (const name of ['alpha', 'beta'] as const) {
       const { text } = await daemon.ask('/latest/user-data', { from: addresses[name] });
       assert.equal(text, `#!/bin/sh\necho ${name.toUpperCase()}-DATA\n`);

@@ -94,7 +94,7 @@ test('the caller is the peer, whatever the headers say', async (t) => {
   assert.equal(mapped.body, 'vm2');
 });
 
-test('who is no instance gets 404 for all below a version, and one log line says so', async (t) => {
+test('a caller that is not an instance gets 404 below every version, and one log line', async (t) => {
   const { app, lines, uploaded } = await testApp(t);
   await uploaded(1);
   const requests: { method: 'GET' | 'HEAD' | 'PUT'; url: string }[] = [
@@ -333,7 +333,7 @@ test('folders and leaves answer with and without a slash, slashes run together, 
     assert.equal((await getAs(form)).text, versions, form);
 });
 
-test('what is not there is 404 in one plain line', async (t) => {
+test('a path that does not exist is 404 in one plain line', async (t) => {
   const paths = [
     '/favicon.ico',
     '/1999-01-01/meta-data/',
@@ -650,7 +650,7 @@ test('a body of one byte more than 1 MiB is 413, one of 1 MiB is read', async ()
   assert.deepEqual(statuses(announced), [413]);
 });
 
-test('an upload of somebody else is 401 before its body is read', async (t) => {
+test('an upload from another host is 401 before its body is read', async (t) => {
   for (const from of [guest, other, stranger]) {
     await t.test(`from ${from}`, async () => {
       const socket = socketFrom(from);
@@ -725,7 +725,7 @@ test('an upload whose client goes away in the middle harms nobody', async () => 
   assert.equal((await daemon.upload(domainXml(11))).status, 200);
 });
 
-test('clients that send their headers slowly keep nobody else from being served', async () => {
+test('clients that send their headers slowly do not block others', async () => {
   const slow = Array.from({ length: 200 }, () => socketFrom(guest));
   await Promise.all(slow.map((socket) => once(socket, 'connect')));
   for (const [index, socket] of slow.entries()) {
@@ -765,7 +765,7 @@ test('1,000 connections at once are all answered', async () => {
   );
 });
 
-test('no bytes whatever end the process or make it answer 500', async () => {
+test('no input ends the process or makes it answer 500', async () => {
   const piece = fc.oneof(
     fc.constantFrom('/', '//', '%', '%00', '%ff', '..', '*', '?', '#', 'latest', 'meta-data', ' '),
     fc.constantFrom('\r\n', '\n', '\0', ':', ' HTTP/1.1', 'Host: x\r\n', 'Content-Length: 3\r\n'),
@@ -795,7 +795,7 @@ test('no bytes whatever end the process or make it answer 500', async () => {
   );
 });
 
-test('after all that the daemon serves, has logged no error and stops in order', async () => {
+test('after all this the daemon still serves, has logged no error and stops cleanly', async () => {
   assert.deepEqual([daemon.process.exitCode, daemon.process.signalCode], [null, null]);
   assert.equal((await daemon.ask('/latest/meta-data/hostname', { from: guest })).text, 'vm1');
   assert.equal(await daemon.stop(), 0);

@@ -110,7 +110,7 @@ test('the same uuid is the same instance: address and first sight stay, all else
   assert.equal(draft.byMac.get('52:54:00:00:00:01' as Mac), undefined);
 });
 
-test('a domain made anew under its name keeps the address', () => {
+test('a domain recreated under its name keeps the address', () => {
   const { draft } = instancesFrom([]);
   const { instance: before } = register(draft, domain(1), plan, about);
   const anew = domain(1, { uuid: parseUuid('ffffffff-0000-0000-0000-000000000001') as Uuid });
@@ -226,7 +226,7 @@ test('the database is written as Python writes it', () => {
   );
 });
 
-test('a database that is none is refused with what is wrong and where', async (t) => {
+test('an invalid database is refused with what is wrong and where', async (t) => {
   const refused: [string, RegExp][] = [
     ['', /^not JSON: /],
     ['[{"domain_name": "a"}', /^not JSON: /],
@@ -250,7 +250,7 @@ test('a database that is none is refused with what is wrong and where', async (t
   }
 });
 
-test('of two records of one machine the one updated last is kept', () => {
+test('of two records of one machine, the one updated last is kept', () => {
   const record = (name: string, last_update: number, mds_ipv4: string) =>
     instanceFromRecord({ domain_name: name, domain_uuid: domain(1).uuid, last_update, mds_ipv4 });
   const older = record('before', 1, '10.122.0.5');

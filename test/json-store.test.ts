@@ -189,7 +189,7 @@ test('a database whose folder is gone refuses changes until the folder is back',
   assert.deepEqual(namesInFile(file), ['vm1']);
 });
 
-test('one that gets no address does not fail its neighbours in the round', async (t) => {
+test('an instance that gets no address does not fail the others in the round', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const store = open(file, 29);

@@ -125,7 +125,7 @@ for (const [name, levels, stream, file] of levelCases) {
   });
 }
 
-test('levels can be changed while it runs, for lines from then on', (t) => {
+test('levels can be changed while it runs, for the lines that follow', (t) => {
   const run = runLogging(
     t,
     `
@@ -180,7 +180,7 @@ test('a file that cannot be opened stops the start', async (t) => {
   }
 });
 
-test('after a rename the new file gets the lines, also when opening it failed some times', (t) => {
+test('after a rename the new file gets the lines, even if opening it failed a few times', (t) => {
   const folder = temporaryFolder(t);
   const logs = join(folder, 'logs');
   mkdirSync(logs);
@@ -220,7 +220,7 @@ test('after a rename the new file gets the lines, also when opening it failed so
   assert.deepEqual(entriesOf(readFileSync(join(logs, 'log'), 'utf8')), ['INFO three', 'INFO four']);
 });
 
-test('a log file that can never be written is said once and costs nothing else', (t) => {
+test('a log file that can never be written is reported once and affects nothing else', (t) => {
   const run = runLogging(
     t,
     `for (let n = 0; n < 30_000; n++) { log.info('line ' + n); if (n % 100 === 0) await 0; }
@@ -286,7 +286,7 @@ test('a failed start is in the log file', (t) => {
   assert.match(last, /^FATAL .*db\.json: not JSON: .*repair it/);
 });
 
-test('standard output that nobody reads any more does not end the daemon', async (t) => {
+test('standard output without a reader does not end the daemon', async (t) => {
   const { daemon, folder } = await startSite(t, address);
   daemon.process.stdout?.destroy();
   daemon.process.stderr?.destroy();

@@ -233,7 +233,7 @@ test('a key can be asked for by its name in place of its index, and is listed on
   );
 });
 
-test('what an instance does not have is neither listed nor there', async (t) => {
+test('a value that an instance lacks is neither listed nor served', async (t) => {
   const served = serve({
     hardware: {},
     record: { mds_mac: null, domain_uuid: null, first_seen: null },
@@ -268,7 +268,7 @@ test('what an instance does not have is neither listed nor there', async (t) => 
   );
 });
 
-test('half of the hardware makes no instance type', async (t) => {
+test('incomplete hardware gives no instance type', async (t) => {
   for (const hardware of [{ vcpus: 2 }, { memoryKib: 1024 }]) {
     await t.test(rowName(hardware), async () => {
       const { get } = serve({ hardware });
@@ -277,7 +277,7 @@ test('half of the hardware makes no instance type', async (t) => {
   }
 });
 
-test('the architecture is in the words of EC2', async (t) => {
+test("the architecture has EC2's names", async (t) => {
   const words = { x86_64: 'x86_64', aarch64: 'arm64', i686: 'i386', riscv64: 'riscv64' };
   for (const [architecture, expected] of Object.entries(words)) {
     await t.test(architecture, async () => {
@@ -288,7 +288,7 @@ test('the architecture is in the words of EC2', async (t) => {
   }
 });
 
-test('no path is anything but what is listed', async (t) => {
+test('a path that is not listed is 404', async (t) => {
   const { get } = serve(complete);
   for (const path of [
     '/latest/meta-data/public-keys/2',
@@ -574,7 +574,7 @@ test('property: NoCloud meta-data is YAML that gives keys and name back', {
 
 // ---- OpenStack ----
 
-test('the OpenStack documents are what Nova’s readers want', async (t) => {
+test("the OpenStack documents are what Nova's clients expect", async (t) => {
   const { text } = serve({ ...complete, vendorData: '#cloud-config\n' });
   const listed = (await text('/openstack/')).split('\n');
   assert.ok(listed.includes('latest') && listed.includes('2018-08-27'));

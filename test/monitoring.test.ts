@@ -111,7 +111,7 @@ test('a reload opens and closes them on TCP', async (t) => {
 
 // ---- values ----
 
-test('the metrics follow what happens, exactly', async (t) => {
+test('the metrics count exactly what happens', async (t) => {
   const site = await startSite(t, address, { prefix: 24 });
   const { daemon, ask, folder } = site;
   // The start tells dnsmasq of what there is, and none runs.
@@ -226,7 +226,7 @@ test('a full network has no free addresses, and says 503', async (t) => {
   assert.equal(all.get('mdserver_uploads_total{outcome="503"}'), 1);
 });
 
-test('what guests ask for makes no metric of its own: their number is bounded', async (t) => {
+test('requests of guests add no metrics of their own: the number is bounded', async (t) => {
   const site = await startSite(t, address, { prefix: 24 });
   const from = await uploaded(site, 1);
   const before = (await metricsOf(site)).size;
@@ -388,7 +388,7 @@ function metricNames(expression: string): string[] {
   return [...bare.matchAll(/(?<![\w$.])[a-z_:][\w:]*(?!\w)(?!\s*\()/gi)].map(([name]) => name);
 }
 
-test('the dashboard shows every metric of ours, and none that there is not', async (t) => {
+test('the dashboard shows every one of our metrics, and none that does not exist', async (t) => {
   assert.deepEqual(metricNames('sum by (le) (rate(a_b{x="y"}[5m])) or vector(0) / on (z) c_d'), [
     'a_b',
     'c_d',

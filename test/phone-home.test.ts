@@ -29,7 +29,7 @@ const usual = {
 
 // ---- what a message may be ----
 
-test('of a message the keys without comments and the names are taken', () => {
+test('a message gives the names, and the keys without comments', () => {
   assert.deepEqual(parsePhoneHome(form(usual), 5.5), {
     at: 5.5,
     hostname: 'web1',
@@ -38,7 +38,7 @@ test('of a message the keys without comments and the names are taken', () => {
   });
 });
 
-test('what cloud-init does not know it sends as N/A or None', async (t) => {
+test('N/A and None, which cloud-init sends for unknown values, are ignored', async (t) => {
   for (const nothing of ['N/A', 'None', '']) {
     await t.test(rowName(nothing), () => {
       const fields = {
@@ -58,7 +58,7 @@ test('what cloud-init does not know it sends as N/A or None', async (t) => {
   assert.deepEqual(parsePhoneHome('instance_id=x', 1).keys, []);
 });
 
-test('every type of key that sshd makes is taken, and a comment of whatever is not kept', async (t) => {
+test('every type of key that sshd makes is accepted, and no comment is kept', async (t) => {
   const data = 'A'.repeat(40);
   const types = [
     'ssh-ed25519',
@@ -176,7 +176,7 @@ const hostile: readonly [what: string, body: string | Buffer, error: string][] =
   ],
 ];
 for (const [what, body, message] of hostile) {
-  test(`nothing is taken of ${what}`, () => {
+  test(`a message is refused: ${what}`, () => {
     assert.throws(() => parsePhoneHome(body.toString('latin1' as never), 1), {
       constructor: PhoneHomeError,
       message,
@@ -184,7 +184,7 @@ for (const [what, body, message] of hostile) {
   });
 }
 
-test('whatever a message is, what is kept of it can stand in known_hosts', () => {
+test('whatever the message, the stored keys and names are safe in known_hosts', () => {
   const piece = fc.oneof(
     fc.constantFrom(
       rsa,
@@ -269,7 +269,7 @@ const readIfThere = (path: string) => (existsSync(path) ? readFileSync(path, 'ut
 const version = (path: string) => [statSync(path).ino, statSync(path).mtimeMs];
 
 describe('phoning home', { concurrency: 4 }, () => {
-  test('an instance speaks for itself, whatever the form and the headers say', async (t) => {
+  test('an instance speaks only for itself, whatever the form and the headers claim', async (t) => {
     const site = await start(t);
     const headers = {
       'content-type': 'application/x-www-form-urlencoded',
@@ -293,7 +293,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     assert.equal(await site.outcome('web2'), 'home');
   });
 
-  test('hostile messages are refused, and nothing of them is kept', async (t) => {
+  test('hostile messages are refused and not stored', async (t) => {
     const site = await start(t);
     const before = readIfThere(site.detailsFile);
     for (const [what, body, error] of hostile) {
@@ -323,7 +323,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     assert.equal((await site.hostKeys('web1')).length, 1);
   });
 
-  test("who has no instance's address gets 404, and nothing is kept", async (t) => {
+  test("a caller without an instance's address gets 404, and nothing is stored", async (t) => {
     const site = await start(t);
     const before = readIfThere(site.detailsFile);
     for (const from of ['127.141.0.200', address]) {
@@ -347,7 +347,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     }
   });
 
-  test('keys that are known cost no write; others are kept before them, and the log says so', async (t) => {
+  test('known keys cause no write; new ones come first and are logged', async (t) => {
     const site = await start(t);
     await site.phoneHome(1, form(usual));
     const files = [site.detailsFile, join(site.folder, 'db.json')];
@@ -371,7 +371,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     assert.match(site.daemon.output(), new RegExp(`WARN +${warning}\n`));
   });
 
-  test('the newest five are kept, and what comes at once is kept once', async (t) => {
+  test('the newest five are kept, and simultaneous ones are kept once', async (t) => {
     const site = await start(t);
     const key = (number: number) => `ssh-rsa ${'A'.repeat(40)}${number}`;
     for (let number = 0; number < 8; number++) {
@@ -386,7 +386,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     assert.equal((await site.hostKeys('web2')).length, 1);
   });
 
-  test('keys survive a restart and a new upload; a machine made anew or removed has none of them', async (t) => {
+  test('keys survive a restart and a new upload, but not a recreated or removed machine', async (t) => {
     let site = await start(t);
     await site.phoneHome(1, form(usual));
     await site.phoneHome(2, form({ pub_key_rsa: rsa }));
@@ -421,7 +421,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     assert.deepEqual(Object.keys(details()), [anew]);
   });
 
-  test('what cannot be stored is answered 500, so that cloud-init tries again, and then it is kept', async (t) => {
+  test('keys that cannot be stored are answered 500, so that cloud-init tries again', async (t) => {
     const site = await start(t);
     const folder = join(site.folder, 'dnsmasq', 'dns');
     rmSync(folder, { recursive: true });
@@ -435,7 +435,7 @@ describe('phoning home', { concurrency: 4 }, () => {
     assert.equal((await site.hostKeys('web1')).length, 1);
   });
 
-  test('a details file that is no JSON is left out with a warning, and the daemon starts', async (t) => {
+  test('a details file that is not JSON is ignored with a warning, and the daemon starts', async (t) => {
     const site = await start(t);
     await site.phoneHome(1, form(usual));
     await site.daemon.stop();

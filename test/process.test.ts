@@ -96,7 +96,7 @@ test('--help and --version say what there is and do nothing', async (t) => {
   }
 });
 
-test('it starts through a link, as npm installs it', async (t) => {
+test('it starts through a symbolic link, as npm installs it', async (t) => {
   const folder = temporaryFolder(t);
   symlinkSync(mainFile, join(folder, 'mdserver'));
   const stdout = execFileSync(process.execPath, [join(folder, 'mdserver'), '--version']);
@@ -353,7 +353,7 @@ async function slowUpload({
 }
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  test(`${signal} answers what is under way, closes what is idle and takes nothing new`, async (t) => {
+  test(`${signal} answers requests in progress, closes idle connections and accepts no new ones`, async (t) => {
     const { daemon, folder } = await startSite(t, address);
     const agent = new Agent({ keepAlive: true, maxSockets: 5 });
     atEnd(t, () => agent.destroy());
@@ -401,7 +401,7 @@ test('clients that never finish do not keep it from stopping', async (t) => {
 
 const key = 'ssh-ed25519 AAAA';
 
-test('SIGHUP brings keys, template data, password, level and templates in force at the next request', async (t) => {
+test('SIGHUP applies keys, template data, password, level and templates from the next request on', async (t) => {
   const text = (folder: string, n: number, level: string) =>
     `${configuration(folder, `password = secret${n}`)}
 [loglevels]
@@ -448,7 +448,7 @@ name = name${n}
   assert.equal(await daemon.stop(), 0);
 });
 
-test('SIGHUP goes on in a new log file after logrotate has moved the old one', async (t) => {
+test('SIGHUP continues in a new log file after logrotate has moved the old one', async (t) => {
   const { daemon, folder } = await startSite(t, address);
   const log = join(folder, 'mdserver.log');
   await daemon.ask('/?before');
@@ -464,7 +464,7 @@ test('SIGHUP goes on in a new log file after logrotate has moved the old one', a
   assert.doesNotMatch(now ?? '', /\?before|\?between/);
 });
 
-test('a log file that cannot be opened again is said, and the old one is used on', async (t) => {
+test('a log file that cannot be reopened is reported, and the old one stays in use', async (t) => {
   const { daemon, folder } = await startSite(t, address);
   const log = join(folder, 'mdserver.log');
   renameSync(log, `${log}.1`);
@@ -500,7 +500,7 @@ test('a bad new configuration is refused and logged, and the old one stays in fo
   assert.equal((await daemon.ask('/service/name')).text, 'new');
 });
 
-test('what needs a restart is named in the log and stays as it was', async (t) => {
+test('options that need a restart are named in the log and keep their values', async (t) => {
   const { daemon, folder } = await startSite(t, address);
   const moved = configuration(folder)
     .replace('{port}', '1')

@@ -243,7 +243,7 @@ test('without net_address6 there is nothing of IPv6: no address, no file, no met
   assert.equal(stdout, '404');
 });
 
-test('an IPv6 address that the bridge has not yet is served on as soon as it is there', {
+test('an IPv6 address that the bridge does not have yet is served as soon as it is there', {
   skip,
 }, async (t) => {
   const folder = temporaryFolder(t);

@@ -394,7 +394,7 @@ test('an instance that is removed is gone from DHCP and DNS, its name in a lease
   assert.equal(dnsmasq.log().filter((line) => line.startsWith('DHCPRELEASE')).length, 1);
 });
 
-test('a machine made anew under its old name gets the address that the old one still leases', {
+test('a recreated machine gets the address that the old one of its name still leases', {
   skip,
 }, async (t) => {
   const host = await startHost(t, { records: [record(1, 'web1')] });

@@ -71,7 +71,7 @@ test('property: no token with another character is good', () => {
   );
 });
 
-test('a good token with anything before, behind or cut off is none', async (t) => {
+test('a good token with anything added or cut off is refused', async (t) => {
   const token = makeToken(key, 'owner', now + 60);
   const [time = '', seal = ''] = token.split('.');
   for (const other of [
@@ -227,7 +227,7 @@ test('a token comes with the life that was asked for, and nothing else does', as
   }
 });
 
-test('where tokens are optional, one that is sent has to be good', async (t) => {
+test('where tokens are optional, a token that is sent must be valid', async (t) => {
   const { daemon, folder } = await start(t);
   const [good, others] = [await tokenOf(daemon, alpha), await tokenOf(daemon, beta)];
   const own = Buffer.from(readFileSync(join(folder, 'token.key'), 'utf8').trim(), 'hex');
@@ -265,7 +265,7 @@ test('where tokens are optional, one that is sent has to be good', async (t) => 
   }
 });
 
-test('where tokens are required, nothing is had without, by NoCloud and OpenStack neither', async (t) => {
+test('where tokens are required, nothing is served without one, NoCloud and OpenStack included', async (t) => {
   const { daemon } = await start(t, undefined, 'imds_tokens = required');
   await assertStatus(daemon, 401, alpha, {});
   await assertStatus(daemon, 401, alpha, { [tokenHeader]: '' });
@@ -273,7 +273,7 @@ test('where tokens are required, nothing is had without, by NoCloud and OpenStac
   await assertStatus(daemon, 200, alpha, { [tokenHeader]: await tokenOf(daemon, alpha) });
 });
 
-test('an instance’s own imds_tokens counts before that of the configuration', async (t) => {
+test("an instance's own imds_tokens overrides the configuration", async (t) => {
   const cases: [own: string, general: string, status: number][] = [
     ['required', 'optional', 401],
     ['optional', 'required', 200],
@@ -318,7 +318,7 @@ test('imds_tokens comes by upload and by reload, with no restart', async (t) => 
   await assertStatus(daemon, 200, beta, { [tokenHeader]: await tokenOf(daemon, beta) });
 });
 
-test('tokens outlive a restart, by a key file that is made once and for its owner alone', async (t) => {
+test('tokens survive a restart, through a key file that only its owner can read', async (t) => {
   const site = await start(t);
   const { folder, daemon: first } = site;
   const file = join(folder, 'token.key');
@@ -346,7 +346,7 @@ test('tokens outlive a restart, by a key file that is made once and for its owne
   await assertStatus(third, 401, alpha, { [tokenHeader]: token });
 });
 
-test('a key file that is of no use stops the start with a line that says what to do', async (t) => {
+test('an unusable key file stops the start with a line that says what to do', async (t) => {
   const folder = temporaryFolder(t, { 'db.json': JSON.stringify(records()) });
   const file = join(folder, 'token.key');
   const start = () => {

@@ -322,7 +322,7 @@ test('a file is read at each request while it is young, and once when it is old'
   assert.equal(reads(), 0);
 });
 
-test('what is no UTF-8 text is served as it is, text byte for byte', (t) => {
+test('a file that is not UTF-8 text is served unchanged, text byte for byte', (t) => {
   const packed = gzipSync('#cloud-config {{hostname}}\n'.repeat(100));
   const latin1 = Buffer.from('# caf\xe9 {{hostname}}\n', 'latin1');
   const large = `${'#'.repeat(79)}\r\n`.repeat(13_000);
@@ -339,7 +339,7 @@ test('what is no UTF-8 text is served as it is, text byte for byte', (t) => {
   assert.equal(serve('large'), `${large}large`);
 });
 
-test('what is wrong with a file is logged once, until the file changes', (t) => {
+test('a problem with a file is logged once, until the file changes', (t) => {
   const { serve, folder, logged } = setUp(t, { 'userdata/web1': 'a\n{{nope}}\n' });
   const path = join(folder, 'userdata/web1');
   const expected = (line: number) =>
@@ -401,7 +401,7 @@ test('a file over the size that is served is an error that says so', (t) => {
   assert.equal(serve('fits')?.length, 16 * 1024 * 1024);
 });
 
-test('what is passed over is logged once', (t) => {
+test('a skipped file is logged once', (t) => {
   const { serve, folder, logged } = setUp(t, { 'secret.yaml': 'secret' });
   symlinkSync('../secret.yaml', join(folder, 'userdata/web1'));
   for (let count = 0; count < 3; count += 1) {
@@ -433,7 +433,7 @@ test('a new configuration is in force at once', (t) => {
   assert.equal(parts.logged.length, 2, 'a reload says again what is wrong');
 });
 
-test('what a template does to its data is gone with the request, and none reaches what guests share', (t) => {
+test('changes a template makes to its data last for the request only, and never reach other guests', (t) => {
   const site = setUp(t, {
     'userdata/web1':
       "{{hostname}}{{% hostname = 'changed'; it.extra = 'x'; }} {{hostname}} {{foo}}",

@@ -192,7 +192,7 @@ test('an unknown name is an error with name and line', async (t) => {
   );
 });
 
-test('what has no printable value is an error, not "undefined", "NaN" or "[object Object]"', () => {
+test('a value that cannot be printed is an error, not "undefined", "NaN" or "[object Object]"', () => {
   assert.equal(
     problem("\n{{public_keys['zoe']}}"),
     "2: {{public_keys['zoe']}} has no value here: write {{… ?? ''}} to print nothing instead",
@@ -210,7 +210,7 @@ test('what has no printable value is an error, not "undefined", "NaN" or "[objec
   assert.match(problem('{{hostname.trim}}'), /is a function, which cannot be printed/);
 });
 
-test('a throw in the code of a template is an error with the line', () => {
+test("an exception in a template's code is an error with the line", () => {
   assert.equal(
     problem('a\n{{% if (1) { }}\n{{hostname.upper()}}{{% } }}'),
     '3: {{hostname.upper()}} hostname.upper is not a function',
@@ -418,7 +418,7 @@ test('any value is printed as it is', () => {
   );
 });
 
-test('no source gives anything but a text or a TemplateError', () => {
+test('every source gives a text or a TemplateError', () => {
   const pieces = [
     '{{',
     '}}',
@@ -465,7 +465,7 @@ test('no source gives anything but a text or a TemplateError', () => {
   );
 });
 
-test('nothing that a file holds keeps the server busy', { timeout: 60_000 }, async (t) => {
+test('no file content keeps the server busy', { timeout: 60_000 }, async (t) => {
   const size = 4 * 1024 * 1024;
   const filled = (text: string) => text.repeat(Math.floor(size / text.length));
   const texts = [' ', '\n', ' \n', '\r\n', '\\', "'", '%\n', '%a\n', ': ', '  %x\n', '}', '<%\n'];
