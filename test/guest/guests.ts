@@ -58,7 +58,7 @@ function interfaceXml({ mac }: Guest, filter = ''): string {
 }
 
 /** The domain of a guest that boots from the image. */
-export function domainXml(folders: Folders, guest: Guest): string {
+export function guestXml(folders: Folders, guest: Guest): string {
   const smbios = guest.hint === 'none' ? '' : `<smbios mode='sysinfo'/>`;
   return `<domain type='qemu'>
   <name>${guest.name}</name>
@@ -117,7 +117,7 @@ export function consoleFile({ space }: Folders, { name }: Guest): string {
 export async function defineGuest(host: Host, folders: Folders, guest: Guest): Promise<void> {
   const backing = ['-b', join(folders.image, 'disk.qcow2'), '-F', 'qcow2'];
   await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, disk(folders, guest)]);
-  await define(host, domainXml(folders, guest));
+  await define(host, guestXml(folders, guest));
 }
 
 export async function define(host: Host, xml: string): Promise<void> {
