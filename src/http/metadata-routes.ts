@@ -63,19 +63,19 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     instance: Instance,
   ): GuestAnswer {
     const asksForUserdata = isUserdata(path);
-    const record = (status: number, file: string | null, bytes: number) =>
+    const recorded = (status: number, file: string | null, bytes: number) =>
       asksForUserdata ? { userdata: { status, file, bytes } } : {};
     try {
       const leaf = lookUp(tree, path, metadataContext(options, instance, version));
-      if (leaf === undefined) return { ...notFound, ...record(404, null, 0) };
+      if (leaf === undefined) return { ...notFound, ...recorded(404, null, 0) };
       const body = bodyOf(leaf);
       // In NoCloud, an empty answer means that the instance has no user-data.
-      if (typeof leaf === 'string') return { status: 200, body, ...record(404, null, 0) };
-      return { status: 200, body, ...record(200, leaf.file, Buffer.byteLength(body)) };
+      if (typeof leaf === 'string') return { status: 200, body, ...recorded(404, null, 0) };
+      return { status: 200, body, ...recorded(200, leaf.file, Buffer.byteLength(body)) };
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
       // The error is already in the log, once for each version of the file.
-      return { ...internalError, ...record(internalError.status, error.file, 0) };
+      return { ...internalError, ...recorded(internalError.status, error.file, 0) };
     }
   }
 
