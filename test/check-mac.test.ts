@@ -205,7 +205,7 @@ for (const state of ['down', 'up'] as const) {
       ] as const) {
         assert.deepEqual(await ask(attacker, from, path, ...more), refused, `${path} from ${from}`);
         warnings += 1;
-        // The last that is said of a request.
+        // The last line about a request.
         await eventually('it is in the log', () => logged(`${from} - `, `${path} 404`) === 1);
         // One line for one request, and nothing else of it that warns.
         assert.deepEqual(

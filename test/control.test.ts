@@ -626,7 +626,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         body: '#cloud-config\nhostname: new\nrole: none\n',
       },
     };
-    // Whatever type it is said to have, as with uploads.
+    // With any content type, as for uploads.
     for (const type of [
       undefined,
       'application/xml',
@@ -732,7 +732,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       body,
       headers: { 'content-type': type },
     });
-    // Refused by what it is said to be: whoever sends it on is hung up on.
+    // Refused by its content-length alone: a client that goes on sending is disconnected.
     const large = { method: 'POST', headers: { 'content-length': String(1024 * 1024 + 1) } };
     const name = "must have required property 'name'";
     const cases: [path: string, asking: RequestOptions, status: number, error: RegExp][] = [

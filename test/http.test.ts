@@ -51,7 +51,7 @@ async function testApp(t: TestContext) {
   return { folder, app, store, lines, upload, uploaded };
 }
 
-/** An error as everybody shall see it: one plain line. */
+/** Asserts that an error is one plain line. */
 function assertPlainLine(answer: { headers: Record<string, unknown>; body: string }): void {
   assert.match(String(answer.headers['content-type']), /^text\/plain\b/);
   assert.match(answer.body, /^[^\n\r]+\n$/);

@@ -383,7 +383,7 @@ test('local-hostname is the name that DNS gives the address, in full', async (t)
     ['entry_order = prefix', 'web1', 'web1'],
     // dnsmasq adds the domain to names without a dot only.
     ['domain = example.net', 'web1.other', 'web1.other'],
-    // What is no host name is turned into one.
+    // A name that is not a valid host name is turned into one.
     ['domain = example.net', 'Web Server_1', 'Web-Server-1.example.net'],
     ['', '"ü"; rm -rf', 'rm--rf'],
     ['', '10.0.0.1', '10-0-0-1'],

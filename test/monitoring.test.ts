@@ -379,7 +379,7 @@ const dashboard = JSON.parse(
   };
 };
 
-/** The names of metrics in a PromQL expression: what is no function, label, keyword or variable. */
+/** The metrics in a PromQL expression: every name but functions, labels, keywords and variables. */
 function metricNames(expression: string): string[] {
   const bare = expression
     .replace(/\{[^}]*\}|\[[^\]]*\]|"[^"]*"/g, ' ')

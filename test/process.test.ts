@@ -112,7 +112,7 @@ test('unknown options and too many files are refused in one line', async () => {
   );
 });
 
-/** Configurations that stop the start, and what is said: `DIR` is the test's folder. */
+/** Configurations that stop the start, and the error message: `DIR` is the test's folder. */
 const badConfigurations: [string, string, RegExp][] = [
   ['no section', 'port = 80\n', /^DIR\/mdserver\.conf:1: .*section/],
   ['no option line', '[mdserver]\nport\n', /^DIR\/mdserver\.conf:2: /],
