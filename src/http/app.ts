@@ -13,7 +13,7 @@ import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import { peerAddress } from '../network.js';
 import type { Userdata } from '../userdata/userdata.js';
-import { internalError, lookUpPeers } from './caller.js';
+import { internalError, lookUpPeers, notFound, sendAnswer } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
@@ -113,13 +113,11 @@ export function buildApp(parts: AppParts): FastifyInstance {
     const status = error.statusCode ?? 500;
     if (status >= 500) {
       log.error({ err: error }, `${request.method} ${request.url} failed:`);
-      return reply.code(internalError.status).type('text/plain').send(internalError.body);
+      return sendAnswer(reply, internalError);
     }
-    return reply.code(status).type('text/plain').send(`${error.message}\n`);
+    return sendAnswer(reply, { status, body: `${error.message}\n` });
   });
-  app.setNotFoundHandler((_request, reply) => {
-    return reply.code(404).type('text/plain').send('not found\n');
-  });
+  app.setNotFoundHandler((_request, reply) => sendAnswer(reply, notFound));
   app.decorateRequest('guestRecord', undefined);
   app.addHook('onSend', (request, reply, _payload, done) => {
     record(parts, request, reply);

@@ -31,6 +31,11 @@ export interface GuestAnswer extends Pick<RequestRecord, 'token' | 'userdata'> {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
+/** Sends an answer. Returns nothing, since Fastify would wait for a returned reply, which costs time. */
+export function sendAnswer(reply: FastifyReply, { status, body, headers = {} }: GuestAnswer): void {
+  void reply.code(status).headers(headers).type('text/plain').send(body);
+}
+
 /** The answer for a path that does not exist, and for callers that are not instances. */
 export const notFound: GuestAnswer = { status: 404, body: 'not found\n' };
 /** The answer when the daemon or a template has an error. */
@@ -99,9 +104,9 @@ export function answerGuest(
   answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
 ): void | Promise<void> {
   const caller = findCaller(request, options);
-  const send = ({ status, body, headers = {}, ...recorded }: GuestAnswer) => {
-    request.guestRecord = { caller, kind, ...recorded };
-    void reply.code(status).headers(headers).type('text/plain').send(body);
+  const send = (sent: GuestAnswer) => {
+    request.guestRecord = { caller, kind, token: sent.token, userdata: sent.userdata };
+    sendAnswer(reply, sent);
   };
   if (caller === 'stranger' || caller === 'impostor') {
     send(notFound);

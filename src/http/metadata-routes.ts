@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import type { TokenUse } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
@@ -16,6 +16,7 @@ import {
   type GuestAnswer,
   internalError,
   notFound,
+  sendAnswer,
 } from './caller.js';
 
 /** What the metadata routes depend on. */
@@ -84,17 +85,15 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     const config = options.config();
     if (first === undefined) {
       const lines = config.service.ec2_versions.map((version) => `${version}/`);
-      return sendText(reply, 200, lines.join('\n'));
+      return sendAnswer(reply, { status: 200, body: lines.join('\n') });
     }
     if (first === 'service') {
       const local = options.isThisHost(request.socket.remoteAddress);
       const leaf = lookUp(serviceTree, path, { config, local });
-      return leaf === undefined
-        ? sendText(reply, notFound.status, notFound.body)
-        : sendText(reply, 200, bodyOf(leaf));
+      return sendAnswer(reply, leaf === undefined ? notFound : { status: 200, body: bodyOf(leaf) });
     }
     const found = datasourceOf(first, config);
-    if (found === undefined) return sendText(reply, notFound.status, notFound.body);
+    if (found === undefined) return sendAnswer(reply, notFound);
     const { datasource, version } = found;
     return answerGuest(request, reply, options, datasource.name, (instance) => {
       const token = checkToken(request.headers[tokenHeader], instance, config);
@@ -125,9 +124,4 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       };
     }),
   );
-}
-
-/** Returns nothing, since Fastify would wait for a returned reply, which costs time. */
-function sendText(reply: FastifyReply, status: number, body: string | Buffer): void {
-  void reply.code(status).type('text/plain').send(body);
 }
