@@ -98,8 +98,7 @@ const units = [
 /** A duration in seconds, in its largest unit: `3 minutes`. */
 export function durationText(seconds: number): string {
   const [size, unit] = units.find(([length]) => seconds >= length) ?? [1, 'second'];
-  const count = Math.max(0, Math.floor(seconds / size));
-  return `${count} ${unit}${count === 1 ? '' : 's'}`;
+  return counted(Math.max(0, Math.floor(seconds / size)), unit);
 }
 
 /** `1 instance`, `2 instances`. */
