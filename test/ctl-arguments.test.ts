@@ -184,10 +184,11 @@ function loadedModules(module: URL, loaded = new Set<string>()): ReadonlySet<str
   return loaded;
 }
 
-test('commands start quickly: what only check needs is not loaded with them', () => {
+test('commands start quickly: what only check or a terminal needs is not loaded with them', () => {
   const loaded = [...loadedModules(new URL('../src/ctl/main.js', import.meta.url))];
   assert.ok(loaded.some((name) => name.endsWith('/src/ctl/commands/check.js')));
-  for (const heavy of [/\/checks\//, /\/http\//, /\/userdata\//, /^fastify$/, /^eta$/, /^yaml$/]) {
+  const packages = /^(?:fastify|eta|yaml|string-width)$/;
+  for (const heavy of [/\/checks\//, /\/http\//, /\/userdata\//, packages]) {
     assert.deepEqual(
       loaded.filter((name) => heavy.test(name)),
       [],

@@ -1,4 +1,3 @@
-import stringWidth from 'string-width';
 import { unicodeEscape } from '../text.js';
 
 /** How output looks: columns and spans of time for a person, lines with tabs for a script. */
@@ -55,15 +54,17 @@ export type CellColour = (text: string, column: number) => Colour | undefined;
  * Rows as text: on a terminal in columns under a heading (none if it is empty), elsewhere with tabs
  * between the cells and no heading. An empty cell is shown as "-".
  */
-export function table(
+export async function table(
   style: Style,
   heading: readonly string[],
   rows: readonly (readonly Cell[])[],
   colourOf: CellColour = () => undefined,
-): string {
+): Promise<string> {
   const cells = rows.map((row) => row.map((cell) => printable(String(cell ?? '') || noValue)));
   if (!style.terminal) return cells.map((row) => `${row.join('\t')}\n`).join('');
   if (cells.length === 0) return '';
+  // Loaded here, since it would slow down the start of every command and only columns need it.
+  const { default: stringWidth } = await import('string-width');
   const lines = heading.length === 0 ? cells : [heading, ...cells];
   const widths = (lines[0] ?? []).map((_, column) =>
     lines.reduce((widest, row) => Math.max(widest, stringWidth(row[column] ?? '')), 0),

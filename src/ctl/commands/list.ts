@@ -23,7 +23,7 @@ export function instanceTable(
   style: Style,
   instances: readonly InstanceSummary[],
   now: number,
-): string {
+): Promise<string> {
   const lastSeen = (at: number) =>
     style.terminal ? `${durationText(now - at)} ago` : timeText(style, at);
   const rows = instances.map(({ name, ipv4, ipv6, mac, location, last_update, last_boot }) => [
@@ -55,7 +55,7 @@ export const list = defineCommand({
   run: async (_operands, options) => {
     const instances = await connect(options).get<InstanceSummary[]>('/instances');
     if (options.json) printJson(instances);
-    else print(instanceTable(stdoutStyle, instances, Date.now() / 1000));
+    else print(await instanceTable(stdoutStyle, instances, Date.now() / 1000));
     return exitCodes.ok;
   },
 });

@@ -18,7 +18,7 @@ export async function removeInstances(
     try {
       const instance = await control.remove<InstanceSummary>(instancePath(name));
       removed.push(instance);
-      if (!json) print(table(stdoutStyle, [], [['removed', instance.name, instance.ipv4]]));
+      if (!json) print(await table(stdoutStyle, [], [['removed', instance.name, instance.ipv4]]));
     } catch (error) {
       if (!(error instanceof AnswerError)) throw error;
       note(`${name}: ${error.message}`);

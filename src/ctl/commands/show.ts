@@ -14,7 +14,7 @@ import {
 } from '../output.js';
 
 /** The output of `mdserverctl show`. */
-export function detailsTable(style: Style, instance: InstanceDetails): string {
+export function detailsTable(style: Style, instance: InstanceDetails): Promise<string> {
   const at = (seconds: number | null) => seconds && timeText(style, seconds);
   const { vcpus, memory_kib, architecture } = instance.hardware;
   const rows: Cell[][] = [
@@ -57,7 +57,7 @@ export const show = defineCommand({
   run: async ([name = ''], options) => {
     const instance = await connect(options).get<InstanceDetails>(instancePath(name));
     if (options.json) printJson(instance);
-    else print(detailsTable(stdoutStyle, instance));
+    else print(await detailsTable(stdoutStyle, instance));
     return exitCodes.ok;
   },
 });

@@ -129,7 +129,7 @@ export const sync = defineCommand({
     // The domains are listed again, since one that started in the meantime has a record by now.
     const orphans = instancesWithoutDomain(known, await listDomains(virsh), here);
 
-    if (!options.json) print(resultTable(results, orphans));
+    if (!options.json) print(await resultTable(results, orphans));
     note(summary(results, orphans.length, options.prune));
     let removed: readonly InstanceSummary[] = [];
     let status: number = results.some(({ result }) => result === 'failed')

@@ -36,7 +36,10 @@ export const upload = defineCommand({
     const record = await uploadDomain(connect(options), xml);
     const { domain_name, mds_ipv4, mds_mac } = record;
     if (options.json) printJson(record);
-    else print(table(stdoutStyle, ['NAME', 'ADDRESS', 'MAC'], [[domain_name, mds_ipv4, mds_mac]]));
+    else
+      print(
+        await table(stdoutStyle, ['NAME', 'ADDRESS', 'MAC'], [[domain_name, mds_ipv4, mds_mac]]),
+      );
     return exitCodes.ok;
   },
 });
