@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { before, describe, it, test } from 'node:test';
 import semver from 'semver';
-import { integrate } from './fixtures/hook/installed.js';
+import { freshFiles, integrate } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { repository } from './support/daemon.js';
 
@@ -109,14 +109,7 @@ describe('the package', () => {
     mkdirSync(prefix);
     integrate(root, prefix);
     const installed = filesBelow(prefix);
-    for (const file of [
-      'etc/libvirt/hooks/qemu',
-      'etc/logrotate.d/mdserver',
-      'etc/mdserver/mdserver.conf',
-      'etc/systemd/system/mdserver-dnsmasq.service',
-      'etc/systemd/system/mdserver.service',
-      'usr/local/share/bash-completion/completions/mdserverctl',
-    ]) {
+    for (const file of freshFiles) {
       assert.ok(installed.includes(file), file);
     }
   });

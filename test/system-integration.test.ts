@@ -19,7 +19,7 @@ import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { loadConfig } from '../src/config/load.js';
 import { controlSocketPath } from '../src/control/socket.js';
-import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { freshFiles, integrate, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
 
@@ -82,16 +82,6 @@ function setting(prefix: string, unit: string, key: string): string | undefined 
 }
 
 const configuration = 'etc/mdserver/mdserver.conf';
-const freshFiles = [
-  'etc/libvirt/hooks/qemu',
-  'etc/logrotate.d/mdserver',
-  'etc/mdserver/mdserver.conf',
-  'etc/systemd/system/mdserver-dnsmasq.service',
-  'etc/systemd/system/mdserver.service',
-  'usr/local/share/bash-completion/completions/mdserverctl',
-  'var/log/mdserver-dnsmasq.log',
-  'var/log/mdserver.log',
-];
 
 describe('a fresh installation', () => {
   const prefix = prefixWith();
