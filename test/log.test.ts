@@ -251,7 +251,7 @@ test('nothing that a guest or a domain sends forges a line of the daemon', async
   const agent = `\x7f\x80\x9b31m\x85${forged}`;
   socket.end(
     Buffer.from(
-      `GET /latest/\x80\x85\xff HTTP/1.1\r\nHost: x\r\nUser-Agent: ${agent}\r\nConnection: close\r\n\r\n`,
+      `GET /latest/\x80\x85\xff HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ${agent}\r\nConnection: close\r\n\r\n`,
       'latin1',
     ),
   );

@@ -339,7 +339,7 @@ async function slowUpload({
   socket.on('error', () => {});
   const closed = once(socket, 'close');
   socket.write(
-    `POST /instance-upload HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: ${domainXml(1).length}\r\n\r\n`,
+    `POST /instance-upload HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: ${domainXml(1).length}\r\n\r\n`,
   );
   // Then the daemon has the request in its hands.
   await eventually('the daemon wants the body', () => received.includes('100 Continue'));

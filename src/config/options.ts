@@ -182,6 +182,15 @@ const entryOrder = list<NameForm>(
   'base, prefix and domain (or fqdn), separated by commas',
 );
 
+/** Names in lower case and addresses, as requests are compared with them. */
+const hosts: Kind<readonly [string, ...string[]]> = list(
+  {
+    expected: 'a host',
+    parse: (value) => parseIp(value) ?? dnsDomain.parse(value)?.toLowerCase(),
+  },
+  'a host name or an IP address, or several separated by commas',
+);
+
 /** An EC2 API version, or "latest". */
 const version: Kind<string> = {
   expected: 'a version',
@@ -297,7 +306,16 @@ export const options = {
     upload_over_tcp: option(
       yesNo,
       'yes',
-      'Accept uploads over TCP from this host, so that every user of the host can upload. Uploads on the control socket are always accepted.',
+      'Accept uploads over TCP from this host. Uploads on the control socket are always accepted.',
+    ),
+    upload_from: option(
+      oneOf('root', 'host'),
+      'root',
+      'Who on this host may upload over TCP: root and the user that mdserver runs as (root), or every user of the host (host).',
+    ),
+    host_names: optional(
+      hosts,
+      'Further names or addresses that requests may be for, separated by commas. Requests for any other host are refused, unless it is an address of mdserver, localhost or instance-data.',
     ),
     metrics: option(yesNo, 'no', 'Also serve /metrics and /health to this host over TCP.'),
     check_mac: option(

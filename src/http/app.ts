@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import {
   type FastifyError,
   type FastifyInstance,
@@ -12,12 +13,14 @@ import type { Store } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import { peerAddress } from '../network.js';
+import { peerUid } from '../peers.js';
 import type { Userdata } from '../userdata/userdata.js';
 import { internalError, lookUpPeers, notFound, sendAnswer } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
 import { uploadRoutes } from './upload-routes.js';
+import { type OwnHosts, webPageRefusal } from './web-pages.js';
 
 /** What the app is built from. */
 export interface AppParts {
@@ -43,6 +46,41 @@ function originForm(url: string): string {
   return url.replace(/^https?:\/\/[^/?#]*\/?/i, '/');
 }
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Why the request was refused before its route; undefined if it was not. */
+    refusedBecause: string | undefined;
+  }
+}
+
+/** Refuses the requests of web pages, whatever they ask for. */
+function refuseWebPages(app: FastifyInstance, ownHosts: (local: string | undefined) => OwnHosts) {
+  app.decorateRequest('refusedBecause', undefined);
+  app.addHook('onRequest', (request, reply, done) => {
+    const { rawHeaders, socket } = request.raw;
+    const head = { rawHeaders, target: request.originalUrl };
+    const refusal = webPageRefusal(head, ownHosts(socket.localAddress));
+    if (refusal === undefined) {
+      done();
+      return;
+    }
+    request.refusedBecause = refusal.reason;
+    sendAnswer(reply, { status: refusal.status, body: `${refusal.reason}\n` });
+  });
+}
+
+/** Why a process of this host may not upload over TCP; undefined if it may. */
+function uploadRefusal({ upload_over_tcp, upload_from }: Config['mdserver'], socket: Socket) {
+  if (!upload_over_tcp) {
+    return 'uploads are accepted on the control socket only (mdserver.upload_over_tcp = no)';
+  }
+  if (upload_from === 'host') return undefined;
+  const uid = peerUid(socket);
+  if (uid === 0 || (uid !== undefined && uid === process.getuid?.())) return undefined;
+  const who = uid === undefined ? 'an unknown user' : `uid ${uid}`;
+  return `uploads over TCP are accepted from root only, not from ${who}: use sudo curl, or mdserverctl upload (as root or in the group mdserver), or set mdserver.upload_from = host`;
+}
+
 /** The line of the request log: who asked for what, and the status of the answer. */
 function requestLine({ raw, guestRecord }: FastifyRequest, { statusCode }: FastifyReply): string {
   const { socket, method, url, headers } = raw;
@@ -60,6 +98,10 @@ function record(
 ): void {
   const { guestRecord, url, headers, socket } = request;
   const { statusCode: status } = reply;
+  if (request.refusedBecause !== undefined) {
+    log.warn(`${requestLine(request, reply)}: ${request.refusedBecause}`);
+    return;
+  }
   if (guestRecord?.caller === 'stranger') {
     log.warn(`${requestLine(request, reply)}: no instance has this address`);
     metrics.unknownCaller();
@@ -129,6 +171,10 @@ export function buildApp(parts: AppParts): FastifyInstance {
     checkMac: () => config().mdserver.check_mac,
     log,
   };
+  refuseWebPages(app, (local) => {
+    const { listen_address, host_names = [] } = config().mdserver;
+    return { addresses: [peerAddress(local), ...listen_address], names: host_names };
+  });
   lookUpPeers(app, callerOptions);
   metadataRoutes(app, { ...parts, ...callerOptions, isThisHost });
   phoneHomeRoutes(app, store, callerOptions);
@@ -137,8 +183,7 @@ export function buildApp(parts: AppParts): FastifyInstance {
     network: config().dnsmasq.net_name,
     refusal: ({ socket }) => {
       if (!isThisHost(socket.remoteAddress)) return 'uploads are accepted from this host only';
-      if (config().mdserver.upload_over_tcp) return undefined;
-      return 'uploads are accepted on the control socket only (mdserver.upload_over_tcp = no)';
+      return uploadRefusal(config().mdserver, socket);
     },
   });
   monitoringRoutes(app, parts, ({ socket }) => {

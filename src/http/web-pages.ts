@@ -1,0 +1,75 @@
+import { type IpAddress, peerAddress } from '../network.js';
+
+/** What the rule below looks at in a request. */
+export interface RequestHead {
+  /** Names and values in turn, as Node keeps them: the only form that shows a header sent twice. */
+  readonly rawHeaders: readonly string[];
+  /** The request-target as it was received. */
+  readonly target: string;
+}
+
+/** The hosts that requests may be for. */
+export interface OwnHosts {
+  /** The addresses that mdserver listens on, and the one that the request came to. */
+  readonly addresses: readonly (IpAddress | undefined)[];
+  /** Further names and addresses (mdserver.host_names). */
+  readonly names: readonly string[];
+}
+
+/** Why a request is refused, with the status of the answer. */
+export interface Refusal {
+  readonly status: 400 | 403 | 421;
+  readonly reason: string;
+}
+
+/** Names that need no configuration; cloud-init's Ec2 datasource asks for `instance-data.`. */
+const ownNames = new Set(['localhost', 'instance-data']);
+
+/** The headers that only browsers send, and cannot be kept from sending (Fetch 2.2.2). */
+const browserHeaders = new Set(['origin', 'sec-fetch-site']);
+
+/**
+ * The host of an authority such as `[::1]:80` or `Localhost.`: an address as records have it, or a
+ * name in lower case without the dot at its end. Undefined if it is not one host with any port.
+ */
+function hostOf(authority: string): string | undefined {
+  const found = /^(?:\[([\da-f]*:[\da-f:.]+(?:%[\w%.-]+)?)\]|([\w.-]{1,255}))(?::\d{0,5})?$/i.exec(
+    authority,
+  );
+  if (found === null) return undefined;
+  const [, ipv6, other = ''] = found;
+  if (ipv6 !== undefined) return peerAddress(ipv6);
+  return peerAddress(other) ?? other.toLowerCase().replace(/\.$/, '');
+}
+
+/**
+ * Why a request may come from a web page: a page whose site is another (`Origin`, `Sec-Fetch-Site`),
+ * or one whose own name was made to resolve to this server (DNS rebinding), which its `Host` shows.
+ * Undefined if nothing speaks for that.
+ */
+export function webPageRefusal(
+  { rawHeaders, target }: RequestHead,
+  { addresses, names }: OwnHosts,
+): Refusal | undefined {
+  const hosts: string[] = [];
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = (rawHeaders[index] ?? '').toLowerCase();
+    if (name === 'host') hosts.push(rawHeaders[index + 1] ?? '');
+    if (browserHeaders.has(name)) {
+      return { status: 403, reason: `requests of web pages are refused (${name})` };
+    }
+  }
+  if (hosts.length > 1) return { status: 400, reason: 'the request has two Host headers' };
+  // An absolute target takes the place of the Host header (RFC 9112 3.2.2).
+  const authority = /^[a-z][a-z\d+.-]*:\/\/([^/?#]*)/i.exec(target)?.[1] ?? hosts[0];
+  // Of HTTP/1.0: without a Host, Node refuses HTTP/1.1 itself.
+  if (authority === undefined) return undefined;
+  const host = hostOf(authority);
+  if (host === undefined) {
+    return { status: 400, reason: 'the host of the request is neither a name nor an address' };
+  }
+  const isOurs =
+    ownNames.has(host) || names.includes(host) || addresses.some((own) => own === host);
+  if (isOurs) return undefined;
+  return { status: 421, reason: `${host} is not this server (see mdserver.host_names)` };
+}
