@@ -332,6 +332,26 @@ test('known-hosts prints the keys that a guest phoned home with, and warns of ch
   assert.equal(JSON.parse((await host.ctl('known-hosts', '--json')).stdout).length, 1);
 });
 
+test('known-hosts prints no name of another site: a domain called github.com is github-com', async (t) => {
+  const host = hostOf(t);
+  const daemon = await host.start();
+  await host.ctl('upload', host.write('x.xml', domainXml(1, { name: 'github.com' })));
+  const address = await addressOf(host, 'github.com');
+  const key = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKey';
+  const answer = await daemon.ask('/phone-home', {
+    from: address,
+    method: 'POST',
+    headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    body: new URLSearchParams({ instance_id: 'i-1', pub_key_ed25519: key }).toString(),
+  });
+  assert.equal(answer.status, 200);
+  assert.deepEqual(await host.ctl('known-hosts'), {
+    status: 0,
+    stdout: `github-com,${address} ${key}\n`,
+    stderr: '',
+  });
+});
+
 // ---- without a daemon or permission ----
 
 test('without a running daemon, every command that needs it says so, with exit status 3', async (t) => {

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { configFrom } from '../src/config/load.js';
 import { dhcpHosts, dnsHosts, dnsmasqConfiguration, dnsmasqOptions } from '../src/dnsmasq/files.js';
-import { hostNames, toHostName } from '../src/instances/host-names.js';
+import { dhcpName, dnsNames, hostNames, toHostName } from '../src/instances/host-names.js';
 import { instanceFromRecord } from '../src/instances/instance.js';
 import { type Instances, instancesFrom } from '../src/instances/instances.js';
+import { rowName } from './support/rows.js';
 
 function config(dnsmasq: string) {
   return configFrom(`[dnsmasq]\n${dnsmasq}`).config;
@@ -34,11 +36,17 @@ leasefile-ro
 strict-order
 expand-hosts
 domain=example.com
+local=/example.com/
+domain-needed
+no-hosts
+stop-dns-rebind
 pid-file=/var/run/mdserver/mds.pid
 except-interface=lo
 bind-dynamic
 interface=br-mds
 dhcp-range=10.122.0.1,static
+dhcp-authoritative
+dhcp-ignore-names
 dhcp-no-override
 dhcp-lease-max=254
 dhcp-hostsfile=/var/lib/mdserver/dnsmasq/dhcp
@@ -56,50 +64,196 @@ option:dns-server,10.122.0.1
   );
 });
 
+test('the host’s /etc/hosts and domains with private addresses are served where they are asked for', () => {
+  const lines = ({ content }: { content: string }) =>
+    content.split('\n').filter((line) => /hosts$|rebind/.test(line) && line !== 'expand-hosts');
+  assert.deepEqual(lines(dnsmasqConfiguration(config(''))), ['no-hosts', 'stop-dns-rebind']);
+  const asked = 'use_etc_hosts = yes\nprivate_domains = office.example, dnsbl.example.net';
+  assert.deepEqual(lines(dnsmasqConfiguration(config(asked))), [
+    'stop-dns-rebind',
+    'rebind-domain-ok=/office.example/dnsbl.example.net/',
+  ]);
+});
+
 test('the lease time is the configured one', () => {
   const { content } = dhcpHosts(config('lease_len = 600'), instances('web1'));
   assert.equal(content, '52:54:00:00:00:00,id:*,10.122.0.10,web1,600\n');
 });
 
-test('a name that is not a host name becomes one, and names that would collide stay distinct', () => {
-  const names = ['web server_1', 'web-server-1', 'web server.1', 'Web1', 'web1', '日本', 'ok'];
+/** The host names of domains, in their order. */
+function hostNamesOf(settings: string, ...names: string[]): string[] {
+  const given = hostNames(instances(...names), config(settings).dnsmasq);
+  return names.map((name) => given.get(name) ?? '');
+}
+
+/** The names with a part of the uuid that the instance with this number has. */
+function changed(name: string, number: number): string {
+  return `${name}-0000000${number}`;
+}
+
+test('a name that is not a host name becomes one, and the first of two that collide keeps it', () => {
   assert.deepEqual(
-    [...hostNames(instances(...names))].sort(),
-    Object.entries({
-      'web-server-1': 'web-server-1',
-      'web server_1': 'web-server-1-00000000',
-      'web server.1': 'web-server.1',
-      Web1: 'Web1',
-      web1: 'web1-00000004',
-      日本: 'instance',
-      ok: 'ok',
-    }).sort(),
+    hostNamesOf(
+      '',
+      'web server 1',
+      'web-server-1',
+      'web_server_1',
+      '_x',
+      'Web1',
+      'web1',
+      '日本',
+      'a-',
+    ),
+    [
+      'web-server-1',
+      changed('web-server-1', 1),
+      'web_server_1',
+      'x',
+      'Web1',
+      changed('web1', 5),
+      'instance',
+      'a',
+    ],
   );
 });
 
-test('whatever domains are called, host names are valid and no two are the same', () => {
-  const label = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i;
+test('a name with dots is one of its own below the domain only, else it becomes a label', async (t) => {
+  for (const [domain, name, hostName] of [
+    ['no', 'github.com', 'github-com'],
+    ['no', 'www.google.com.', 'www-google-com'],
+    ['no', '10.0.0.1', '10-0-0-1'],
+    ['example.com', 'github.com', 'github-com'],
+    ['example.com', 'example.com', 'example-com'],
+    ['example.com', 'notexample.com', 'notexample-com'],
+    ['example.com', '.example.com', 'example-com'],
+    ['example.com', '_.example.com', 'example-com'],
+    ['example.com', 'guest1.Example.COM', 'guest1.Example.COM'],
+    ['example.com', 'db.lab.example.com', 'db.lab.example.com'],
+    ['example.com', 'a b.c..example.com', 'a-b.c.example.com'],
+    ['lab.example.com', 'db.lab.example.com', 'db.lab.example.com'],
+    ['lab.example.com', 'db.example.com', 'db-example-com'],
+    ['0.1', '10.0.0.1', '10-0-0-1'],
+  ] as const) {
+    await t.test(rowName(`${name} in ${domain}`), () => {
+      assert.equal(toHostName(name, domain === 'no' ? false : domain), hostName);
+    });
+  }
+});
+
+test('the later of two instances whose names in DNS meet in any form gets a name of its own', async (t) => {
+  const prefixed = 'prefix = vm\nentry_order = base, prefix';
+  for (const [settings, first, second, hostName] of [
+    ['domain = example.com', 'guest1', 'guest1.example.com', 'guest1-00000001.example.com'],
+    ['domain = Example.com', 'guest1.EXAMPLE.com', 'Guest1', 'Guest1-00000001'],
+    ['domain = example.com\nentry_order = domain', 'a', 'a.example.com', 'a-00000001.example.com'],
+    [prefixed, 'foo', 'vmfoo', 'vmfoo-00000001'],
+    [prefixed, 'vmfoo', 'FOO', 'FOO-00000001'],
+    [`${prefixed}\ndomain = example.com`, 'vmfoo.example.com', 'foo', 'foo-00000001'],
+    // This form is not published.
+    ['prefix = vm', 'foo', 'vmfoo', 'vmfoo'],
+    ['domain = example.com', 'a', 'a.b.example.com', 'a.b.example.com'],
+  ] as const) {
+    await t.test(rowName(`${second} after ${first}`), () => {
+      assert.deepEqual(hostNamesOf(settings, first, second), [first, hostName]);
+    });
+  }
+});
+
+test('a name that programs trust, or the host’s own, is given to no instance', () => {
+  const own = hostname().split('.')[0] ?? '';
+  const reserved = [
+    'localhost',
+    'WPAD',
+    'isatap',
+    'instance-data',
+    'broadcasthost',
+    'ip6-allnodes',
+  ];
+  const names = [...reserved, own, 'test'];
+  assert.deepEqual(hostNamesOf('domain = example.com', ...names), [
+    ...[...reserved, own].map(changed),
+    'test',
+  ]);
+  const withPrefix = 'prefix = local\nentry_order = prefix\ndomain = example.com';
+  assert.deepEqual(hostNamesOf(withPrefix, 'host', 'localhost.example.com'), [
+    changed('host', 0),
+    'localhost-00000001.example.com',
+  ]);
+});
+
+/** Names that dnsmasq serves for an instance, in lower case: those of its two files, with and without the domain. */
+function served(settings: ReturnType<typeof config>, hostName: string): string[] {
+  const { domain } = settings.dnsmasq;
+  const leased = dhcpName(settings.dnsmasq, hostName);
+  const names = [
+    ...dnsNames(settings.dnsmasq, hostName),
+    ...(leased === undefined ? [] : [leased]),
+  ];
+  const expanded = names.filter((name) => !name.includes('.')).map((name) => `${name}.${domain}`);
+  return [...names, ...(domain === false ? [] : expanded)].map((name) => name.toLowerCase());
+}
+
+test('whatever domains are called: names are valid, none is served for two, and a new one changes none', () => {
+  const label = /^[a-z0-9]([a-z0-9_-]{0,62})$/i;
   const name = fc.oneof(
     fc.string({ minLength: 1, unit: 'binary' }),
     fc.string({ minLength: 1, unit: fc.constantFrom('a', 'A', '-', '_', '.', ' ', '1') }),
+    fc
+      .tuple(
+        fc.constantFrom('', 'a', 'a1', 'a-'),
+        fc.constantFrom('a', '1', 'b.a', 'localhost', 'wpad', 'host', '12h'),
+        fc.constantFrom('', '.a', '.b.a', '.com', '-00000001'),
+      )
+      .map((parts) => parts.join('')),
     fc.constant('x'.repeat(300)),
+    fc.constant(`${'x.'.repeat(130)}a`),
   );
+  const settings = fc.record({
+    prefix: fc.constantFrom('no', 'a', 'a1', 'local', 'p'.repeat(63)),
+    domain: fc.constantFrom(
+      'no',
+      'a',
+      'A',
+      'b.a',
+      'com',
+      `${'d'.repeat(63)}.`.repeat(2) + 'd'.repeat(61),
+    ),
+    entry_order: fc.constantFrom(
+      'base',
+      'prefix',
+      'domain',
+      'prefix, domain',
+      'domain, base, prefix',
+    ),
+  });
   fc.assert(
-    fc.property(fc.uniqueArray(name, { maxLength: 9 }), (domains) => {
-      const given = [...hostNames(instances(...domains)).values()];
-      for (const one of given) {
+    fc.property(settings, fc.uniqueArray(name, { maxLength: 9 }), (options, domains) => {
+      const text = Object.entries(options).map((pair) => pair.join(' = '));
+      const used = config(text.join('\n'));
+      const given = hostNamesOf(text.join('\n'), ...domains);
+      const all = given.map((one) => [...new Set(served(used, one))]);
+      for (const one of all.flat()) {
         assert.ok(one.length <= 253 && one.split('.').every((part) => label.test(part)), one);
       }
-      assert.equal(new Set(given.map((one) => one.toLowerCase())).size, domains.length);
+      assert.equal(new Set(all.flat()).size, all.flat().length, String(all));
+      for (const [index, one] of given.entries()) {
+        assert.deepEqual(hostNamesOf(text.join('\n'), ...domains.slice(0, index + 1)).at(-1), one);
+      }
     }),
+    { numRuns: 1000 },
   );
 });
 
-test('a name that dnsmasq would take for an address is not used', () => {
-  assert.equal(toHostName('10.0.0.1'), '10-0-0-1');
+test('dnsmasq gets names in lower case: it would refuse some of those with capital letters', () => {
+  const known = instances('Ab--cd');
+  assert.equal(
+    dhcpHosts(config(''), known).content,
+    '52:54:00:00:00:00,id:*,10.122.0.10,ab--cd,86400\n',
+  );
+  assert.equal(dnsHosts(config(''), known).content, '10.122.0.10 ab--cd\n');
 });
 
-test('a name that dnsmasq would take for a lease time or a keyword is left to DNS', () => {
+test('a name that dnsmasq would take for a lease time, a keyword or a name in a subdomain is left to DNS', () => {
   const known = instances('0123', '12h', 'infinite', 'ignore', '12a');
   assert.equal(
     dhcpHosts(config(''), known).content,

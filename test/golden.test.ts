@@ -38,8 +38,14 @@ const differences = {
   // The number of leases is not the length of a lease.
   correctConfiguration: (text: string) =>
     text.replace('dhcp-lease-max=86400', 'dhcp-lease-max=65534'),
-  // A configured domain is written.
-  isAddedLine: (line: string) => line.startsWith('domain='),
+  // A configured domain is written, and dnsmasq is the only one that answers for DHCP and the domain.
+  // Guests see neither the host's /etc/hosts nor addresses of their network under names from outside.
+  isAddedLine: (line: string) =>
+    /^(domain|local)=/.test(line) ||
+    [
+      ...['domain-needed', 'no-hosts', 'stop-dns-rebind'],
+      ...['dhcp-authoritative', 'dhcp-ignore-names'],
+    ].includes(line),
   // What was recorded on a host called "localhost" is named after this one.
   correctRecord: (record: DatabaseRecord) =>
     record['location'] === 'localhost' ? { ...record, location: hostname().split('.')[0] } : record,

@@ -381,10 +381,12 @@ test('local-hostname is the name that DNS gives the address, in full', async (t)
     ['prefix = vm-\nentry_order = fqdn, base\ndomain = a.example', 'web1', 'vm-web1.a.example'],
     // dnsmasq has no name of that form, so there is only the instance's own.
     ['entry_order = prefix', 'web1', 'web1'],
-    // dnsmasq adds the domain to names without a dot only.
-    ['domain = example.net', 'web1.other', 'web1.other'],
+    // A name with dots counts below the domain only.
+    ['domain = example.net', 'web1.other', 'web1-other.example.net'],
+    ['domain = example.net', 'web1.example.net', 'web1.example.net'],
+    ['', 'github.com', 'github-com'],
     // A name that is not a valid host name is turned into one.
-    ['domain = example.net', 'Web Server_1', 'Web-Server-1.example.net'],
+    ['domain = example.net', 'Web Server_1', 'Web-Server_1.example.net'],
     ['', '"ü"; rm -rf', 'rm--rf'],
     ['', '10.0.0.1', '10-0-0-1'],
     ['', '☃', 'instance'],

@@ -160,10 +160,13 @@ const hostNamePrefix: Kind<string> = {
   parse: (value) => (/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/.test(value) ? value : undefined),
 };
 
+/** With a label in front, the name is not too long for DNS: 253 characters (RFC 1035 2.3.4). */
+const maxDomainLength = 253 - '.'.length - 63;
+
 const dnsDomain: Kind<string> = {
   expected: 'a DNS domain name',
   parse: (value) =>
-    value.length <= 190 &&
+    value.length <= maxDomainLength &&
     /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i.test(value)
       ? value
       : undefined,
@@ -374,6 +377,17 @@ export const options = {
       yesNo,
       'no',
       'Tell the guests to use this dnsmasq as their DNS server.',
+      restart,
+    ),
+    use_etc_hosts: option(
+      yesNo,
+      'no',
+      "Also serve the names in the host's /etc/hosts to the guests.",
+      restart,
+    ),
+    private_domains: optional(
+      list(dnsDomain, 'DNS domain names separated by commas'),
+      'Domains outside dnsmasq.domain whose names may have private addresses, such as a zone of your own site or a DNS block list. For names in other domains, dnsmasq drops such answers of the DNS servers that it asks, because of DNS rebinding.',
       restart,
     ),
     lease_len: option(

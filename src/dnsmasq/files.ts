@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Config } from '../config/options.js';
 import type { FileContent } from '../files.js';
-import { dnsNames, hostNames } from '../instances/host-names.js';
+import { dhcpName, dnsNames, hostNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
 import { ipv4Network, parseIpv4 } from '../network.js';
 
@@ -36,7 +36,17 @@ export function dnsmasqConfiguration({ dnsmasq }: DnsmasqConfig): FileContent {
     'leasefile-ro',
     'strict-order',
     'expand-hosts',
-    ...(dnsmasq.domain === false ? [] : [`domain=${dnsmasq.domain}`]),
+    ...(dnsmasq.domain === false
+      ? []
+      : // Only dnsmasq answers for the domain of the instances: no other server is asked.
+        [`domain=${dnsmasq.domain}`, `local=/${dnsmasq.domain}/`]),
+    'domain-needed',
+    ...(dnsmasq.use_etc_hosts ? [] : ['no-hosts']),
+    // A name from outside must not lead a guest's browser to an address inside (DNS rebinding).
+    'stop-dns-rebind',
+    ...(dnsmasq.private_domains === undefined
+      ? []
+      : [`rebind-domain-ok=/${dnsmasq.private_domains.join('/')}/`]),
     `pid-file=${paths.pid}`,
     ...listen,
     `interface=${dnsmasq.interface}`,
@@ -45,6 +55,10 @@ export function dnsmasqConfiguration({ dnsmasq }: DnsmasqConfig): FileContent {
     ...(dnsmasq.net_address6 === undefined
       ? []
       : ['enable-ra', `dhcp-range=${dnsmasq.net_address6},static,${dnsmasq.net_prefix6}`]),
+    // There is no other DHCP server: a lease from before a restart is renewed, an unknown one refused.
+    'dhcp-authoritative',
+    // Names are given by mdserver, never by a guest's request.
+    'dhcp-ignore-names',
     'dhcp-no-override',
     `dhcp-lease-max=${network.last - network.first - 1}`,
     `dhcp-hostsfile=${paths.dhcpFolder}`,
@@ -74,22 +88,22 @@ export function dnsmasqOptions({ mdserver, dnsmasq }: DnsmasqConfig): FileConten
 }
 
 /**
- * Whether dnsmasq reads the word in a dhcp-host line as a name. It reads digits, with or without a
- * unit, as a lease time, and `infinite` and `ignore` are keywords.
+ * The names in lower case. dnsmasq takes a name with capital letters for an internationalised one, and
+ * refuses some of those (`Ab--cd`).
  */
-function isPlainName(name: string): boolean {
-  return !/^(\d+[smhdw]?|infinite|ignore)$/i.test(name);
+function inDnsmasqFile(names: string): string {
+  return names.toLowerCase();
 }
 
 /** dnsmasq's dhcp-hostsfile: one line for each instance that has a MAC and an address. */
 export function dhcpHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): FileContent {
-  const names = hostNames(instances);
+  const names = hostNames(instances, dnsmasq);
   const lines = [];
   for (const { name, mac, ipv4, ipv6 } of instances.byName.values()) {
     if (mac === undefined || ipv4 === undefined) continue;
-    const hostName = names.get(name) ?? '';
     // Without a name here, dnsmasq uses the one that its hosts file has for the address.
-    const named = isPlainName(hostName) ? `${hostName},` : '';
+    const hostName = dhcpName(dnsmasq, names.get(name) ?? '');
+    const named = hostName === undefined ? '' : `${inDnsmasqFile(hostName)},`;
     const addresses = ipv6 === undefined ? ipv4 : `${ipv4},[${ipv6}]`;
     lines.push(`${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`);
   }
@@ -98,10 +112,10 @@ export function dhcpHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): Fil
 
 /** The hosts file for DNS: one line for each address. */
 export function dnsHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): FileContent {
-  const hostNameOf = hostNames(instances);
+  const hostNameOf = hostNames(instances, dnsmasq);
   const lines = [];
   for (const { name, ipv4, ipv6 } of instances.byName.values()) {
-    const names = dnsNames(dnsmasq, hostNameOf.get(name) ?? '').join(' ');
+    const names = inDnsmasqFile(dnsNames(dnsmasq, hostNameOf.get(name) ?? '').join(' '));
     if (names === '') continue;
     for (const address of [ipv4, ipv6]) {
       if (address !== undefined) lines.push(`${address} ${names}\n`);

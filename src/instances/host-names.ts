@@ -1,78 +1,153 @@
 import { isIP } from 'node:net';
+import { hostname } from 'node:os';
 import type { Config, NameForm } from '../config/options.js';
-import type { Instance } from './instance.js';
 import type { Instances } from './instances.js';
 
-const maxLabelLength = 63;
-const maxNameLength = 190;
+/** The options that names in DNS depend on. */
+export type NameOptions = Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>;
 
-/** The text as a label of letters, digits and inner hyphens (RFC 1123 2.1); '' if nothing is left. */
+/** RFC 1035 2.3.4, without the dot at the end of a name. */
+const maxLabelLength = 63;
+const maxNameLength = 253;
+
+/**
+ * Names that are looked up without anybody asking for them, and whose answer is trusted. A guest of
+ * that name would get the requests of all others.
+ */
+const reservedNames = new Set([
+  // Top-level domains that have no addresses: RFC 6761 6.3 and 6.4, RFC 6762 3, RFC 7686. "test" and
+  // "example" (RFC 6761 6.2 and 6.5) are fine as names of a guest: nothing trusts them.
+  ...['localhost', 'invalid', 'local', 'onion'],
+  // The hosts files of Linux, BSD and macOS.
+  ...['localdomain', 'localhost4', 'localhost6', 'loopback', 'broadcasthost'],
+  ...['ip6-localhost', 'ip6-loopback', 'ip6-localnet', 'ip6-mcastprefix'],
+  ...['ip6-allnodes', 'ip6-allrouters', 'ip6-allhosts'],
+  // Proxy discovery (draft-ietf-wrec-wpad-01) and IPv6 tunnels (RFC 5214 8.3.2). Windows' DNS server
+  // refuses both in its "global query block list".
+  ...['wpad', 'isatap'],
+  // The metadata server of EC2 and of Google Compute Engine.
+  ...['instance-data', 'metadata'],
+]);
+
+/** The text as a label that dnsmasq takes: letters, digits, inner hyphens, "_" not in front; '' if nothing is left. */
 function toLabel(text: string): string {
   return text
-    .replace(/[^A-Za-z0-9-]+/g, '-')
-    .replace(/^-+/, '')
+    .replace(/[^A-Za-z0-9_-]+/g, '-')
+    .replace(/^[_-]+/, '')
     .slice(0, maxLabelLength)
     .replace(/-+$/, '');
 }
 
-/** Makes a host name from a domain's name. A valid one is unchanged. */
-export function toHostName(name: string): string {
-  const labels = name.split('.').map(toLabel);
-  const joined = labels
-    .filter((label) => label !== '')
-    .join('.')
-    .slice(0, maxNameLength)
-    .replace(/[.-]+$/, '');
-  if (joined === '') return 'instance';
-  // In a hosts file, it would be an address.
-  return isIP(joined) === 0 ? joined : joined.replaceAll('.', '-');
+/** The name without the domain that it is below of; undefined if it is not below it. Ignores case (RFC 4343). */
+function relativeName(name: string, domain: string | false): string | undefined {
+  const suffix = `.${domain}`;
+  if (domain === false || name.length <= suffix.length) return undefined;
+  const start = name.length - suffix.length;
+  return name.slice(start).toLowerCase() === suffix.toLowerCase()
+    ? name.slice(0, start)
+    : undefined;
 }
 
-const cache = new WeakMap<Instances, ReadonlyMap<string, string>>();
+/**
+ * Makes a host name from a domain's name. A valid one is unchanged: a label, or a name below
+ * `domain` (`dnsmasq.domain`). Of any other name with dots a label is made, because a guest called
+ * github.com must not get what is meant for that host.
+ */
+export function toHostName(name: string, domain: string | false): string {
+  const relative = relativeName(name, domain);
+  const label = toLabel(name) || 'instance';
+  if (relative === undefined) return label;
+  const labels = relative.split('.').map(toLabel);
+  const below = labels.filter((label) => label !== '').join('.') + name.slice(relative.length);
+  // In a hosts file, a name such as 10.0.0.1 would be an address.
+  const isValid = !below.startsWith('.') && below.length <= maxNameLength && isIP(below) === 0;
+  return isValid ? below : label;
+}
 
 /**
- * The host name of each instance in DHCP and DNS, by the name of its domain. Host names ignore case
- * (RFC 4343) and are unique. A domain's name that is a valid host name is kept; one that had to be
- * changed gets a part of the uuid if the result is already taken.
+ * What tells the names of one instance from those of all others. With dnsmasq's `expand-hosts`, and
+ * by DHCP, an instance has each name with and without the domain, so the domain does not count.
  */
-export function hostNames(instances: Instances): ReadonlyMap<string, string> {
-  const cached = cache.get(instances);
-  if (cached !== undefined) return cached;
+function nameKeys(options: NameOptions, hostName: string): Set<string> {
+  const names = [hostName, ...dnsNames(options, hostName)];
+  return new Set(names.map((name) => nameKey(name, options.domain)));
+}
+
+function nameKey(name: string, domain: string | false): string {
+  return (relativeName(name, domain) ?? name).toLowerCase();
+}
+
+/** The host name with a suffix at its first label. */
+function withSuffix(hostName: string, suffix: string): string {
+  const [first = '', ...rest] = hostName.split('.');
+  return [first.slice(0, maxLabelLength - suffix.length) + suffix, ...rest].join('.');
+}
+
+/** The host name of each instance, by the name of its domain. */
+function assignHostNames(instances: Instances, options: NameOptions): Map<string, string> {
   const names = new Map<string, string>();
-  const taken = new Set<string>();
-  const assign = ({ name, uuid }: Instance, wanted: string) => {
+  const ownName = hostname();
+  const taken = new Set(
+    [ownName, ownName.split('.')[0] ?? ''].map((name) => nameKey(name, options.domain)),
+  );
+  const isFree = (key: string) => !taken.has(key) && !reservedNames.has(key);
+  for (const { name, uuid } of instances.byName.values()) {
+    const wanted = toHostName(name, options.domain);
     const tail = uuid?.slice(0, 8) ?? 'x';
-    let free = wanted;
-    for (let attempt = 1; taken.has(free.toLowerCase()); attempt++) {
-      const suffix = attempt === 1 ? `-${tail}` : `-${tail}-${attempt}`;
-      const [first = '', ...rest] = wanted.split('.');
-      free = [first.slice(0, maxLabelLength - suffix.length) + suffix, ...rest].join('.');
+    let hostName = wanted;
+    let keys = nameKeys(options, hostName);
+    for (let attempt = 1; ![...keys].every(isFree); attempt++) {
+      hostName = withSuffix(wanted, attempt === 1 ? `-${tail}` : `-${tail}-${attempt}`);
+      keys = nameKeys(options, hostName);
     }
-    taken.add(free.toLowerCase());
-    names.set(name, free);
-  };
-  const changed: (readonly [Instance, string])[] = [];
-  for (const instance of instances.byName.values()) {
-    const wanted = toHostName(instance.name);
-    if (wanted === instance.name) assign(instance, wanted);
-    else changed.push([instance, wanted]);
+    for (const key of keys) taken.add(key);
+    names.set(name, hostName);
   }
-  for (const [instance, wanted] of changed) assign(instance, wanted);
-  cache.set(instances, names);
+  return names;
+}
+
+interface Assigned {
+  readonly options: NameOptions;
+  readonly names: ReadonlyMap<string, string>;
+}
+
+const cache = new WeakMap<Instances, Assigned>();
+
+/**
+ * The host name of each instance in DHCP and DNS, by the name of its domain. No two instances share
+ * a name in DNS, in any of its forms, and none has a reserved name or the host's. The instance that
+ * was seen first keeps its name; a later one that would have the same gets a part of its uuid.
+ */
+export function hostNames(instances: Instances, options: NameOptions): ReadonlyMap<string, string> {
+  const cached = cache.get(instances);
+  if (cached?.options === options) return cached.names;
+  const names = assignHostNames(instances, options);
+  cache.set(instances, { options, names });
   return names;
 }
 
 /** The names of an instance in DNS, without duplicates; a reverse lookup returns the first. */
-export function dnsNames(
-  { prefix, domain, entry_order }: Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>,
-  hostName: string,
-): string[] {
+export function dnsNames({ prefix, domain, entry_order }: NameOptions, hostName: string): string[] {
   const prefixed = prefix === false ? hostName : prefix + hostName;
+  const isBelow = relativeName(hostName, domain) !== undefined;
   const forms: Record<NameForm, string | undefined> = {
     base: hostName,
     prefix: prefix === false ? undefined : prefixed,
-    domain: domain === false ? undefined : `${prefixed}.${domain}`,
+    domain: domain === false || isBelow ? undefined : `${prefixed}.${domain}`,
   };
-  const names = entry_order.map((form) => forms[form]).filter((name) => name !== undefined);
-  return [...new Set(names)];
+  // A prefix can make a label too long.
+  const isShort = (name: string) =>
+    name.length <= maxNameLength && name.replace(/\..*/, '').length <= maxLabelLength;
+  const names = entry_order.map((form) => forms[form]);
+  return [...new Set(names.filter((name) => name !== undefined).filter(isShort))];
+}
+
+/**
+ * The name that dnsmasq can give an instance by DHCP; undefined if there is none. dnsmasq would cut
+ * a name with subdomains down to its first label. In a dhcp-host line, it reads digits, with or
+ * without a unit, as a lease time, and `infinite` and `ignore` are keywords.
+ */
+export function dhcpName({ domain }: NameOptions, hostName: string): string | undefined {
+  const name = relativeName(hostName, domain) ?? hostName;
+  return /\.|^(\d+[smhdw]?|infinite|ignore)$/i.test(name) ? undefined : name;
 }

@@ -36,7 +36,9 @@ export function metadataContext(
     instance,
     config: config(),
     version,
-    hostName: () => hostNames(instances()).get(instance.name) ?? toHostName(instance.name),
+    hostName: () =>
+      hostNames(instances(), config().dnsmasq).get(instance.name) ??
+      toHostName(instance.name, config().dnsmasq.domain),
     userdata: () => userdata.userdata(instance),
     vendorData: () => userdata.vendorData(instance),
   };
