@@ -1,17 +1,26 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/checks/finding.js';
+import { copyDependencies, layPackage } from './fixtures/hook/installed.js';
 import { exited, temporaryFolder } from './support/cleanup.js';
 import { type Daemon, eventually, freePort, startDaemon } from './support/daemon.js';
 import { addHost, type Ended } from './support/netns.js';
 import { missing } from './support/parts.js';
-import { domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
+import { databaseRecord, domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
 
 const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
 
@@ -676,28 +685,81 @@ test('check reports a hook that is missing, not executable, or posts elsewhere',
   assert.match((await found())[0] ?? '', /^failure: mdserver's hook is neither /);
 });
 
-test('check runs dnsmasq --test on all files that mdserver wrote for it', {
+test('check runs dnsmasq --test on what mdserver writes for it, and reports files that differ', {
   skip: missing('dnsmasq'),
 }, async (t) => {
   const host = hostOf(t);
   await host.start();
   await host.ctl('upload', host.write('d.xml', domainXml(1, { name: 'web1' })));
-  const configuration = join(host.folder, 'dnsmasq/mds.conf');
-  assert.deepEqual(linesOf(await findings(host), 'dnsmasq').slice(0, 1), [
-    `ok: accepts ${configuration} and its files`,
+  const found = async () => linesOf(await findings(host), 'dnsmasq').slice(0, -1);
+  const accepted = "ok: accepts mdserver's configuration and 1 instance";
+  assert.deepEqual(await found(), [accepted]);
+  const changed = ['mds.conf', 'mds.opts', 'dhcp/mds.dhcp-hosts', 'dns/mds.dns-hosts'].map((name) =>
+    host.write(`dnsmasq/${name}`, 'conf-script=/bin/false\n'),
+  );
+  assert.deepEqual(await found(), [
+    accepted,
+    ...changed.map(
+      (path) => `warning: ${path} is not what mdserver writes now: systemctl restart mdserver`,
+    ),
   ]);
-  writeFileSync(join(host.folder, 'dnsmasq/dhcp/mds.dhcp-hosts'), '52:54:00:00:00:01,foo bar!\n');
-  assert.match(
-    linesOf(await findings(host), 'dnsmasq')[0] ?? '',
-    /^failure: dnsmasq: bad .* at line \d+ of \S+mds\.conf and its files: systemctl restart /,
+});
+
+test('root checks as the user of the daemon: nothing that it can write runs as root', {
+  skip: missing('root', 'dnsmasq', 'cloud-init'),
+}, async (t) => {
+  // Where other users can go, and with a copy of the program that they can read.
+  const host = hostOf(t);
+  chmodSync(host.folder, 0o755);
+  const installed = layPackage(host.folder);
+  copyDependencies(installed);
+  const [uid, gid] = ['-u', '-g'].map((flag) =>
+    Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout),
+  ) as [number, number];
+  for (const name of ['data', 'dnsmasq', 'dnsmasq/dhcp', 'dnsmasq/dns', 'run', 'seen']) {
+    mkdirSync(join(host.folder, name));
+    chownSync(join(host.folder, name), uid, gid);
+  }
+  const record = { ...databaseRecord(1, { mds_ipv4: '127.77.0.9' }), location: 'here' };
+  host.write('data/db_file.json', JSON.stringify([record]));
+  host.write(
+    'userdata/vm1',
+    `#cloud-config\n# {{% process.getBuiltinModule('fs').writeFileSync('${host.folder}/seen/template', [process.getuid(), ...process.getgroups()].join()) }}\n`,
   );
-  writeFileSync(configuration, 'frobnicate\n');
-  const [bad, stale] = linesOf(await findings(host), 'dnsmasq');
-  assert.match(bad ?? '', /^failure: dnsmasq: bad option at line 1 of /);
-  assert.equal(
-    stale,
-    `warning: ${configuration} does not match the current configuration: systemctl restart mdserver`,
-  );
+  const script = host.write('script', `#!/bin/sh\nid -u >> ${host.folder}/seen/script\n`);
+  chmodSync(script, 0o755);
+  host.write('dnsmasq/mds.conf', `conf-script=${script}\ndhcp-script=${script}\n`);
+  const check = async (user: string) => {
+    const file = host.write(
+      'user.conf',
+      readFileSync(host.file, 'utf8').replace('user = root', `user = ${user}`),
+    );
+    const line = [join(installed, 'dist/src/ctl/main.js'), '--config', file, 'check', '--json'];
+    return JSON.parse((await run(process.execPath, line)).stdout) as Finding[];
+  };
+
+  // As dnsmasq.user, and as the owner of the database's folder if dnsmasq.user is root.
+  for (const user of ['nobody', 'root']) {
+    const all = await check(user);
+    assert.deepEqual(linesOf(all, 'database'), [
+      `ok: ${host.folder}/data/db_file.json has 1 instance`,
+    ]);
+    assert.deepEqual(linesOf(all, 'user-data'), ['ok: 1 instance rendered from 1 template']);
+    assert.equal(linesOf(all, 'dnsmasq')[0], "ok: accepts mdserver's configuration and 1 instance");
+    assert.deepEqual(readdirSync(join(host.folder, 'seen')), ['template'], JSON.stringify(all));
+    assert.equal(readFileSync(join(host.folder, 'seen/template'), 'utf8'), `${uid},${gid}`);
+    rmSync(join(host.folder, 'seen/template'));
+  }
+
+  assert.deepEqual(linesOf(await check('mds-nobody-has-this'), 'user'), [
+    'failure: there is no user mds-nobody-has-this (dnsmasq.user), so database, user-data and dnsmasq are not checked: run system-integration.sh, which creates it',
+  ]);
+  assert.deepEqual(readdirSync(join(host.folder, 'seen')), []);
+
+  chmodSync(join(host.folder, 'data/db_file.json'), 0o600);
+  assert.deepEqual(linesOf(await check('nobody'), 'database'), [
+    `failure: EACCES: permission denied, open '${host.folder}/data/db_file.json': mdserver runs as the user nobody, which must be able to read it`,
+  ]);
 });
 
 // ---- a real host in a network namespace ----

@@ -1,30 +1,43 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { findDnsmasq } from '../../dnsmasq/dnsmasq.js';
-import { dnsmasqConfiguration, dnsmasqOptions, dnsmasqPaths } from '../../dnsmasq/files.js';
+import {
+  dhcpHosts,
+  dnsHosts,
+  dnsmasqConfiguration,
+  dnsmasqOptions,
+  dnsmasqPaths,
+} from '../../dnsmasq/files.js';
+import type { FileContent } from '../../files.js';
+import type { Instances } from '../../instances/instances.js';
+import { counted } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
 import { exists, readIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
-/** The configuration, with the files that `dnsmasq --test` does not read included as options. */
-function wholeConfiguration(paths: ReturnType<typeof dnsmasqPaths>): string {
-  const asOptions = (path: string, option: string) =>
-    (readIfPresent(path) ?? '')
+/** What mdserver writes for dnsmasq, with the files that `dnsmasq --test` does not read as options. */
+function wholeConfiguration(config: Config, instances: Instances): string {
+  const asOptions = ({ content }: FileContent, option: string) =>
+    content
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => `${option}=${line}`);
   return [
-    readFileSync(paths.configuration, 'utf8').trimEnd(),
-    ...asOptions(paths.options, 'dhcp-option'),
-    ...asOptions(paths.dhcpHosts, 'dhcp-host'),
+    dnsmasqConfiguration(config).content.trimEnd(),
+    ...asOptions(dnsmasqOptions(config), 'dhcp-option'),
+    ...asOptions(dhcpHosts(config, instances), 'dhcp-host'),
     '',
   ].join('\n');
 }
 
-/** Whether dnsmasq accepts the files that mdserver wrote for it, and is running. */
-export async function* checkDnsmasq(config: Config): AsyncGenerator<Finding> {
+/**
+ * Whether dnsmasq accepts what mdserver writes for it, has that on the disk, and is running. The
+ * files are compared and never passed to dnsmasq: with an option such as conf-script=, they would
+ * be programs.
+ */
+export async function* checkDnsmasq(config: Config, instances: Instances): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('dnsmasq');
   const paths = dnsmasqPaths(config.dnsmasq);
   if (!exists(paths.configuration)) {
@@ -37,29 +50,29 @@ export async function* checkDnsmasq(config: Config): AsyncGenerator<Finding> {
   const folder = mkdtempSync(join(tmpdir(), 'mdserverctl-'));
   try {
     const whole = join(folder, 'dnsmasq.conf');
-    writeFileSync(whole, wholeConfiguration(paths));
+    writeFileSync(whole, wholeConfiguration(config, instances));
     const test = await runProgram('dnsmasq', ['--test', `--conf-file=${whole}`]);
     if (test === undefined) {
       yield failure('dnsmasq is not installed', 'install dnsmasq-base');
     } else if (test.status !== 0) {
-      yield failure(
-        firstLine(test.stderr).replace(whole, `${paths.configuration} and its files`),
-        'systemctl restart mdserver writes them again',
-      );
+      yield failure(firstLine(test.stderr).replace(whole, "mdserver's files for it"));
     } else {
-      yield ok(`accepts ${paths.configuration} and its files`);
+      yield ok(
+        `accepts mdserver's configuration and ${counted(instances.byName.size, 'instance')}`,
+      );
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  const stale = [dnsmasqConfiguration(config), dnsmasqOptions(config)].find(
-    ({ path, content }) => readIfPresent(path) !== content,
-  );
-  if (stale !== undefined) {
-    yield warning(
-      `${stale.path} does not match the current configuration`,
-      'systemctl restart mdserver',
-    );
+  const written = [
+    dnsmasqConfiguration(config),
+    dnsmasqOptions(config),
+    dhcpHosts(config, instances),
+    dnsHosts(config, instances),
+  ];
+  for (const { path, content } of written) {
+    if (readIfPresent(path) === content) continue;
+    yield warning(`${path} is not what mdserver writes now`, 'systemctl restart mdserver');
   }
   const state = findDnsmasq(config);
   if (state.pid === undefined) yield failure(state.problem, 'systemctl restart mdserver-dnsmasq');

@@ -8,6 +8,18 @@ export interface Finding {
   readonly mend?: string;
 }
 
+/** Whether a value from another process is a finding. */
+export function isFinding(value: unknown): value is Finding {
+  const { level, check, text, mend } = (value ?? {}) as Record<keyof Finding, unknown>;
+  return (
+    (level === 'ok' || level === 'warning' || level === 'failure') &&
+    typeof check === 'string' &&
+    /^[a-z-]{1,20}$/.test(check) &&
+    typeof text === 'string' &&
+    (mend === undefined || typeof mend === 'string')
+  );
+}
+
 /** Functions that make the findings of one check. */
 export interface FindingsOfCheck {
   readonly ok: (text: string) => Finding;
@@ -24,4 +36,22 @@ export function findingsOf(check: string): FindingsOfCheck {
     ...(mend !== undefined && { mend }),
   });
   return { ok: finding('ok'), warning: finding('warning'), failure: finding('failure') };
+}
+
+/**
+ * Turns an error of the file system into a failure of the check, so that the others still run.
+ * `access` is the remedy if a file may not be opened.
+ */
+export async function* guarded(
+  check: string,
+  findings: AsyncIterable<Finding> | Iterable<Finding>,
+  access = 'run this with sudo',
+): AsyncGenerator<Finding> {
+  try {
+    yield* findings;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (!/^E[A-Z0-9]+$/.test(code ?? '')) throw error;
+    yield findingsOf(check).failure(message, code === 'EACCES' ? access : undefined);
+  }
 }

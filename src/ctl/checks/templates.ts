@@ -142,7 +142,7 @@ async function* checkSchema(templates: readonly TemplateTexts[]): AsyncGenerator
       const problem = outputLines.find((line) => line.includes('errors:')) ?? outputLines[0];
       yield failure(
         `${file ?? 'the built-in template'}: ${problem ?? `cloud-init schema ended with ${status}`}`,
-        `mdserverctl render ${name} > /tmp/user-data && cloud-init schema --annotate --config-file /tmp/user-data`,
+        `mdserverctl render ${name} | cloud-init schema --annotate --config-file /dev/stdin`,
       );
     }
     if (good > 0) yield ok(`cloud-init schema accepts ${counted(good, 'template')}`);
