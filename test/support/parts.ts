@@ -23,6 +23,7 @@ function canAddNamespace(): boolean {
 
 /** Ignition is no command: it is run in an initrd. */
 export const ignition = '/usr/lib/dracut/modules.d/30ignition/ignition';
+export const chromium = '/usr/bin/chromium';
 export const dsIdentify = '/usr/lib/cloud-init/ds-identify';
 
 /** What tests talk to beside Node: whether it is there, and the Debian package that has it. */
@@ -30,6 +31,7 @@ const parts = {
   aws: [isCommand('aws'), 'awscli'],
   botocore: [isModule('botocore'), 'python3-botocore'],
   busybox: [isCommand('busybox'), 'busybox'],
+  chromium: [() => existsSync(chromium), 'chromium'],
   'cloud-init': [isModule('cloudinit'), 'cloud-init'],
   curl: [isCommand('curl'), 'curl'],
   dhclient: [isCommand('dhclient'), 'isc-dhcp-client'],
