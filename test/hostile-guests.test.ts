@@ -73,6 +73,8 @@ describe('hostile guests', () => {
       userdata: {
         alphaname: '#!/bin/sh\necho ALPHA-DATA\n',
         betaname: '#!/bin/sh\necho BETA-DATA\n',
+        '.hidden': 'HOST-SECRET\n',
+        '.git/config': 'HOST-SECRET\n',
       },
       mdserver: 'password = PASSWORD-SECRET',
       sections: `[public-keys]
@@ -505,6 +507,7 @@ secret = HOST-SECRET`,
         'x/../../secret',
       ],
       ...['..%2fsecret', '%2e%2e/secret', 'userdata', '~/x', '$HOME', 'betaname/', 'no-such-file'],
+      ...['.hidden', './betaname', '.git/config'],
     ];
     for (const prefix of prefixes) {
       await t.test(rowName(prefix), async () => {

@@ -91,12 +91,17 @@ test('a prefix is the only thing that is looked for', (t) => {
   assert.deepEqual(prefixed('roles'), ['none']);
 });
 
-test('a name that leads out of the directory is refused, with a reason', async (t) => {
+test('a name that leads out of the directory or to a hidden file is refused, with a reason', async (t) => {
   const folder = folderWith(t, {
     'secret.yaml': '',
     'userdata-2/a': '',
     'userdata/sub/a': '',
     'userdata/a..b': '',
+    'userdata/.bashrc': '',
+    'userdata/.git/config': '',
+    'userdata/sub/.ssh/key': '',
+    'userdata/sub/.hidden': '',
+    'userdata/sub/.yaml': '',
   });
   const reason = (name: string, why: string) =>
     `user-data of ${JSON.stringify(name)}: ignored: the name ${why}`;
@@ -106,6 +111,12 @@ test('a name that leads out of the directory is refused, with a reason', async (
     ['sub/../../secret', 'contains ".."'],
     ['../userdata-2/a', 'contains ".."'],
     ['web1\0', 'contains a NUL character'],
+    ['.bashrc', 'has a part that begins with "."'],
+    ['.', 'has a part that begins with "."'],
+    ['.git/config', 'has a part that begins with "."'],
+    ['sub/.ssh/key', 'has a part that begins with "."'],
+    ['sub/.hidden', 'has a part that begins with "."'],
+    ['./sub/a', 'has a part that begins with "."'],
   ] as const) {
     await t.test(rowName(name), () => {
       assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, why)]);
@@ -118,13 +129,13 @@ test('a name that leads out of the directory is refused, with a reason', async (
   assert.match(why ?? '', /is an absolute path$/);
   const name = 'sub/a';
   assert.deepEqual(lookFor({ folder, name }), ['built-in', reason(name, 'contains "/"')]);
-  for (const harmless of ['.', '', 'x'.repeat(5000), './.', 'web1\n', '%2e%2e']) {
+  assert.deepEqual(lookFor({ folder, prefix: 'sub/' }), ['none', reason('sub/', 'ends with "/"')]);
+  for (const harmless of ['', 'x'.repeat(5000), 'web1\n', '%2e%2e']) {
     await t.test(rowName(harmless), () => {
       assert.deepEqual(lookFor({ folder, prefix: harmless }), ['none']);
     });
   }
   assert.deepEqual(lookFor({ folder, name: 'a..b' }), ['userdata/a..b']);
-  assert.deepEqual(lookFor({ folder, prefix: '.', suffixes: ['.', './a'] }), ['none']);
 });
 
 test('links may lead anywhere inside the directory, and nowhere else', async (t) => {

@@ -128,7 +128,12 @@ function nameProblem(name: string, allowsFolders: boolean): string | undefined {
   if (/^\w[^\0/]*$/.test(name)) return undefined;
   if (name.includes('\0')) return 'contains a NUL character';
   if (isAbsolute(name)) return 'is an absolute path';
-  if (name.split('/').includes('..')) return 'contains ".."';
+  const segments = name.split('/');
+  if (segments.includes('..')) return 'contains ".."';
+  // A version control system or an editor may have put it there: .git/config, .web1.yaml.swp.
+  if (segments.some((segment) => segment.startsWith('.'))) return 'has a part that begins with "."';
+  // With a suffix, it would be a file such as "folder/.yaml".
+  if (name.endsWith('/')) return 'ends with "/"';
   return name.includes('/') && !allowsFolders ? 'contains "/"' : undefined;
 }
 
@@ -184,7 +189,7 @@ export function configuredFile(path: string, option: string): SourceFile {
 
 /**
  * The files that may be an instance's user-data: named by its prefix if it has one, else by its name
- * or MAC, each with each suffix. Only a prefix may contain a folder.
+ * or MAC, each with each suffix. Only a prefix may contain a folder. Neither may name a hidden file or folder.
  */
 export function candidatesOf(
   location: UserdataLocation,
@@ -200,7 +205,6 @@ export function candidatesOf(
       warnings.push(`user-data of ${JSON.stringify(stem)}: ignored: the name ${problem}`);
       continue;
     }
-    // A name and a suffix can only form "." or "..", which are folders and so never found.
     for (const suffix of location.suffixes) {
       files.push({ name: stem + suffix, path: `${location.directory}/${stem}${suffix}` });
     }
