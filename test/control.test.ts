@@ -22,7 +22,7 @@ import type { BootRecord, InstanceDetails, RenderedDocument } from '../src/contr
 import { listenOnSocket } from '../src/control/socket.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
 import { listenWhileFull } from './support/control-socket.js';
-import { ask, closing, type RequestOptions } from './support/daemon.js';
+import { ask, closing, eventually, type RequestOptions } from './support/daemon.js';
 import { missing } from './support/parts.js';
 import { rowName } from './support/rows.js';
 import { blankBoot, domainXml, mac, uuid } from './support/samples.js';
@@ -351,6 +351,48 @@ describe('the control socket', { concurrency: 4 }, () => {
       started: 'TIME',
       outcome: 'started',
     });
+  });
+
+  test('an upload that changes the uuid, MAC or name of a running guest is a warning with both', async (t) => {
+    const { ask, json, daemon } = await start(t);
+    /** Uploads, and gives the warnings about it: the line that every upload has comes after them. */
+    const put = async (number: number, changes: Parameters<typeof domainXml>[1], by?: string) => {
+      const start = daemon.output().length;
+      const since = () => daemon.output().slice(start).split('\n');
+      const headers = by === undefined ? {} : { 'x-libvirt-operation': by };
+      const { status } = await ask('/instance-upload', upload(domainXml(number, changes), headers));
+      assert.equal(status, 200);
+      await eventually('it is logged', () =>
+        since().some((line) => / has the address /.test(line)),
+      );
+      return since().flatMap((line) => line.match(/an upload changed .*/) ?? []);
+    };
+    const changed = 'an upload changed an instance whose guest runs:';
+
+    assert.deepEqual(await put(1, {}, 'prepare'), []);
+    assert.deepEqual(await put(1, {}, 'reconnect'), []);
+    assert.deepEqual(await put(1, { metadata: { userdata_prefix: 'x' } }), []);
+    const { body } = await json('/instances/vm1');
+    const { ipv4 } = body as { ipv4: string };
+    const shown = (name: string, uuidNumber: number, macNumber: number) =>
+      `${name} (uuid ${uuid(uuidNumber)}, MAC ${mac(macNumber)}, address ${ipv4})`;
+    assert.deepEqual(await put(1, { mac: mac(2) }), [
+      `${changed} ${shown('vm1', 1, 1)} is now ${shown('vm1', 1, 2)}`,
+    ]);
+    assert.deepEqual(await put(1, { name: 'vm2', mac: mac(2) }), [
+      `${changed} ${shown('vm1', 1, 2)} is now ${shown('vm2', 1, 2)}`,
+    ]);
+    assert.deepEqual(await put(3, { name: 'vm2' }), [
+      `${changed} ${shown('vm2', 1, 2)} is now ${shown('vm2', 3, 3)}`,
+    ]);
+    // Of the new uuid no guest has been seen, and one that has stopped may change.
+    assert.deepEqual(await put(4, { name: 'vm2' }, 'prepare'), []);
+    await ask('/events', {
+      method: 'POST',
+      body: JSON.stringify({ kind: 'released', name: 'vm2' }),
+      headers: { 'content-type': 'application/json' },
+    });
+    assert.deepEqual(await put(5, { name: 'vm2' }, 'prepare'), []);
   });
 
   test('an upload on the socket answers as on TCP', async (t) => {

@@ -1,8 +1,8 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Boots } from '../boots/boots.js';
 import { DomainXmlError, parseDomain } from '../instances/domain-xml.js';
-import { recordFromInstance } from '../instances/instance.js';
-import { NoAddressError } from '../instances/instances.js';
+import { describeInstance, recordFromInstance } from '../instances/instance.js';
+import { instanceOf, NoAddressError } from '../instances/instances.js';
 import { type Store, StoreError } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
@@ -12,7 +12,7 @@ export const maxDomainXmlBytes = 1024 * 1024;
 
 /** What the upload route depends on. */
 export interface UploadOptions {
-  readonly store: Pick<Store, 'register'>;
+  readonly store: Pick<Store, 'instances' | 'register'>;
   /** The libvirt network whose interface identifies an instance. */
   readonly network: string;
   /** Why the request may not upload; undefined if it may. */
@@ -25,6 +25,9 @@ export interface UploadOptions {
 /** The header in which the hook names libvirt's operation. */
 const operationHeader = 'x-libvirt-operation';
 const bootOperations = ['prepare', 'restore', 'reconnect', 'migrate', 'attach'] as const;
+
+/** What a domain keeps as long as it runs. */
+const identity = ['name', 'uuid', 'mac'] as const;
 
 /** The status for an error that refuses a domain XML; undefined for any other error. */
 export function domainErrorStatus(error: unknown): number | undefined {
@@ -62,7 +65,16 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
       const started = performance.now();
       try {
         const body = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-        const instance = await store.register(parseDomain(body, network));
+        const domain = parseDomain(body, network);
+        const before = instanceOf(store.instances, domain);
+        // To be asked before: the boots of a uuid that goes are forgotten.
+        const runs = before !== undefined && boots.of(before)[0]?.ended === null;
+        const instance = await store.register(domain);
+        if (runs && identity.some((field) => before[field] !== instance[field])) {
+          log.warn(
+            `an upload changed an instance whose guest runs: ${describeInstance(before)} is now ${describeInstance(instance)}`,
+          );
+        }
         metrics.upload('200', (performance.now() - started) / 1000);
         const operation = bootOperations.find((word) => word === request.headers[operationHeader]);
         if (operation !== undefined) boots.begin(instance, operation);

@@ -145,3 +145,8 @@ export function formatDatabase(instances: Iterable<Instance>): string {
   const text = JSON.stringify(Array.from(instances, recordFromInstance), null, 4);
   return text.replace(/[\u007f-\uffff]/g, unicodeEscape);
 }
+
+/** The instance as log lines name it. */
+export function describeInstance({ name, uuid, mac, ipv4 }: Instance): string {
+  return `${name} (uuid ${uuid ?? 'unknown'}, MAC ${mac ?? 'unknown'}, address ${ipv4 ?? 'none'})`;
+}

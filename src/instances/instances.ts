@@ -130,6 +130,14 @@ function addressesFor(
   return { ipv4, ipv6 };
 }
 
+/** The instance that a domain is: the one with its uuid, even under another name, else that of its name. */
+export function instanceOf(
+  { byUuid, byName }: Instances,
+  { uuid, name }: Pick<Domain, 'uuid' | 'name'>,
+): Instance | undefined {
+  return byUuid.get(uuid) ?? byName.get(name);
+}
+
 /** The result of a registration. */
 export interface Registration {
   readonly instance: Instance;
@@ -148,7 +156,7 @@ export function register(
   plan: AddressPlan,
   about: { readonly location: string; readonly now: number },
 ): Registration {
-  const before = draft.byUuid.get(domain.uuid) ?? draft.byName.get(domain.name);
+  const before = instanceOf(draft, domain);
   const { ipv4, ipv6 } = addressesFor(draft, before, plan);
   if (ipv4 === undefined) {
     const { address, prefix } = plan.network;

@@ -8,7 +8,7 @@ import {
   parseDetails,
   withHostKeys,
 } from './details.js';
-import { DatabaseError, formatDatabase, type Instance, parseDatabase } from './instance.js';
+import { DatabaseError, describeInstance, formatDatabase, parseDatabase } from './instance.js';
 import {
   type AddressPlan,
   type Draft,
@@ -94,7 +94,9 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       }));
       const { draft, superseded } = instancesFrom(records);
       for (const instance of superseded) {
-        log.warn(`${path}: ignored an older record of the same machine: ${describe(instance)}`);
+        log.warn(
+          `${path}: ignored an older record of the same machine: ${describeInstance(instance)}`,
+        );
       }
       return { draft, stats };
     } catch (error) {
@@ -188,7 +190,7 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       );
       for (const other of superseded) {
         log.warn(
-          `${describe(other)} was replaced by ${describe(instance)}, which now has its name or MAC`,
+          `${describeInstance(other)} was replaced by ${describeInstance(instance)}, which now has its name or MAC`,
         );
       }
       return instance;
@@ -219,8 +221,4 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       await storing;
     },
   };
-}
-
-function describe({ name, uuid, mac, ipv4 }: Instance): string {
-  return `${name} (uuid ${uuid ?? 'unknown'}, MAC ${mac ?? 'unknown'}, address ${ipv4 ?? 'none'})`;
 }
