@@ -1,3 +1,4 @@
+import { chmodSync, statSync } from 'node:fs';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
@@ -5,7 +6,7 @@ import { basename, dirname, join } from 'node:path';
 export interface FileContent {
   readonly path: string;
   readonly content: string;
-  /** Permission bits; 0644 by default. */
+  /** Permission bits, whatever the umask is; 0644 by default. */
   readonly mode?: number;
 }
 
@@ -14,13 +15,8 @@ function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.new`);
 }
 
-async function withFile<T>(
-  path: string,
-  flags: string,
-  mode: number,
-  use: (file: FileHandle) => Promise<T>,
-) {
-  const file = await open(path, flags, mode);
+async function withFile<T>(path: string, flags: string, use: (file: FileHandle) => Promise<T>) {
+  const file = await open(path, flags, 0o600);
   try {
     return await use(file);
   } finally {
@@ -28,10 +24,28 @@ async function withFile<T>(
   }
 }
 
+/**
+ * Takes the permissions that are not in the mode from a file, if there is one and it is no device or
+ * pipe. A file of another user keeps them: `mdserverctl check` reports it. Throws other errors of the
+ * file system.
+ */
+export function limitMode(path: string, mode: number): void {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (!stats?.isFile() || (stats.mode & 0o7777 & ~mode) === 0) return;
+  try {
+    chmodSync(path, stats.mode & mode);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+  }
+}
+
 /** Writes the content to disk under the temporary name. */
 async function stage({ path, content, mode = 0o644 }: FileContent): Promise<void> {
   try {
-    await withFile(temporaryName(path), 'w', mode, async (file) => {
+    // Not a file that is there: a killed process left it, and whoever has it open could read on.
+    await rm(temporaryName(path), { force: true });
+    await withFile(temporaryName(path), 'wx', async (file) => {
+      await file.chmod(mode);
       await file.writeFile(content);
       await file.sync();
     });
@@ -78,6 +92,6 @@ export async function replaceFiles(files: readonly FileContent[]): Promise<void>
     throw error;
   }
   for (const folder of new Set(files.map(({ path }) => dirname(path)))) {
-    await withFile(folder, 'r', 0, (handle) => handle.sync());
+    await withFile(folder, 'r', (handle) => handle.sync());
   }
 }

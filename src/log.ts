@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { pino } from 'pino';
 import type { Config, LogLevel } from './config/options.js';
+import { limitMode } from './files.js';
 import { escapeControls } from './text.js';
 
 /** The logger of the daemon. */
@@ -27,6 +28,9 @@ interface Sink {
   backlog: Buffer[];
   backlogBytes: number;
 }
+
+/** For mdserver and its group: the log has names and addresses of guests. */
+const fileMode = 0o640;
 
 /** In bytes. The backlog grows while the log cannot be written, as on a full disk. */
 const maxBacklog = 1024 * 1024;
@@ -84,7 +88,11 @@ function lineFormatter(): (line: LineStream) => string {
  */
 export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Logging {
   const { logfile } = config.mdserver;
-  const openFile = () => openSync(logfile, 'a');
+  const openFile = () => {
+    const descriptor = openSync(logfile, 'a', fileMode);
+    limitMode(logfile, fileMode);
+    return descriptor;
+  };
   const sink = (descriptor: number): Sink => {
     return { descriptor, level: 0, buffered: '', backlog: [], backlogBytes: 0 };
   };

@@ -78,6 +78,8 @@ async function run(file: string): Promise<void> {
   let onReload = () => {};
   process.on('SIGHUP', () => onReload());
 
+  // For folders; files have modes of their own. dnsmasq may run as another user.
+  process.umask(0o022);
   const loaded = loadConfig(file);
   let { config } = loaded;
   const logging = openLog(config);

@@ -637,10 +637,16 @@ test('check reports files that others can write or read, with the chmod that fix
   chmodSync(key, 0o644);
   chmodSync(socket, 0o666);
   chmodSync(join(host.folder, 'data'), 0o777);
+  for (const path of ['data/db_file.json', 'data/db_file.details.json', 'log']) {
+    chmodSync(join(host.folder, path), 0o644);
+  }
   assert.deepEqual(
     linesOf(await findings(host), 'permissions').map((line) => line.split(': ').at(-1)),
     [
       `chmod 0600 ${key}`,
+      `chmod 0640 ${join(host.folder, 'data/db_file.json')}`,
+      `chmod 0640 ${join(host.folder, 'data/db_file.details.json')}`,
+      `chmod 0640 ${join(host.folder, 'log')}`,
       `chmod 0775 ${join(host.folder, 'data')}`,
       `chmod 0660 ${socket}`,
       `chmod 0664 ${template}`,

@@ -1,5 +1,5 @@
 import { readFileSync, realpathSync, type Stats, statSync } from 'node:fs';
-import { type FileContent, replaceFiles } from '../files.js';
+import { type FileContent, limitMode, replaceFiles } from '../files.js';
 import type { Logger } from '../log.js';
 import {
   type DetailsByUuid,
@@ -21,6 +21,9 @@ import {
 } from './instances.js';
 import { type Store, StoreError, type Subscriber } from './store.js';
 
+/** Of the database and the details: for mdserver and its group. */
+const fileMode = 0o640;
+
 /** What the store depends on. */
 export interface JsonStoreOptions {
   /** The database file. Its folder must exist; the file need not. */
@@ -40,6 +43,11 @@ interface PendingChange {
   readonly reject: (error: unknown) => void;
 }
 
+/** The path of the details file, which is beside the database. */
+export function detailsFile(database: string): string {
+  return `${database.replace(/\.json$/, '')}.details.json`;
+}
+
 function statOrNone(file: string): Stats | undefined {
   return statSync(file, { throwIfNoEntry: false });
 }
@@ -56,8 +64,10 @@ function isUnchanged(a: Stats | undefined, b: Stats | undefined): boolean {
  */
 export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): Store {
   const path = statOrNone(file) ? realpathSync(file) : file;
-  const detailsPath = `${path.replace(/\.json$/, '')}.details.json`;
+  const detailsPath = detailsFile(path);
   const subscribers: Subscriber[] = [];
+  limitMode(path, fileMode);
+  limitMode(detailsPath, fileMode);
   const opened = read();
   let { stats: onDisk } = opened;
   let instances: Instances = opened.draft;
@@ -110,8 +120,8 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
   /** The database and details files. */
   function databaseFiles({ byName }: Instances): FileContent[] {
     return [
-      { path, content: formatDatabase(byName.values()) },
-      { path: detailsPath, content: formatDetails(byName.values()) },
+      { path, content: formatDatabase(byName.values()), mode: fileMode },
+      { path: detailsPath, content: formatDetails(byName.values()), mode: fileMode },
     ];
   }
 

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { replaceFiles } from '../files.js';
+import { limitMode, replaceFiles } from '../files.js';
 import { newTokenKey, tokenKeyLength } from './tokens.js';
 
 /** The key file cannot be used; the message says what to do. */
@@ -13,6 +13,7 @@ export class TokenKeyError extends Error {}
 export async function readTokenKey(path: string): Promise<Buffer> {
   let text: string;
   try {
+    limitMode(path, 0o600);
     text = readFileSync(path, 'utf8');
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;

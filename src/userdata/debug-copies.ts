@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
@@ -6,7 +6,11 @@ import { join } from 'node:path';
  * user-data contains passwords and keys. Throws the file system's error.
  */
 export function keepDebugCopy(folder: string, instanceName: string, body: string | Buffer): void {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  mkdirSync(folder, { recursive: true });
+  chmodSync(folder, 0o700);
   // A name from an old database may contain any character, even a slash.
-  writeFileSync(join(folder, encodeURIComponent(instanceName)), body, { mode: 0o600 });
+  const path = join(folder, encodeURIComponent(instanceName));
+  // A file that exists keeps its permissions, however wide.
+  rmSync(path, { force: true });
+  writeFileSync(path, body, { mode: 0o600 });
 }

@@ -1,6 +1,8 @@
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type { Config } from '../../config/options.js';
+import { detailsFile } from '../../instances/json-store.js';
 import { exists, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
@@ -22,7 +24,8 @@ export function* checkPermissions(
   socket: string,
 ): Generator<Finding> {
   const { ok, warning, failure } = findingsOf('permissions');
-  const { db_file, userdata_dir, default_template, vendor_data, password } = config.mdserver;
+  const { db_file, logfile, userdata_dir, default_template, vendor_data, password } =
+    config.mdserver;
   const notWritable = (path: string, reason: string): PermissionRule => ({
     path,
     forbidden: 0o002,
@@ -41,7 +44,16 @@ export function* checkPermissions(
       forbidden: 0o077,
       reason: 'anyone who can read it can forge session tokens',
     },
-    notWritable(db_file, 'anyone can change which guest has which address'),
+    {
+      path: join(dirname(db_file), 'debug-userdata'),
+      forbidden: 0o077,
+      reason: 'user-data contains passwords and keys',
+    },
+    ...[db_file, detailsFile(db_file), logfile, dnsmasqLogPath(config)].map((path) => ({
+      path,
+      forbidden: 0o137,
+      reason: 'it has names, addresses and metadata of guests',
+    })),
     notWritable(dirname(db_file), 'anyone can replace the database'),
     notWritable(config.dnsmasq.base_dir, 'anyone can change what dnsmasq does'),
     { path: socket, forbidden: 0o007, reason: 'it is for root and the group mdserver only' },
@@ -55,8 +67,10 @@ export function* checkPermissions(
   let checked = 0;
   let failures = 0;
   for (const { path, forbidden, reason } of rules) {
-    const mode = statIfPresent(path)?.mode;
-    if (mode === undefined) continue;
+    const stats = statIfPresent(path);
+    // A log may be a device.
+    if (stats === undefined || stats.isCharacterDevice()) continue;
+    const { mode } = stats;
     checked += 1;
     if ((mode & forbidden) === 0) continue;
     failures += 1;
