@@ -22,6 +22,7 @@ function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
     network: ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix),
     network6: dnsmasq.net_address6 && ipv6Network(dnsmasq.net_address6, dnsmasq.net_prefix6),
     reserved: new Set(own),
+    restTime: dnsmasq.lease_len,
   };
 }
 

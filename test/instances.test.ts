@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { freeIpv4 } from '../src/instances/addresses.js';
+import type { Domain } from '../src/instances/domain-xml.js';
 import {
   DatabaseError,
   formatDatabase,
@@ -12,20 +13,29 @@ import {
 import {
   type AddressPlan,
   type Draft,
+  drop,
   instancesFrom,
   NoAddressError,
   register,
 } from '../src/instances/instances.js';
 import { parseUuid, type Uuid } from '../src/instances/uuid.js';
-import { type Ipv4, ipv4Network, type Mac } from '../src/network.js';
+import {
+  type IpAddress,
+  type Ipv4,
+  type Ipv6,
+  ipv4Network,
+  ipv6Network,
+  type Mac,
+} from '../src/network.js';
 import { rowName } from './support/rows.js';
-import { domain } from './support/samples.js';
+import { domain, uuid } from './support/samples.js';
 
 const network = ipv4Network('10.122.0.0' as Ipv4, 16);
 const plan: AddressPlan = {
   network,
   network6: undefined,
   reserved: new Set(['10.122.0.1' as Ipv4]),
+  restTime: 600,
 };
 const about = { location: 'lab', now: 1000 };
 
@@ -75,6 +85,7 @@ test('every address of a small network is given out once, the reserved ones neve
     network: ipv4Network('10.9.0.0' as Ipv4, 29),
     network6: undefined,
     reserved: new Set(['10.9.0.1' as Ipv4]),
+    restTime: 600,
   };
   for (const number of [1, 2, 3, 4, 5]) register(draft, domain(number), small, about);
   assert.deepEqual([...draft.byAddress.keys()].sort(), [
@@ -86,6 +97,111 @@ test('every address of a small network is given out once, the reserved ones neve
   ]);
   assert.throws(() => register(draft, domain(6), small, about), NoAddressError);
   assert.deepEqual(names(draft), ['vm1', 'vm2', 'vm3', 'vm4', 'vm5']);
+});
+
+// ---- addresses that were given up ----
+
+/** Five addresses of each kind; .1 is the host's. */
+const smallPlan: AddressPlan = {
+  network: ipv4Network('10.9.0.0' as Ipv4, 29),
+  network6: ipv6Network('fd00::' as Ipv6, 125),
+  reserved: new Set(['10.9.0.1' as Ipv4]),
+  restTime: 600,
+};
+
+/** A draft in which domains are registered and removed at times of its own. */
+function smallSite() {
+  const { draft } = instancesFrom([]);
+  return {
+    draft,
+    register: (now: number, given: Domain) =>
+      register(draft, given, smallPlan, { location: 'lab', now }).instance,
+    remove: (now: number, name: string) => {
+      const instance = draft.byName.get(name);
+      if (instance !== undefined) drop(draft, instance, now);
+    },
+  };
+}
+
+function bothOf({ ipv4, ipv6 }: Instance) {
+  return [ipv4, ipv6];
+}
+
+test('the address of a removed machine rests while others are free, for the time of a lease', () => {
+  for (let round = 0; round < 20; round++) {
+    const site = smallSite();
+    const [first] = [1, 2, 3].map((number) => site.register(0, domain(number)));
+    site.remove(0, 'vm1');
+    const others = [4, 5].map((number) => site.register(599, domain(number)));
+    for (const other of others) {
+      assert.notEqual(other.ipv4, first?.ipv4);
+      assert.notEqual(other.ipv6, first?.ipv6);
+    }
+    // Nothing else is left.
+    assert.deepEqual(bothOf(site.register(599, domain(6))), bothOf(first as Instance));
+    assert.equal(site.draft.resting.size, 0);
+  }
+});
+
+test('when all others are taken, the address that has rested longest is given first', () => {
+  const site = smallSite();
+  const known = [1, 2, 3, 4, 5].map((number) => site.register(0, domain(number)));
+  for (const [now, number] of [3, 1, 5].entries()) site.remove(now, `vm${number}`);
+  const given = [6, 7, 8].map((number) => bothOf(site.register(10, domain(number))));
+  assert.deepEqual(
+    given,
+    [known[2], known[0], known[4]].map((one) => bothOf(one as Instance)),
+  );
+  assert.throws(() => site.register(10, domain(9)), NoAddressError);
+});
+
+test('after its rest, an address is as free as any other', () => {
+  const site = smallSite();
+  site.register(0, domain(1));
+  site.remove(0, 'vm1');
+  site.register(599, domain(2));
+  assert.equal(site.draft.resting.size, 2);
+  site.register(600, domain(3));
+  assert.equal(site.draft.resting.size, 0);
+});
+
+test('a machine that comes back, by its uuid or its name, has its own addresses at once', () => {
+  const site = smallSite();
+  const [first, second] = [1, 2].map((number) => bothOf(site.register(0, domain(number))));
+  site.remove(1, 'vm1');
+  site.remove(1, 'vm2');
+  assert.deepEqual(bothOf(site.register(2, domain(1, { name: 'renamed' }))), first);
+  assert.deepEqual(bothOf(site.register(2, domain(7, { name: 'vm2' }))), second);
+});
+
+test('the addresses of a replaced machine rest, as do those that an instance gives up', () => {
+  const site = smallSite();
+  const [first, second] = [1, 2].map((number) => site.register(0, domain(number)));
+  site.register(5, domain(2, { mac: domain(1).mac }));
+  assert.deepEqual(
+    [...site.draft.resting],
+    bothOf(first as Instance).map((address) => [address, { since: 5, name: 'vm1', uuid: uuid(1) }]),
+  );
+  const moved = { ...smallPlan, reserved: new Set(bothOf(second as Instance)) as Set<IpAddress> };
+  register(site.draft, domain(2), moved, { location: 'lab', now: 7 });
+  assert.deepEqual(
+    [...site.draft.resting.values()].map(({ since, name }) => [since, name]),
+    [
+      [5, 'vm1'],
+      [5, 'vm1'],
+      [7, 'vm2'],
+      [7, 'vm2'],
+    ],
+  );
+});
+
+test('of very many addresses that rest, those that have rested longest are forgotten', () => {
+  const { draft } = instancesFrom([]);
+  for (let number = 1; number <= 5000; number++) {
+    drop(draft, register(draft, domain(number), plan, about).instance, about.now);
+  }
+  const names = [...draft.resting.values()].map(({ name }) => name);
+  assert.deepEqual([names.length, names[0], names.at(-1)], [4096, 'vm905', 'vm5000']);
 });
 
 test('the same uuid is the same instance: address and first sight stay, all else is new', () => {

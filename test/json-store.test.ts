@@ -24,7 +24,8 @@ import { domain, mac, uuid } from './support/samples.js';
 
 function open(file: string, prefix = 24): Store {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
-  const plan = { network, network6: undefined, reserved: new Set(['10.9.0.1' as Ipv4]) };
+  const reserved = new Set(['10.9.0.1' as Ipv4]);
+  const plan = { network, network6: undefined, reserved, restTime: 600 };
   return openJsonStore({ file, plan, location: () => 'lab', log: pino({ level: 'silent' }) });
 }
 
@@ -340,6 +341,53 @@ test('an instance that is removed frees its address and its name', async (t) => 
   assert.deepEqual(
     [byName, byUuid, byMac, byAddress].map((map) => [...map.keys()]),
     [['vm1'], [uuid(2)], [mac(2)], [ipv4]],
+  );
+});
+
+test('an address that rests does so after a restart, too, and after a record was deleted by hand', async (t) => {
+  const file = join(temporaryFolder(t), 'db.json');
+  const store = open(file, 29);
+  const [removed, deleted, ...others] = await Promise.all(
+    [1, 2, 3, 4].map((number) => store.register(domain(number))),
+  );
+  await store.remove('vm1');
+  const records: { domain_name: string }[] = JSON.parse(readFileSync(file, 'utf8'));
+  writeFileSync(file, JSON.stringify(records.filter(({ domain_name }) => domain_name !== 'vm2')));
+  const free = await store.register(domain(5));
+  assert.equal(new Set([removed, deleted, ...others, free].map((one) => one?.ipv4)).size, 5);
+  await store.close();
+
+  const resting: unknown = JSON.parse(readFileSync(file.replace('.json', '.details.json'), 'utf8'))[
+    'resting'
+  ];
+  assert.deepEqual(
+    (resting as { since: number }[]).map(({ since, ...rest }) => rest),
+    [removed, deleted].map((one) => ({ address: one?.ipv4, name: one?.name, uuid: one?.uuid })),
+  );
+  const again = open(file, 29);
+  assert.equal((await again.register(domain(2))).ipv4, deleted?.ipv4, 'its own');
+  assert.equal((await again.register(domain(6))).ipv4, removed?.ipv4, 'the last one');
+});
+
+test('resting addresses that are no addresses are ignored', async (t) => {
+  const folder = temporaryFolder(t, {
+    'db.json': '[]',
+    'db.details.json': JSON.stringify({
+      resting: [
+        7,
+        {},
+        { address: 'x' },
+        { address: '10.9.0.9' },
+        { address: '10.9.0.8', since: 5, name: 'a', uuid: 'b' },
+      ],
+    }),
+  });
+  assert.deepEqual(
+    [...open(join(folder, 'db.json')).instances.resting],
+    [
+      ['10.9.0.9', { since: 0, name: '', uuid: undefined }],
+      ['10.9.0.8', { since: 5, name: 'a', uuid: undefined }],
+    ],
   );
 });
 

@@ -393,7 +393,7 @@ export const options = {
     lease_len: option(
       integer(1, 4294967294),
       '86400',
-      'Duration of a DHCP lease, in seconds.',
+      'Duration of a DHCP lease, in seconds. For as long, the address of a removed instance goes to another one only if no other address is free.',
       restart,
     ),
     prefix: option(

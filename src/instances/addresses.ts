@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
+  type IpAddress,
   type Ipv4,
   type Ipv4Network,
   type Ipv6,
@@ -8,6 +9,19 @@ import {
   numberToIpv4,
   numberToIpv6,
 } from '../network.js';
+import type { Uuid } from './uuid.js';
+
+/** An address whose machine is gone, which may still use it: until the lease ends, no other gets it. */
+export interface RestingAddress {
+  /** Unix seconds. */
+  readonly since: number;
+  /** The machine that had the address, and that may have it back. */
+  readonly name: string;
+  readonly uuid: Uuid | undefined;
+}
+
+/** In the order in which they were given up. */
+export type RestingAddresses = ReadonlyMap<IpAddress, RestingAddress>;
 
 /**
  * Finds a free IPv4 address of the network: the first for which `taken` returns false, starting from

@@ -1,4 +1,7 @@
+import { parseIp } from '../network.js';
+import type { RestingAddresses } from './addresses.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
+import { parseUuid } from './uuid.js';
 
 /** The hardware that the domain XML describes; undefined if it does not say. */
 export interface Hardware {
@@ -72,20 +75,58 @@ function detailsOf(value: unknown): Details {
   };
 }
 
-/** Details by the uuid of the instance. */
-export type DetailsByUuid = ReadonlyMap<string, Details>;
+/** What the details file holds. */
+export interface DetailsFile {
+  /** By the uuid of the instance. */
+  readonly details: ReadonlyMap<string, Details>;
+  readonly resting: RestingAddresses;
+}
 
-/** The text of the details file: a JSON object with the uuids as keys. */
-export function formatDetails(
-  instances: Iterable<{ readonly uuid: string | undefined; readonly details: Details }>,
-): string {
-  const entries: [string, Details][] = [];
-  for (const { uuid, details } of instances) if (uuid !== undefined) entries.push([uuid, details]);
+/** The details file of a store that has stored nothing yet. */
+export const noDetailsFile: DetailsFile = { details: new Map(), resting: new Map() };
+
+/**
+ * The text of the details file: a JSON object with the uuids as keys, and `resting`, which versions
+ * up to 1.0.0 ignore.
+ */
+export function formatDetails({
+  byName,
+  resting,
+}: {
+  readonly byName: ReadonlyMap<
+    string,
+    { readonly uuid: string | undefined; readonly details: Details }
+  >;
+  readonly resting: RestingAddresses;
+}): string {
+  const entries: [string, unknown][] = [];
+  for (const { uuid, details } of byName.values()) {
+    if (uuid !== undefined) entries.push([uuid, details]);
+  }
+  if (resting.size > 0) {
+    entries.push(['resting', Array.from(resting, ([address, about]) => ({ address, ...about }))]);
+  }
   return `${JSON.stringify(Object.fromEntries(entries))}\n`;
 }
 
 /** Parses the text of a details file. Throws SyntaxError if it is not JSON. */
-export function parseDetails(text: string): DetailsByUuid {
-  const entries = Object.entries(objectOrEmpty(JSON.parse(text)));
-  return new Map(entries.map(([uuid, value]) => [uuid, detailsOf(value)]));
+export function parseDetails(text: string): DetailsFile {
+  const { resting, ...byUuid } = objectOrEmpty(JSON.parse(text));
+  const details = Object.entries(byUuid).map(([uuid, value]) => [uuid, detailsOf(value)] as const);
+  return { details: new Map(details), resting: restingOf(resting) };
+}
+
+function restingOf(value: unknown): RestingAddresses {
+  const resting = arrayOrEmpty(value).flatMap((item) => {
+    const { address, since, name, uuid } = objectOrEmpty(item);
+    const parsed = parseIp(asString(address) ?? '');
+    if (parsed === undefined) return [];
+    const about = {
+      since: asNumber(since) ?? 0,
+      name: asString(name) ?? '',
+      uuid: parseUuid(asString(uuid) ?? ''),
+    };
+    return [[parsed, about] as const];
+  });
+  return new Map(resting);
 }

@@ -2,9 +2,10 @@ import { readFileSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { type FileContent, limitMode, replaceFiles } from '../files.js';
 import type { Logger } from '../log.js';
 import {
-  type DetailsByUuid,
+  type DetailsFile,
   formatDetails,
   noDetails,
+  noDetailsFile,
   parseDetails,
   withHostKeys,
 } from './details.js';
@@ -18,6 +19,7 @@ import {
   instancesFrom,
   put,
   register,
+  rest,
 } from './instances.js';
 import { type Store, StoreError, type Subscriber } from './store.js';
 
@@ -52,6 +54,10 @@ function statOrNone(file: string): Stats | undefined {
   return statSync(file, { throwIfNoEntry: false });
 }
 
+function unixTime(): number {
+  return Date.now() / 1000;
+}
+
 /** Whether the file is the same and has not been written in between. */
 function isUnchanged(a: Stats | undefined, b: Stats | undefined): boolean {
   return a?.ino === b?.ino && a?.mtimeMs === b?.mtimeMs && a?.size === b?.size;
@@ -76,13 +82,13 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
   let storing: Promise<void> | undefined;
 
   /** The daemon works without the details, so a bad file is ignored. */
-  function readDetails(): DetailsByUuid {
+  function readDetails(): DetailsFile {
     try {
       return parseDetails(readFileSync(detailsPath, 'utf8'));
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
       if (code !== 'ENOENT') log.warn(`ignored ${detailsPath}: ${message}`);
-      return new Map();
+      return noDetailsFile;
     }
   }
 
@@ -97,12 +103,12 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       throw new DatabaseError(`${path} cannot be read: ${(error as Error).message}`);
     }
     try {
-      const details = readDetails();
+      const { details, resting } = readDetails();
       const records = parseDatabase(text).map((instance) => ({
         ...instance,
         details: details.get(instance.uuid ?? '') ?? noDetails,
       }));
-      const { draft, superseded } = instancesFrom(records);
+      const { draft, superseded } = instancesFrom(records, resting, unixTime());
       for (const instance of superseded) {
         log.warn(
           `${path}: ignored an older record of the same machine: ${describeInstance(instance)}`,
@@ -118,10 +124,10 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
   }
 
   /** The database and details files. */
-  function databaseFiles({ byName }: Instances): FileContent[] {
+  function databaseFiles(instances: Instances): FileContent[] {
     return [
-      { path, content: formatDatabase(byName.values()), mode: fileMode },
-      { path: detailsPath, content: formatDetails(byName.values()), mode: fileMode },
+      { path, content: formatDatabase(instances.byName.values()), mode: fileMode },
+      { path: detailsPath, content: formatDetails(instances), mode: fileMode },
     ];
   }
 
@@ -132,6 +138,8 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       const edited = !isUnchanged(onDisk, statOrNone(path));
       if (edited) log.info(`${path} was changed by another program: reading it again`);
       const { draft, stats } = edited ? read() : { draft: draftOf(instances), stats: onDisk };
+      // Records that the edit removed.
+      if (edited) for (const known of instances.byName.values()) rest(draft, known, unixTime());
       reports = batch.flatMap(({ apply, reject }) => {
         try {
           return [apply(draft)];
@@ -196,7 +204,7 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
     },
     async register(domain) {
       const { instance, superseded } = await change((draft) =>
-        register(draft, domain, plan, { location: location(), now: Date.now() / 1000 }),
+        register(draft, domain, plan, { location: location(), now: unixTime() }),
       );
       for (const other of superseded) {
         log.warn(
@@ -208,7 +216,7 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
     remove(name) {
       return change((draft) => {
         const instance = draft.byName.get(name);
-        if (instance !== undefined) drop(draft, instance);
+        if (instance !== undefined) drop(draft, instance, unixTime());
         return instance;
       });
     },

@@ -36,7 +36,7 @@ export const remove = defineCommand({
   options: { yes: yesOption },
   summary: 'Remove instances.',
   help: [
-    'Frees the addresses and the names at once, in DHCP and in DNS. Does not touch the domain itself: when it starts again, the hook adds the instance again, with a new address.',
+    'Frees the names at once, in DHCP and in DNS. For dnsmasq.lease_len seconds, the addresses go to another instance only if no other address is free. Does not touch the domain itself: when it starts again, the hook adds the instance again; within that time, with the same addresses.',
     'Asks for confirmation on a terminal; without a terminal, --yes is required. If some of the names do not exist, the others are removed and the exit status is 4.',
   ],
   examples: [['mdserverctl remove --yes web1 web2', 'without asking']],
