@@ -6,6 +6,7 @@ import { before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { suiteScope } from './support/cleanup.js';
 import type { Answer, Daemon } from './support/daemon.js';
+import { hostileRequests } from './support/hostile-requests.js';
 import { rowName } from './support/rows.js';
 import { domainXml } from './support/samples.js';
 import { startSite } from './support/site.js';
@@ -528,66 +529,16 @@ secret = HOST-SECRET`,
 
   // ---- at random ----
 
-  const fragments = fc.constantFrom(
-    ...[
-      '/',
-      '//',
-      '..',
-      '.',
-      '%2e%2e',
-      '%2f',
-      '%5c',
-      '%00',
-      '%25',
-      '%',
-      '?',
-      '#',
-      ';',
-      '\\',
-      '=',
-      '@',
-    ],
-    ...['latest', '2009-04-04', '1.0', 'nocloud', 'openstack', 'service', 'meta-data', 'user-data'],
-    ...['user_data', 'meta_data.json', 'network', 'interfaces', 'macs', 'tags', 'instance', 'Note'],
-    ...['public-keys', '0', 'openssh-key', 'default', 'api', 'token', 'configuration', 'dynamic'],
-    ...['betaname', 'alphaname', '__proto__', 'constructor', 'http://', 'instance-upload'],
-    ...[macs.beta, uuids.beta, addresses.beta],
-  );
-  // Printable ASCII without the blank: what a request line can hold.
-  const anyText = fc.string({ maxLength: 20 }).map((text) => text.replace(/[^\x21-\x7e]/g, ''));
-  const randomPath = fc
-    .array(fc.oneof({ weight: 4, arbitrary: fragments }, anyText), { maxLength: 12 })
-    .map((parts) => `/${parts.join('')}`);
-  const slashedPath = fc
-    .array(fc.oneof({ weight: 6, arbitrary: fragments }, anyText), { maxLength: 8 })
-    .map((parts) => `/${parts.join('/')}`);
-  const headerName = fc.constantFrom(
-    ...[
-      'x-forwarded-for',
-      'forwarded',
-      'x-real-ip',
-      'host',
-      'via',
-      'user-agent',
-      'accept',
-      'range',
-    ],
-    ...['x-aws-ec2-metadata-token', 'x-aws-ec2-metadata-token-ttl-seconds', 'content-type'],
-    ...['if-none-match', 'if-modified-since', 'expect', 'te', 'accept-encoding', 'x-original-url'],
-  );
-  const headerValue = fc.oneof(
-    fc.constantFrom(...Object.values(addresses), host, '60', '', '*', 'bytes=0-', 'betaname'),
-    fc.string({ maxLength: 30 }).map((text) => text.replace(/[^\x20-\x7e]/g, '')),
-  );
-  const method = fc.constantFrom('GET', 'GET', 'GET', 'PUT', 'POST', 'HEAD', 'DELETE', 'OPTIONS');
+  const names = ['alphaname', 'betaname', macs.beta, uuids.beta];
+  const requests = hostileRequests([...names, ...Object.values(addresses), host]);
 
   test('property: no path, header and method gets another guest’s data or a 5xx', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.constantFrom(...senders),
-        fc.oneof(slashedPath, randomPath),
-        fc.dictionary(headerName, headerValue, { maxKeys: 4, noNullPrototype: true }),
-        method,
+        requests.path,
+        requests.headers,
+        requests.method,
         async (sender, path, headers, verb) => {
           const { expect, ...others } = headers;
           void expect;
@@ -599,32 +550,8 @@ secret = HOST-SECRET`,
   });
 
   test('property: no bytes at all get another guest’s data or a 5xx', async () => {
-    const piece = fc.oneof(
-      fragments,
-      fc.constantFrom(
-        'GET ',
-        'PUT ',
-        'POST ',
-        ' HTTP/1.1\r\n',
-        ' HTTP/1.0\r\n',
-        '\r\n',
-        '\r\n\r\n',
-      ),
-      fc.constantFrom(
-        'Host: localhost\r\n',
-        'Connection: close\r\n',
-        'Content-Length: 5\r\n',
-        '\n',
-        '\r',
-      ),
-      fc.constantFrom('Transfer-Encoding: chunked\r\n', '0\r\n\r\n', '5\r\nabcde\r\n'),
-      fc.uint8Array({ maxLength: 8 }).map((bytes) => Buffer.from(bytes).toString('latin1')),
-    );
-    const message = fc
-      .array(piece, { minLength: 1, maxLength: 15 })
-      .map((pieces) => Buffer.from(`${pieces.join('')}\r\n\r\n`, 'latin1'));
     // Many side by side, since each may have to be waited for.
-    const batches = fc.sample(fc.array(message, { minLength: 40, maxLength: 40 }), 12);
+    const batches = fc.sample(fc.array(requests.bytes, { minLength: 40, maxLength: 40 }), 12);
     for (const batch of batches) {
       await Promise.all(batch.map((bytes, index) => raw(senders[index % 3] ?? 'alpha', bytes)));
     }
