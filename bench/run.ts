@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Answer, ask, freePort, mainFile } from '../test/support/daemon.js';
+import { printHeadings, printRow } from '../test/support/table.js';
 import type { BareOptions, FixedAnswer } from './bare.js';
 import { type LoadName, type RoundResult, runRound } from './load.js';
 
@@ -250,7 +251,6 @@ function requestLines(folder: string): number {
   return text.split('\n').filter((line) => line.endsWith(' 200 -')).length;
 }
 
-/** Headings and widths. A negative width means right-aligned. */
 const columns = [
   ['log', 3],
   ['instances', -9],
@@ -265,14 +265,6 @@ const columns = [
   ['mdserver', -8],
   ['ratio', -5],
 ] as const;
-
-function printRow(cells: readonly string[]): void {
-  const padded = columns.map(([, width], index) => {
-    const cell = cells[index] ?? '';
-    return width < 0 ? cell.padStart(-width) : cell.padEnd(width);
-  });
-  process.stdout.write(`${padded.join('  ').trimEnd()}\n`);
-}
 
 async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'mdserver-bench-'));
@@ -292,7 +284,7 @@ async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
         requests += scores.allRequests;
         const ratio = scores.daemon.requestsPerSecond / scores.bare.requestsPerSecond;
         const target = load === 'oneByOne' ? targets[log] : undefined;
-        printRow([
+        printRow(columns, [
           log,
           String(instances),
           loadName,
@@ -321,7 +313,7 @@ async function runSetup(instances: number, log: 'on' | 'off'): Promise<void> {
 process.stdout.write(
   `node ${process.version}, ${rounds} rounds of ${roundMilliseconds} ms for each server in turn\n`,
 );
-printRow(columns.map(([name]) => name));
+printHeadings(columns);
 for (const log of ['off', 'on'] as const) {
   for (const instances of [10, 5000]) await runSetup(instances, log);
 }
