@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { type IncomingHttpHeaders, request } from 'node:http';
+import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -58,17 +58,19 @@ export interface RequestOptions {
   readonly method?: string;
   readonly headers?: Record<string, string>;
   readonly body?: string | Buffer;
+  /** Keeps the connection for the next request. */
+  readonly agent?: Agent | false;
 }
 
-/** One request over a connection of its own, over TCP or to a unix socket. */
+/** One request over TCP or to a unix socket, over a connection of its own unless an agent keeps it. */
 export function ask(
   where: { readonly host: string; readonly port: number } | { readonly socketPath: string },
   path: string,
-  { from, method = 'GET', headers = {}, body }: RequestOptions = {},
+  { from, method = 'GET', headers = {}, body, agent = false }: RequestOptions = {},
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const sent = request(
-      { ...where, path, method, headers, agent: false, ...(from && { localAddress: from }) },
+      { ...where, path, method, headers, agent, ...(from && { localAddress: from }) },
       (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
