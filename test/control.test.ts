@@ -497,7 +497,10 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.deepEqual(await json('/instances/vm1', { method: 'DELETE' }), gone);
     assert.deepEqual(await json('/instances'), { status: 200, body: [] });
     assert.equal(readFileSync(site.database, 'utf8'), '[]');
-    assert.equal(readFileSync(join(folder, 'db.details.json'), 'utf8'), '{}\n');
+    const details = JSON.parse(readFileSync(join(folder, 'db.details.json'), 'utf8'));
+    assert.deepEqual(timeless(details), {
+      resting: [{ address: from, since: 'TIME', name: 'vm1', uuid: uuid(1) }],
+    });
     assert.equal(readFileSync(join(folder, 'dnsmasq', 'dhcp', 'mds.dhcp-hosts'), 'utf8'), '');
     assert.equal(readFileSync(join(folder, 'dnsmasq', 'dns', 'mds.dns-hosts'), 'utf8'), '');
     assert.equal((await daemon.ask('/latest/', { from, headers })).status, 404);
