@@ -292,6 +292,11 @@ test('with check_mac, a recreated machine is served under its old address and ne
   const first = add(a);
   await isServed(first, a, 1);
   first.remove();
+  await askControl('/events', {
+    method: 'POST',
+    body: JSON.stringify({ kind: 'released', name: 'web1' }),
+    headers: { 'content-type': 'application/json' },
+  });
   const anew = 0x77;
   const answer = await askControl('/instance-upload', {
     method: 'POST',
