@@ -448,6 +448,7 @@ const targets: [string, number, string?][] = [
   [`/latest/${'../'.repeat(2700)}`, 404],
   [`/${'x'.repeat(65536)}`, 431],
   [`http://${address}/latest/meta-data/hostname`, 200, 'vm1'],
+  ['http://169.254.169.254/latest/meta-data/hostname', 200, 'vm1'],
   [`HTTP://localhost:1//latest/meta-data/hostname?x`, 200, 'vm1'],
   ['http://localhost', 200],
   ['http://localhost?/latest', 200],

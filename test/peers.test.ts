@@ -160,7 +160,7 @@ const host = '127.147.0.1';
 const sentence = (who: string) =>
   `uploads over TCP are accepted from root only, not from ${who}: use sudo curl, or mdserverctl upload (as root or in the group mdserver), or set mdserver.upload_from = host\n`;
 
-describe('uploads over TCP', { skip: missing('root', 'setpriv', 'curl') }, () => {
+describe('uploads over TCP', { skip: missing('netns', 'root', 'setpriv', 'curl') }, () => {
   const scope = suiteScope();
   let site: Site;
   let daemon: Daemon;
@@ -218,15 +218,28 @@ describe('uploads over TCP', { skip: missing('root', 'setpriv', 'curl') }, () =>
     );
   });
 
+  test('the users are known with ProcSubset=pid, as the unit has it', async (t) => {
+    const mounted = 'mount -t proc -o subset=pid proc /proc && exec "$@"';
+    ({ daemon } = await startSite(t, '127.147.0.3', {
+      start: (command, args) =>
+        spawn('unshare', ['--mount', 'sh', '-c', mounted, 'sh', command, ...args], {
+          stdio: ['ignore', 'pipe', 'pipe'],
+        }),
+    }));
+    const subset = readFileSync(`/proc/${daemon.process.pid}/mountinfo`, 'utf8');
+    assert.match(subset, / \/proc .*subset=pid/);
+    assert.equal(curl([], 6, '127.147.0.3'), '200');
+    assert.equal(curl(asNobody, 7, '127.147.0.3'), `${sentence('uid 65534')}401`);
+  });
+
   test('the user who started the daemon may', async (t) => {
-    const own = await startSite(t, '127.147.0.2', {
+    ({ daemon } = await startSite(t, '127.147.0.2', {
       start: (command, args) => {
         execFileSync('chown', ['-R', '65534', dirname(args.at(-1) ?? '')]);
         const [setpriv = '', ...others] = [...asNobody, command, ...args];
         return spawn(setpriv, others, { stdio: ['ignore', 'pipe', 'pipe'] });
       },
-    });
-    ({ daemon } = own);
+    }));
     assert.equal(curl(asNobody, 6, '127.147.0.2'), '200');
     assert.equal(curl([], 7, '127.147.0.2'), '200');
     const other = ['setpriv', '--reuid', '65533', '--regid', '65533', '--clear-groups'];

@@ -9,7 +9,7 @@ import { databaseRecord } from './support/samples.js';
 import { startSite } from './support/site.js';
 
 const ours = {
-  addresses: ['169.254.169.254', 'fd00:ec2::254', '10.122.0.1'].map((text) => parseIp(text)),
+  addresses: ['2001:db8::1', '10.122.0.1'].map((text) => parseIp(text)),
   names: ['metadata.example.com', '192.0.2.7'],
 };
 
@@ -18,7 +18,15 @@ const taken: [hosts: string[], target?: string][] = [
   ...[
     ...['169.254.169.254', '169.254.169.254:80', '169.254.169.254:8773', '169.254.169.254:'],
     ...['[fd00:ec2::254]', '[fd00:ec2::254]:80', '[FD00:EC2:0::254]', '[fd00:ec2::254%br-mds]'],
-    ...['10.122.0.1', '[::ffff:10.122.0.1]', '169.254.169.254.', 'localhost', 'LocalHost.:8080'],
+    ...[
+      '[2001:db8::1]:80',
+      '[2001:DB8:0::1%br-mds]',
+      '10.122.0.1',
+      '[::ffff:10.122.0.1]',
+      '169.254.169.254.',
+      'localhost',
+      'LocalHost.:8080',
+    ],
     ...['instance-data', 'instance-data.:8773', 'INSTANCE-DATA'],
     ...['metadata.example.com', 'Metadata.Example.com.:81', '192.0.2.7:9'],
   ].map((host): [string[]] => [[host]]),

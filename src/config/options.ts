@@ -318,7 +318,7 @@ export const options = {
     ),
     host_names: optional(
       hosts,
-      'Further names or addresses that requests may be for, separated by commas. Requests for any other host are refused, unless it is an address of mdserver, localhost or instance-data.',
+      'Further names or addresses that requests may be for, separated by commas. Requests for any other host are refused, unless it is an address of mdserver, 169.254.169.254, localhost or instance-data.',
     ),
     metrics: option(yesNo, 'no', 'Also serve /metrics and /health to this host over TCP.'),
     check_mac: option(

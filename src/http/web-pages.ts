@@ -22,8 +22,12 @@ export interface Refusal {
   readonly reason: string;
 }
 
-/** Names that need no configuration; cloud-init's Ec2 datasource asks for `instance-data.`. */
-const ownNames = new Set(['localhost', 'instance-data']);
+/**
+ * Hosts that need no configuration: what clients of EC2 ask for (cloud-init's Ec2 datasource also for
+ * `instance-data.`), even if a firewall rule takes them to another address. No page can have the
+ * addresses as its name.
+ */
+const wellKnown = new Set(['localhost', 'instance-data', '169.254.169.254', 'fd00:ec2::254']);
 
 /** The headers that only browsers send, and cannot be kept from sending (Fetch 2.2.2). */
 const browserHeaders = new Set(['origin', 'sec-fetch-site']);
@@ -69,7 +73,7 @@ export function webPageRefusal(
     return { status: 400, reason: 'the host of the request is neither a name nor an address' };
   }
   const isOurs =
-    ownNames.has(host) || names.includes(host) || addresses.some((own) => own === host);
+    wellKnown.has(host) || names.includes(host) || addresses.some((own) => own === host);
   if (isOurs) return undefined;
   return { status: 421, reason: `${host} is not this server (see mdserver.host_names)` };
 }
