@@ -2,7 +2,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import { pino } from 'pino';
 import type { Config, LogLevel } from './config/options.js';
 import { limitMode } from './files.js';
-import { escapeControls } from './text.js';
+import { printable } from './text.js';
 
 /** The logger of the daemon. */
 export type Logger = pino.Logger;
@@ -78,7 +78,7 @@ function lineFormatter(): (line: LineStream) => string {
     if (lastTime !== formatted) time = new Date(Number(lastTime)).toISOString();
     formatted = lastTime;
     const error = lastObj?.err === undefined ? '' : ` ${errorText(lastObj.err)}`;
-    return `${time} ${levelNames.get(lastLevel) ?? lastLevel} ${escapeControls(`${lastMsg ?? ''}${error}`)}\n`;
+    return `${time} ${levelNames.get(lastLevel) ?? lastLevel} ${printable(`${lastMsg ?? ''}${error}`)}\n`;
   };
 }
 

@@ -5,7 +5,8 @@ import { keysChangedAt, knownHostsLines } from '../src/ctl/commands/known-hosts.
 import { instanceTable } from '../src/ctl/commands/list.js';
 import { detailsTable } from '../src/ctl/commands/show.js';
 import { instancesWithoutDomain } from '../src/ctl/commands/sync.js';
-import { durationText, printable, table, timeText } from '../src/ctl/output.js';
+import { durationText, table, timeText } from '../src/ctl/output.js';
+import { printable } from '../src/text.js';
 
 const plain = { terminal: false, colour: false };
 const columns = { terminal: true, colour: false };
@@ -100,9 +101,9 @@ metadata userdata_prefix\tweb
 test('text from a guest cannot control a terminal or add a line or a column', async () => {
   assert.equal(
     printable('a\x1b[31m\n\t\x9bb\u2028\u202e'),
-    'a\\u001b[31m\\u000a\\u0009\\u009bb\\u2028\\u202e',
+    'a\\u001b[31m\\n\\u0009\\u009bb\\u2028\\u202e',
   );
-  assert.equal(await table(plain, [], [['a\tb', 'c\nd']]), 'a\\u0009b\tc\\u000ad\n');
+  assert.equal(await table(plain, [], [['a\tb', 'c\nd']]), 'a\\u0009b\tc\\nd\n');
   assert.equal(printable('wörld 日本'), 'wörld 日本');
 });
 
@@ -110,12 +111,12 @@ test('columns line up under wide, combining and emoji characters', async () => {
   const rows = [
     ['日本', 'x'],
     ['e\u0301t\u00e9', 'x'],
-    ['🦆👩‍💻', 'x'],
+    ['🦆🧑🏽', 'x'],
     ['ascii', 'x'],
   ];
   assert.equal(
     await table(columns, ['NAME', 'B'], rows),
-    'NAME   B\n日本   x\ne\u0301t\u00e9    x\n🦆👩‍💻   x\nascii  x\n',
+    'NAME   B\n日本   x\ne\u0301t\u00e9    x\n🦆🧑🏽   x\nascii  x\n',
   );
 });
 

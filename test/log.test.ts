@@ -13,7 +13,7 @@ import {
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { escapeControls } from '../src/text.js';
+import { printable } from '../src/text.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { eventually, mainFile } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
@@ -165,9 +165,9 @@ test('no text can forge a line or speak to a terminal, and errors stay one line'
   assert.equal(entries[3], 'ERROR failed: a\\ntext');
 });
 
-test('escapeControls leaves printable text alone', () => {
+test('printable leaves printable text alone', () => {
   const text = 'web1 "é" 日本 \\n %0a 😀';
-  assert.equal(escapeControls(text), text);
+  assert.equal(printable(text), text);
 });
 
 test('a file that cannot be opened stops the start', async (t) => {

@@ -1,12 +1,12 @@
 import { parse as parseIni } from 'ini';
-import { escapeControls } from '../text.js';
+import { printable } from '../text.js';
 
 /** The configuration cannot be used; the message is one line that says what is wrong and where. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 
   constructor(message: string, options?: ErrorOptions) {
-    super(escapeControls(message), options);
+    super(printable(message), options);
   }
 }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { type IpAddress, type Ipv4, type Ipv6, parseIp, parseIpv4, parseIpv6 } from '../network.js';
+import { controlCharacters } from '../text.js';
 
 /** How one kind of value is parsed. `parse` returns undefined for a text that is not as `expected`. */
 interface Kind<T> {
@@ -61,7 +62,7 @@ const yesNo: Kind<boolean> = {
 
 const text: Kind<string> = {
   expected: 'one line of text',
-  parse: (value) => (/[\0-\x08\n-\x1f\x7f]/.test(value) ? undefined : value),
+  parse: (value) => (controlCharacters.test(value.replaceAll('\t', ' ')) ? undefined : value),
 };
 
 /** A value that goes into dnsmasq's files, which have no quoting, or into a file name. */
@@ -72,13 +73,14 @@ const word: Kind<string> = {
 
 const path: Kind<string> = {
   expected: 'a path',
-  parse: (value) => (value === '' || /[\0-\x1f\x7f]/.test(value) ? undefined : value),
+  parse: (value) => (value === '' || controlCharacters.test(value) ? undefined : value),
 };
 
 /** A path that goes into dnsmasq's files, which have no quoting and separate values by commas. */
 const dnsmasqPath: Kind<string> = {
   expected: 'a path without spaces, commas, quotes, "#" and "\\"',
-  parse: (value) => (/^[^\s,"#\\\0-\x1f\x7f]+$/.test(value) ? value : undefined),
+  parse: (value) =>
+    /^[^\s,"#\\]+$/.test(value) && !controlCharacters.test(value) ? value : undefined,
 };
 
 function oneOf<W extends string>(...words: readonly W[]): Kind<W> {
@@ -143,7 +145,8 @@ const logLevel: Kind<LogLevel> = {
 
 const suffixes: Kind<readonly string[]> = {
   expected: 'suffixes separated by colons, without "/"',
-  parse: (value) => (/[/\0-\x1f\x7f]/.test(value) ? undefined : value.split(':')),
+  parse: (value) =>
+    value.includes('/') || controlCharacters.test(value) ? undefined : value.split(':'),
 };
 
 /** The value, or false for "no" and its synonyms and, as in Python, for an empty text. */
@@ -203,7 +206,7 @@ const version: Kind<string> = {
 const paths: Kind<readonly string[]> = {
   expected: 'paths separated by colons',
   parse: (value) =>
-    /[\0-\x1f\x7f]/.test(value) ? undefined : value.split(':').filter((item) => item !== ''),
+    controlCharacters.test(value) ? undefined : value.split(':').filter((item) => item !== ''),
 };
 
 const packageFile = new URL('../../../package.json', import.meta.url);
@@ -250,6 +253,9 @@ export const publishedVersions = [
 ] as const;
 
 const restart = { restart: true } as const;
+
+/** The functions that templates can use. */
+export const templateFunctions = ['yaml', 'json', 'sh'] as const;
 
 /** Every option: how it is parsed, and its documentation. */
 export const options = {

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { printableLines } from '../text.js';
 import { readArguments } from './arguments.js';
 import { CommandError, exitCodes } from './errors.js';
 import { note, print } from './output.js';
@@ -22,7 +23,9 @@ try {
     note(error.message);
     process.exitCode = error.exitCode;
   } else {
-    process.stderr.write(`mdserverctl: ${(error as Error).stack ?? error}\n`);
+    process.stderr.write(
+      `mdserverctl: ${printableLines(String((error as Error).stack ?? error))}\n`,
+    );
     process.exitCode = exitCodes.failed;
   }
 }

@@ -1,4 +1,4 @@
-import { unicodeEscape } from '../text.js';
+import { jsonText, printable } from '../text.js';
 
 /** How output looks: columns and spans of time for a person, lines with tabs for a script. */
 export interface Style {
@@ -17,7 +17,7 @@ export function print(text: string | Buffer): void {
 
 /** Prints a value as indented JSON on standard output. */
 export function printJson(value: unknown): void {
-  print(`${JSON.stringify(value, null, 2)}\n`);
+  print(`${jsonText(value, 2)}\n`);
 }
 
 /** Prints a line on standard error, away from the output that a script may read. */
@@ -32,14 +32,6 @@ export type Colour = keyof typeof colours;
 /** The text in a colour, if the style has colours. */
 export function coloured(style: Style, colour: Colour, text: string): string {
   return style.colour ? `\x1b[${colours[colour]}m${text}\x1b[0m` : text;
-}
-
-/**
- * The text as one line that cannot control a terminal: names, paths and user agents come from
- * guests and from other people's files.
- */
-export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, unicodeEscape);
 }
 
 const noValue = '-';

@@ -56,5 +56,5 @@ export async function domainWithMac(virsh: Virsh, mac: string): Promise<string |
     }
   });
   const uuid = matches.find((match) => match !== undefined);
-  return uuid === undefined ? undefined : (await virsh('domname', uuid)).trim();
+  return uuid === undefined ? undefined : linesOf(await virsh('domname', uuid))[0];
 }

@@ -6,6 +6,7 @@ import { instanceOf, NoAddressError } from '../instances/instances.js';
 import { type Store, StoreError } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
+import { jsonText } from '../text.js';
 
 /** The largest domain XML; libvirt's own have about 10 KB. */
 export const maxDomainXmlBytes = 1024 * 1024;
@@ -80,7 +81,7 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
         if (operation !== undefined) boots.begin(instance, operation);
         log.info(`${instance.name} (${instance.mac}) has the address ${instance.ipv4}`);
         if (!request.headers.accept?.includes('application/json')) return '';
-        const record = JSON.stringify(recordFromInstance(instance), null, 4);
+        const record = jsonText(recordFromInstance(instance), 4);
         return reply.type('application/json').send(`${record}\n`);
       } catch (error) {
         const status = domainErrorStatus(error);

@@ -1,12 +1,15 @@
 import { XMLParser } from 'fast-xml-parser';
 import { SyntaxValidator, type validationOptions } from 'fast-xml-validator';
 import { type Mac, parseMac } from '../network.js';
-import { escapeControls, quoted, truncate } from '../text.js';
+import { deceptiveCharacters, printable, quoted, truncate } from '../text.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
 /** The parts of a libvirt domain (libvirt.org/formatdomain.html) that mdserver uses, validated. */
 export interface Domain {
-  /** A valid file name: at most 255 bytes, no "/" or control characters, neither "." nor "..". */
+  /**
+   * As libvirt has it, with blanks at its ends. A valid file name: at most 255 bytes, no "/",
+   * neither "." nor "..". None of text.ts's deceptive characters: a name is an identity.
+   */
   readonly name: string;
   readonly uuid: Uuid;
   /** The MAC address of the first interface on the network. */
@@ -30,7 +33,7 @@ export class DomainXmlError extends Error {
   readonly code: 'DOMAIN_XML' | 'NO_INTERFACE';
 
   constructor(code: DomainXmlError['code'], message: string) {
-    super(truncate(escapeControls(message), 300));
+    super(truncate(printable(message), 300));
     this.code = code;
   }
 }
@@ -58,7 +61,7 @@ export function parseDomain(body: Buffer | string, network: string): Domain {
     );
   }
   const name = domainName(domain);
-  const uuidText = onlyText(domain, 'uuid');
+  const uuidText = onlyText(domain, 'uuid').trim();
   const uuid = parseUuid(uuidText);
   if (uuid === undefined)
     throw invalid(`the domain's <uuid> is ${quoted(uuidText)}, which is not a UUID`);
@@ -88,7 +91,7 @@ interface Element {
   readonly namespace: string;
   readonly attributes: ReadonlyMap<string, string>;
   readonly children: readonly Element[];
-  /** Its own text, trimmed, without the text of its children. */
+  /** Its own text, without the text of its children. */
   readonly text: string;
 }
 
@@ -217,7 +220,7 @@ function parseRoot(text: string): Element {
   }
   const { children, text: stray } = toContent(nodes, outerScope);
   const [root] = children;
-  if (root === undefined || stray !== '') throw invalid('text outside the root element');
+  if (root === undefined || stray.trim() !== '') throw invalid('text outside the root element');
   return root;
 }
 
@@ -276,7 +279,7 @@ function toContent(nodes: readonly ParsedNode[], scope: Scope): Pick<Element, 'c
     if (name === '#text') text += content;
     else children.push(toElement(name, node[':@'] ?? {}, content as ParsedNode[], scope));
   }
-  return { children, text: text.trim() };
+  return { children, text };
 }
 
 function toElement(
@@ -322,13 +325,16 @@ function onlyText(domain: Element, name: string): string {
   return element.text;
 }
 
-/** User-data files are looked up by name, so the name must be a valid file name. */
+/** Not trimmed: libvirt takes blanks at the ends of a name, and the hook reports such a name later. */
 function domainName(domain: Element): string {
   const name = onlyText(domain, 'name');
   if (name === '') throw invalid("the domain's <name> is empty");
-  if (name === '.' || name === '..' || /[/\p{Cc}]/u.test(name)) {
+  if (name === '.' || name === '..' || name.includes('/')) {
+    throw invalid(`the domain's <name> is ${quoted(name)}: "/", "." and ".." are not allowed`);
+  }
+  if (deceptiveCharacters.test(name)) {
     throw invalid(
-      `the domain's <name> is ${quoted(name)}: "/", control characters, "." and ".." are not allowed`,
+      `the domain's <name> is ${quoted(name)}: control, bidirectional and invisible characters and line ends are not allowed`,
     );
   }
   if (Buffer.byteLength(name) > 255) throw invalid("the domain's <name> is longer than 255 bytes");
@@ -375,14 +381,14 @@ function readMetadata(domain: Element): Record<string, string> {
     if (!isMetadata(outer)) continue;
     const inner = outer.children.filter(isMetadata);
     for (const { localName, text } of inner.length === 0 ? [outer] : inner) {
-      if (!values.has(localName)) values.set(localName, text);
+      if (!values.has(localName)) values.set(localName, text.trim());
     }
   }
   return Object.fromEntries(values);
 }
 
 function readVcpus(domain: Element): number | undefined {
-  const text = childrenOf(domain, 'vcpu')[0]?.text;
+  const text = childrenOf(domain, 'vcpu')[0]?.text.trim();
   if (text === undefined) return undefined;
   if (!/^[1-9]\d{0,8}$/.test(text))
     throw invalid(`the domain's <vcpu> is ${quoted(text)}, which is not a count`);
@@ -402,12 +408,13 @@ function readMemory(domain: Element): number | undefined {
   const memory = childrenOf(domain, 'memory')[0];
   if (memory === undefined) return undefined;
   const unit = memory.attributes.get('unit') ?? 'KiB';
-  const bytes = /^\d{1,15}$/.test(memory.text)
-    ? Number(memory.text) * (unitBytes(unit.toLowerCase()) ?? Number.NaN)
+  const size = memory.text.trim();
+  const bytes = /^\d{1,15}$/.test(size)
+    ? Number(size) * (unitBytes(unit.toLowerCase()) ?? Number.NaN)
     : Number.NaN;
   if (!Number.isSafeInteger(bytes)) {
     throw invalid(
-      `the domain's <memory> is ${quoted(memory.text)}, unit ${quoted(unit)}, which is not a size`,
+      `the domain's <memory> is ${quoted(size)}, unit ${quoted(unit)}, which is not a size`,
     );
   }
   return Math.ceil(bytes / 1024);

@@ -1,6 +1,8 @@
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import type { Config, NameForm } from '../config/options.js';
+import { deceptiveCharacters } from '../text.js';
+import type { Instance } from './instance.js';
 import type { Instances } from './instances.js';
 
 /** The options that names in DNS depend on. */
@@ -109,6 +111,14 @@ function assignHostNames(instances: Instances, options: NameOptions): Map<string
 interface Assigned {
   readonly options: NameOptions;
   readonly names: ReadonlyMap<string, string>;
+}
+
+/**
+ * The name that guests and templates get: the domain's own, as in Python. Of a name with deceptive
+ * characters, which only records from before they were refused have, it is a host name made from it.
+ */
+export function servedName({ name }: Pick<Instance, 'name'>): string {
+  return deceptiveCharacters.test(name) ? toHostName(name, false) : name;
 }
 
 const cache = new WeakMap<Instances, Assigned>();

@@ -1,4 +1,5 @@
 import type { Config } from '../config/options.js';
+import { servedName } from '../instances/host-names.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node, type Resolver } from './tree.js';
 import {
@@ -85,7 +86,7 @@ const metaData: Tree = folder({
   'ami-launch-index': fromSetting('ami-launch-index'),
   'ami-manifest-path': fromSetting('ami-manifest-path'),
   // The domain's name, as in Python; EC2 has the value of local-hostname here.
-  hostname: ({ instance }) => instance.name,
+  hostname: ({ instance }) => servedName(instance),
   'instance-action': fromSetting('instance-action'),
   'instance-id': instanceId,
   'instance-life-cycle': fromSetting('instance-life-cycle'),

@@ -1,23 +1,15 @@
-import { unicodeEscape } from '../text.js';
+import { yamlText } from '../text.js';
 import type { MetadataContext } from './context.js';
 import { folder } from './tree.js';
 import { instanceId, localHostname } from './values.js';
 
-// C1 controls, line ends of YAML 1.1 (U+0085, U+2028/9), and characters that PyYAML never accepts.
-const unprintable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g;
-
-/** A YAML scalar: JSON's strings are YAML's double-quoted ones (YAML 1.2, 1.3). */
-function yamlString(text: string): string {
-  return JSON.stringify(text).replace(unprintable, unicodeEscape);
-}
-
 function metaData(context: MetadataContext): string {
   const { config } = context;
   const lines = [
-    `instance-id: ${yamlString(instanceId(context))}`,
-    `local-hostname: ${yamlString(localHostname(context))}`,
+    `instance-id: ${yamlText(instanceId(context))}`,
+    `local-hostname: ${yamlText(localHostname(context))}`,
     ...(config.publicKeys.length === 0 ? [] : ['public-keys:']),
-    ...config.publicKeys.map(({ key }) => `  - ${yamlString(key)}`),
+    ...config.publicKeys.map(({ key }) => `  - ${yamlText(key)}`),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -29,7 +21,7 @@ function networkConfig({ instance, config }: MetadataContext): string {
 ethernets:
   ${config.dnsmasq.net_name}:
     match:
-      macaddress: ${yamlString(instance.mac)}
+      macaddress: ${yamlText(instance.mac)}
     dhcp4: true
     dhcp6: ${instance.ipv6 !== undefined}
 `;

@@ -1,3 +1,4 @@
+import { servedName } from '../instances/host-names.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node } from './tree.js';
 import { instanceTags, localHostname, setting } from './values.js';
@@ -21,7 +22,7 @@ function metaData(context: MetadataContext): string {
   const keys = config.publicKeys;
   return JSON.stringify({
     uuid: instance.uuid,
-    name: instance.name,
+    name: servedName(instance),
     hostname: localHostname(context),
     launch_index: 0,
     availability_zone: setting(context, 'availability-zone'),

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { type Config, options } from '../config/options.js';
-import { dnsNames } from '../instances/host-names.js';
+import { dnsNames, servedName } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
+import { deceptiveCharacters } from '../text.js';
 import type { MetadataContext } from './context.js';
 
 /** A value that `[metadata-defaults]` sets for all instances and a domain's metadata for one. */
@@ -51,17 +52,22 @@ const settingNames = new Set(Object.keys(options['metadata-defaults']));
 export function instanceTags({ metadata }: Instance): [string, string][] {
   return Object.entries(metadata).filter(([key]) => {
     const name = settingName(key);
-    // A name with a slash could be listed but not requested.
-    return !ownNames.has(name) && !settingNames.has(name) && /^[^/\p{Cc}]+$/u.test(key);
+    // A name with a slash could be listed but not requested, one with a line end would be two names.
+    return (
+      !ownNames.has(name) &&
+      !settingNames.has(name) &&
+      !key.includes('/') &&
+      !deceptiveCharacters.test(key)
+    );
   });
 }
 
 /** `i-<ipv4>` as in Python, or EC2's form made from the uuid (`mdserver.instance_id`). */
 export function instanceId({ instance, config }: MetadataContext): string {
-  const { uuid, ipv4, name } = instance;
+  const { uuid, ipv4 } = instance;
   const byAddress = config.mdserver.instance_id === 'address' || uuid === undefined;
   if (byAddress && ipv4 !== undefined) return `i-${ipv4}`;
-  return `i-${uuid === undefined ? name : hexDigits(uuid)}`;
+  return `i-${uuid === undefined ? servedName(instance) : hexDigits(uuid)}`;
 }
 
 /** The first 17 hexadecimal digits, as many as EC2's identifiers have. */

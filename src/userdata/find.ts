@@ -1,5 +1,6 @@
 import { lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
+import { quoted } from '../text.js';
 
 /** Where user-data files are: `[mdserver]` userdata_dir, userdata_suffixes, default_template. */
 export interface UserdataLocation {
@@ -202,7 +203,7 @@ export function candidatesOf(
     if (stem === undefined) continue;
     const problem = nameProblem(stem, prefixed);
     if (problem !== undefined) {
-      warnings.push(`user-data of ${JSON.stringify(stem)}: ignored: the name ${problem}`);
+      warnings.push(`user-data of ${quoted(stem)}: ignored: the name ${problem}`);
       continue;
     }
     for (const suffix of location.suffixes) {

@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { parseDocument } from 'yaml';
+import { quoted } from '../../text.js';
 import type { Finding } from './finding.js';
 
 /** A problem in rendered user-data. */
@@ -42,7 +43,7 @@ export function userdataProblems(body: string | Buffer): UserdataProblem[] {
     return [
       {
         level: 'warning',
-        text: `cloud-init does not recognise the first line, ${JSON.stringify(firstLine.slice(0, 60))} (cloud-config begins with "#cloud-config")`,
+        text: `cloud-init does not recognise the first line, ${quoted(firstLine.slice(0, 60))} (cloud-config begins with "#cloud-config")`,
       },
     ];
   }

@@ -1,9 +1,10 @@
+import { printable } from '../../text.js';
 import { defaultConfigFile } from '../../usage.js';
 import type { Finding } from '../checks/finding.js';
 import { connectOption, defineCommand } from '../command.js';
 import { pathPrefix } from '../connection.js';
 import { exitCodes } from '../errors.js';
-import { coloured, counted, note, print, printable, printJson, stdoutStyle } from '../output.js';
+import { coloured, counted, note, print, printJson, stdoutStyle } from '../output.js';
 import { defaultConnection } from '../virsh.js';
 
 const levelColours = { ok: 'green', warning: 'yellow', failure: 'red' } as const;

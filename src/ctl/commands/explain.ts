@@ -6,6 +6,7 @@ import type {
   InstanceDetails,
 } from '../../control/api.js';
 import { parseIp } from '../../network.js';
+import { printable } from '../../text.js';
 import { type ControlClient, fetchHealth, instancePath } from '../client.js';
 import { connectOption, defineCommand } from '../command.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
@@ -16,7 +17,6 @@ import {
   durationText,
   note,
   print,
-  printable,
   printJson,
   type Style,
   stdoutStyle,

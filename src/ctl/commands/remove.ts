@@ -1,10 +1,11 @@
 import type { InstanceSummary } from '../../control/api.js';
+import { printable } from '../../text.js';
 import { AnswerError, type ControlClient, instancePath } from '../client.js';
 import { defineCommand, yesOption } from '../command.js';
 import { connect } from '../connection.js';
 import { exitCodes } from '../errors.js';
 import { confirm, requireConfirmation } from '../input.js';
-import { counted, note, print, printable, printJson, stdoutStyle, table } from '../output.js';
+import { counted, note, print, printJson, stdoutStyle, table } from '../output.js';
 
 /** Removes the instances and prints each one, unless the output is JSON. Returns the removed ones and an exit status. */
 export async function removeInstances(

@@ -1,10 +1,11 @@
 import { documentNames, type RenderedDocument } from '../../control/api.js';
+import { printableLines } from '../../text.js';
 import { instancePath } from '../client.js';
 import { defineCommand } from '../command.js';
 import { connect } from '../connection.js';
 import { exitCodes, UsageError } from '../errors.js';
 import { readInput } from '../input.js';
-import { note, print, printJson } from '../output.js';
+import { note, print, printJson, stdoutStyle } from '../output.js';
 
 const names: readonly string[] = documentNames;
 
@@ -37,7 +38,7 @@ export const render = defineCommand({
   },
   summary: 'Print what a guest would get now.',
   help: [
-    `DOCUMENT is one of ${names.join(', ')} (default: user-data). Prints it byte for byte, and names its template on standard error. "tree" is everything the guest can ask for.`,
+    `DOCUMENT is one of ${names.join(', ')} (default: user-data). Prints it byte for byte (on a terminal with control and invisible characters escaped), and names its template on standard error. "tree" is everything the guest can ask for.`,
     'An error in a template is shown with its file and line. The exit status is then 1, as when the guest would get nothing (404).',
   ],
   examples: [
@@ -64,7 +65,8 @@ export const render = defineCommand({
     }
     if (rendered.file !== null) note(`${document} from ${rendered.file}`);
     else if (document === 'user-data') note('user-data from the built-in template');
-    print(Buffer.from(rendered.body, rendered.encoding));
+    const body = Buffer.from(rendered.body, rendered.encoding);
+    print(stdoutStyle.terminal ? printableLines(body.toString()) : body);
     return exitCodes.ok;
   },
 });
