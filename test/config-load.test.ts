@@ -391,6 +391,27 @@ test('mdserver_password may be template data where no password is set, as in Pyt
   assert.deepEqual(config.templateData, new Map([['mdserver_password', 'x']]));
 });
 
+test('template data that hides a function of templates is kept, with a warning', () => {
+  const { config, warnings } = configFrom(
+    '[template-data]\nyaml = text\nsh_name = x\n_config_items_ = a.json\n[a]\njson = 1',
+  );
+  assert.deepEqual(
+    [...config.templateData],
+    [
+      ['yaml', 'text'],
+      ['sh_name', 'x'],
+      ['json', '1'],
+    ],
+  );
+  assert.deepEqual(
+    warnings.filter((line) => line.includes('hides')),
+    [
+      'test.conf:2: template-data.yaml hides the function yaml() from templates: rename it to use the function',
+      'test.conf:4: "a.json" in _config_items_ hides the function json() from templates: rename it to use the function',
+    ],
+  );
+});
+
 test('_config_items_ takes quotes, defaults, other sections and old spellings of the list', async (t) => {
   const items = (list: string) =>
     configFrom(`[site]\nproxy = p\n[mdserver]\npassword =\n[template-data]\n${list}`);

@@ -46,6 +46,13 @@ const differences = {
       ...['domain-needed', 'no-hosts', 'stop-dns-rebind'],
       ...['dhcp-authoritative', 'dhcp-ignore-names'],
     ].includes(line),
+  // The built-in template quotes what it prints, and leaves out what is no key of cloud-config.
+  correctUserdata: (text: string) =>
+    /^#cloud-config\nhostname: (.*)\nlocal-hostname: \1\n/.test(text)
+      ? text
+          .replace(/^local-hostname: .*\n/m, '')
+          .replace(/^(hostname: |fqdn: | {4}- )(.*)$/gm, '$1"$2"')
+      : text,
   // What was recorded on a host called "localhost" is named after this one.
   correctRecord: (record: DatabaseRecord) =>
     record['location'] === 'localhost' ? { ...record, location: hostname().split('.')[0] } : record,
@@ -90,7 +97,7 @@ for (const scenario of scenarios) {
           const missing = response.split('\n').filter((entry) => !entries.includes(entry));
           assert.deepEqual(missing, []);
         } else {
-          assert.equal(answer.text, response);
+          assert.equal(answer.text, differences.correctUserdata(response));
         }
       });
     }

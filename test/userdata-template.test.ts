@@ -79,15 +79,18 @@ test('renders what Python rendered', () => {
   );
 });
 
-test('the built-in template is the one of Python, and does without a default key', () => {
+test('the built-in template sets host name and keys in quotes, and does without a default key', () => {
   const head =
-    '#cloud-config\nhostname: web1\nlocal-hostname: web1\nfqdn: web1.localdomain\nmanage_etc_hosts: true\n';
+    '#cloud-config\nhostname: "web1"\nfqdn: "web1.localdomain"\nmanage_etc_hosts: true\n';
   const withKeys = (keys: Record<string, string>) =>
     render(builtInTemplate, dataOf({ keys, password: 'secret' }));
-  assert.equal(withKeys({ default: key, zoe: 'z' }), `${head}ssh_authorized_keys:\n    - ${key}\n`);
+  assert.equal(
+    withKeys({ default: key, zoe: 'z' }),
+    `${head}ssh_authorized_keys:\n    - "${key}"\n`,
+  );
   assert.equal(
     withKeys({ zoe: 'z', adam: 'a' }),
-    `${head}ssh_authorized_keys:\n    - z\n    - a\n`,
+    `${head}ssh_authorized_keys:\n    - "z"\n    - "a"\n`,
   );
   assert.equal(withKeys({}), head);
 });
@@ -504,4 +507,62 @@ test('no file content keeps the server busy', { timeout: 60_000 }, async (t) => 
   assert.equal(render('{{hostname}}\n'.repeat(10_000)), 'web1\n'.repeat(10_000));
   assert.match(problem('{{x}}\n'.repeat(10_001)), /^10001: more than 10000 tags/);
   assert.match(problem(`${'{{hostname}}\n'.repeat(9_000)}{{a b}}`), /^9001: \{\{a b\}\} is not /);
+});
+
+test('a value is quoted for YAML, JSON and shells', () => {
+  const metadata = { note: `it's "a": b #\n\u2028bootcmd: [id]` };
+  const quoted = (source: string) => render(source, dataOf({ metadata, keys: { a: 'k' } }));
+  assert.equal(
+    quoted('note: {{yaml(instance.metadata.note)}}'),
+    String.raw`note: "it's \"a\": b #\n\u2028bootcmd: [id]"`,
+  );
+  assert.equal(
+    quoted('{"note": {{json(instance.metadata.note)}}}'),
+    String.raw`{"note": "it's \"a\": b #\n\u2028bootcmd: [id]"}`,
+  );
+  assert.equal(
+    quoted('echo {{sh(instance.metadata.note)}}'),
+    `echo 'it'\\''s "a": b #\n\u2028bootcmd: [id]'`,
+  );
+  assert.equal(quoted("- {{yaml('echo ' + sh(hostname))}}"), `- "echo 'web1'"`);
+  assert.equal(
+    quoted('{{yaml(public_keys)}} {{yaml(1)}} {{json([true])}} {{sh(2)}}'),
+    `{"a":"k"} 1 [true] '2'`,
+  );
+});
+
+test('what cannot be printed cannot be quoted either', () => {
+  for (const name of ['yaml', 'json', 'sh']) {
+    assert.equal(
+      problem(`{{${name}(instance.ipv6)}}`),
+      `1: {{${name}(instance.ipv6)}} has no value here: write {{… ?? ''}} to print nothing instead`,
+    );
+    assert.match(problem(`{{${name}(0 / 0)}}`), /is not a number$/);
+    assert.match(problem(`{{${name}(${name})}}`), /is a function, which cannot be printed$/);
+  }
+  assert.match(problem("{{sh('a\\0')}}"), /contains NUL/);
+});
+
+test('template data with the name of a function hides the function from files', () => {
+  const data = dataOf({ values: { yaml: 'a', sh: 'b' } });
+  assert.equal(render('{{yaml}} {{sh}} {{json(1)}}', data), 'a b 1');
+});
+
+test("an old record's name with line ends reaches templates as a host name", () => {
+  const data = templateData(
+    { publicKeys: [], templateData: new Map(), password: undefined },
+    {
+      name: 'guest3\u2028bootcmd: [[sh, -c, id]] #',
+      uuid: undefined,
+      mac: undefined,
+      ipv4: undefined,
+      ipv6: undefined,
+      location: undefined,
+      metadata: {},
+    },
+  );
+  assert.equal(
+    render('{{hostname}} {{instance.name}}', data),
+    'guest3-bootcmd-sh--c-id guest3-bootcmd-sh--c-id',
+  );
 });

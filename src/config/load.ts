@@ -5,7 +5,14 @@ import { closestMatch } from 'leven';
 import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network } from '../network.js';
 import { quoted } from '../text.js';
 import { type ConfigEntry, ConfigError, type ConfigSections, parseConfigFile } from './dialect.js';
-import { type Config, type Option, type OptionValues, options, type PublicKey } from './options.js';
+import {
+  type Config,
+  type Option,
+  type OptionValues,
+  options,
+  type PublicKey,
+  templateFunctions,
+} from './options.js';
 
 interface ConfigFile {
   readonly file: string;
@@ -301,6 +308,11 @@ function templateDataOf(
         `${locationOf(entry)}: ignored ${what}: templates already have a ${quoted(name)}`,
       );
       return false;
+    }
+    if (templateFunctions.some((known) => known === name)) {
+      warnings.push(
+        `${locationOf(entry)}: ${what} hides the function ${name}() from templates: rename it to use the function`,
+      );
     }
     taken.add(name);
     return true;

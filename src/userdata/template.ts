@@ -1,8 +1,9 @@
 import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
-import type { PublicKey } from '../config/options.js';
-import { truncate } from '../text.js';
+import type { PublicKey, templateFunctions } from '../config/options.js';
+import { servedName } from '../instances/host-names.js';
+import { jsonText, shellWord, truncate, yamlText } from '../text.js';
 
 /** The values that a template can use, by name. Has no prototype, which would add names. */
 export type TemplateData = Readonly<Record<string, unknown>>;
@@ -42,21 +43,38 @@ export interface TemplateConfig {
 
 /** Used if an instance has no template and no default template is configured. */
 export const builtInTemplate = `#cloud-config
-hostname: {{hostname}}
-local-hostname: {{hostname}}
-fqdn: {{hostname}}.localdomain
+hostname: {{yaml(hostname)}}
+fqdn: {{yaml(hostname + '.localdomain')}}
 manage_etc_hosts: true
 {{%
   const keys = 'default' in public_keys ? [public_keys.default] : Object.values(public_keys);
   if (keys.length > 0) {
 }}ssh_authorized_keys:
-{{% for (const key of keys) { }}    - {{key}}
+{{% for (const key of keys) { }}    - {{yaml(key)}}
 {{% } } }}`;
 
 /** Limits, so that no template keeps the server busy for long. Lengths are in characters. */
 const maxTagLength = 65_536;
 const maxTags = 10_000;
 const maxStatementLength = 1000;
+
+/**
+ * The functions of templates, which quote a value for where it is printed. `[template-data]` may have
+ * the same names, which then count: templates from before there were functions stay as they are.
+ */
+export const quotingFunctions: Readonly<
+  Record<(typeof templateFunctions)[number], (value: unknown) => string>
+> = Object.freeze({
+  yaml: (value) => yamlText(printed(value)),
+  json: (value) => jsonText(printed(value)),
+  sh: (value) => shellWord(stringifyValue(value)),
+});
+
+/** The value. Throws if it is neither an object nor something that can be printed bare. */
+function printed(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) stringifyValue(value);
+  return value;
+}
 
 function withoutPrototype(entries: object): Record<string, unknown> {
   return Object.assign(Object.create(null), entries);
@@ -71,9 +89,11 @@ const hiddenNames = Object.freeze({ __proto__: null, __eta: true, it: true });
  */
 export function templateData(
   { publicKeys, templateData, password }: TemplateConfig,
-  { name, uuid, mac, ipv4, ipv6, location, metadata }: TemplateInstance,
+  instance: TemplateInstance,
 ): TemplateData {
-  const data: Record<string | symbol, unknown> = withoutPrototype({});
+  const { uuid, mac, ipv4, ipv6, location, metadata } = instance;
+  const served = servedName(instance);
+  const data: Record<string | symbol, unknown> = withoutPrototype(quotingFunctions);
   data[Symbol.unscopables] = hiddenNames;
   for (const [name, value] of templateData) data[name] = value;
   const keys = withoutPrototype({});
@@ -82,9 +102,9 @@ export function templateData(
     data[`public_key_${name}`] = key;
   }
   data['public_keys'] = Object.freeze(keys);
-  data['hostname'] = name;
+  data['hostname'] = served;
   if (password !== undefined) data['mdserver_password'] = password;
-  const facts = { __proto__: null, name, uuid, mac, ipv4, ipv6, location };
+  const facts = { __proto__: null, name: served, uuid, mac, ipv4, ipv6, location };
   const own = { metadata: Object.freeze(withoutPrototype(metadata)) };
   data['instance'] = Object.freeze(Object.assign(facts, own));
   return data;

@@ -19,6 +19,7 @@ import {
 import {
   builtInTemplate,
   compileTemplate,
+  quotingFunctions,
   type TemplateData,
   TemplateError,
   type TemplateInstance,
@@ -242,7 +243,10 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const found = look();
         if (found === 'none') break;
-        if (found === 'built-in') return { body: builtIn(data), file: null };
+        if (found === 'built-in') {
+          // [template-data] may have hidden the functions, which the built-in template needs.
+          return { body: builtIn(Object.assign(data, quotingFunctions)), file: null };
+        }
         version = found.version;
         const body = rendererOf(found)?.(data);
         if (body !== undefined) return { body, file: found.path };
