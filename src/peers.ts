@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { endianness } from 'node:os';
 import ipaddr from 'ipaddr.js';
@@ -42,29 +42,50 @@ export function uidInTcpTables(tables: string, own: TcpEnd, peer: TcpEnd): numbe
 }
 
 /** The text of a table of the kernel; empty for tcp6 on a host without IPv6. */
-function tcpTable(path: string): string {
+async function tcpTable(path: string): Promise<string> {
   try {
-    return readFileSync(path, 'latin1');
+    return await readFile(path, 'latin1');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT' && path.endsWith('6')) return '';
     throw error;
   }
 }
 
+// Not /proc/net/tcp: with the unit's ProcSubset=pid, /proc holds only processes.
+const tablePaths = ['/proc/self/net/tcp', '/proc/self/net/tcp6'];
+
+let reading: Promise<unknown> = Promise.resolve();
+let nextTables: Promise<string> | undefined;
+
+/**
+ * The tables as they are from now on. The kernel takes tens of milliseconds to print them, so that
+ * nothing waits for that but uploads, and all that come during one reading share the next.
+ */
+function tcpTables(): Promise<string> {
+  nextTables ??= reading.then(async () => {
+    nextTables = undefined;
+    const texts = Promise.all(tablePaths.map(tcpTable));
+    reading = texts.catch(() => undefined);
+    return (await texts).join('');
+  });
+  return nextTables;
+}
+
 /**
  * The uid of the process that has the other end of a connection; undefined if it is not on this
  * host, or has closed its end. Throws if the kernel's tables cannot be read.
  */
-export function peerUid(
-  socket: Pick<Socket, 'localAddress' | 'localPort' | 'remoteAddress' | 'remotePort'>,
-): number | undefined {
+export async function peerUid(
+  socket: Pick<Socket, 'destroyed' | 'localAddress' | 'localPort' | 'remoteAddress' | 'remotePort'>,
+): Promise<number | undefined> {
   const own = peerAddress(socket.localAddress);
   const peer = peerAddress(socket.remoteAddress);
   const { localPort, remotePort } = socket;
   if (own === undefined || peer === undefined) return undefined;
   if (localPort === undefined || remotePort === undefined) return undefined;
-  // Not /proc/net/tcp: with the unit's ProcSubset=pid, /proc holds only processes.
-  const tables = tcpTable('/proc/self/net/tcp') + tcpTable('/proc/self/net/tcp6');
+  const tables = await tcpTables();
+  // After a reset, another process may have the peer's port.
+  if (socket.destroyed) return undefined;
   return uidInTcpTables(
     tables,
     { address: own, port: localPort },

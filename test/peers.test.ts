@@ -121,15 +121,15 @@ describe('the user at the other end', rootOnly, () => {
   ] as const) {
     test(`from ${to} to a server on ${listen}`, async (t) => {
       const root = await connected(t, listen, to);
-      assert.equal(peerUid(root.socket), 0);
+      assert.equal(await peerUid(root.socket), 0);
       const nobody = await connected(t, listen, to, asNobody);
-      assert.equal(peerUid(nobody.socket), 65534);
+      assert.equal(await peerUid(nobody.socket), 65534);
     });
   }
 
   test('of a process that has ended nothing is known, though its line is still there', async (t) => {
     const { socket, child } = await connected(t, '127.147.0.1', '127.147.0.1', asNobody);
-    assert.equal(peerUid(socket), 65534);
+    assert.equal(await peerUid(socket), 65534);
     child.kill('SIGKILL');
     await exited(child);
     const port = `:${socket.remotePort?.toString(16).toUpperCase().padStart(4, '0')}`;
@@ -139,7 +139,7 @@ describe('the user at the other end', rootOnly, () => {
         .map((line) => line.trim().split(/ +/))
         .some(([, local, , , , , , , , inode]) => local?.endsWith(port) && inode === '0'),
     );
-    assert.equal(peerUid(socket), undefined);
+    assert.equal(await peerUid(socket), undefined);
   });
 
   test('of a process that has closed its end nothing is known', async (t) => {
@@ -149,7 +149,7 @@ describe('the user at the other end', rootOnly, () => {
       const gone = script === 'socket.end()' ? once(socket, 'end') : closing(socket);
       if (script === 'socket.destroy()') await once(socket, 'end');
       else await gone;
-      assert.equal(peerUid(socket), undefined, script);
+      assert.equal(await peerUid(socket), undefined, script);
     }
   });
 });

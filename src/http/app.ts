@@ -70,12 +70,15 @@ function refuseWebPages(app: FastifyInstance, ownHosts: (local: string | undefin
 }
 
 /** Why a process of this host may not upload over TCP; undefined if it may. */
-function uploadRefusal({ upload_over_tcp, upload_from }: Config['mdserver'], socket: Socket) {
+async function uploadRefusal(
+  { upload_over_tcp, upload_from }: Config['mdserver'],
+  socket: Socket,
+): Promise<string | undefined> {
   if (!upload_over_tcp) {
     return 'uploads are accepted on the control socket only (mdserver.upload_over_tcp = no)';
   }
   if (upload_from === 'host') return undefined;
-  const uid = peerUid(socket);
+  const uid = await peerUid(socket);
   if (uid === 0 || (uid !== undefined && uid === process.getuid?.())) return undefined;
   const who = uid === undefined ? 'an unknown user' : `uid ${uid}`;
   return `uploads over TCP are accepted from root only, not from ${who}: use sudo curl, or mdserverctl upload (as root or in the group mdserver), or set mdserver.upload_from = host`;

@@ -17,7 +17,7 @@ export interface UploadOptions {
   /** The libvirt network whose interface identifies an instance. */
   readonly network: string;
   /** Why the request may not upload; undefined if it may. */
-  readonly refusal: (request: FastifyRequest) => string | undefined;
+  readonly refusal: (request: FastifyRequest) => string | undefined | Promise<string | undefined>;
   readonly boots: Boots;
   readonly metrics: Pick<Metrics, 'upload'>;
   readonly log: Logger;
@@ -48,7 +48,7 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
     bodyLimit: maxDomainXmlBytes,
     // Before the body is read, so that nobody else can make mdserver read a megabyte.
     onRequest: async (request, reply) => {
-      const reason = refusal(request);
+      const reason = await refusal(request);
       if (reason === undefined) {
         // Fastify refuses a type that is not a media type ("xml"); any type or none is accepted here.
         request.raw.headers['content-type'] = 'application/xml';
