@@ -15,15 +15,14 @@ import { describe, it, type TestContext } from 'node:test';
 import { replaceFiles } from '../src/files.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
-import { databaseRecord, domainXml } from './support/samples.js';
+import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
 
 const modes = {
-  data: '0755',
-  'data/db_file.details.json': '0640',
-  'data/db_file.json': '0640',
-  'data/debug-userdata': '0700',
-  'data/debug-userdata/vm1': '0600',
-  'data/token.key': '0600',
+  '.': '0755',
+  'db.details.json': '0640',
+  'db.json': '0640',
+  'debug-userdata': '0700',
+  'debug-userdata/vm1': '0600',
   dnsmasq: '0755',
   'dnsmasq/dhcp': '0755',
   'dnsmasq/dhcp/mds.dhcp-hosts': '0644',
@@ -35,15 +34,11 @@ const modes = {
   'log/mdserver.log': '0640',
   run: '0755',
   'run/control.sock': '0660',
+  'token.key': '0600',
 };
 
 function modesBelow(folder: string): Record<string, string> {
-  const paths = ['data', 'dnsmasq', 'log', 'run'].flatMap((name) => [
-    name,
-    ...readdirSync(join(folder, name), { recursive: true, encoding: 'utf8' }).map((path) =>
-      join(name, path),
-    ),
-  ]);
+  const paths = ['.', ...readdirSync(folder, { recursive: true, encoding: 'utf8' })];
   return Object.fromEntries(
     paths.map((path) => {
       const mode = statSync(join(folder, path)).mode & 0o7777;
@@ -53,28 +48,21 @@ function modesBelow(folder: string): Record<string, string> {
 }
 
 /** Runs the daemon with an umask until it has written all its files. */
-async function runWithUmask(t: TestContext, folder: string, umask: string): Promise<void> {
-  const configuration = `[mdserver]
-listen_address = 127.0.0.1
-port = {port}
-debug_userdata = yes
-logfile = ${folder}/log/mdserver.log
-userdata_dir = ${folder}/userdata
-db_file = ${folder}/data/db_file.json
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_address = 127.77.0.0
-net_prefix = 16
-gateway = 127.77.0.1
-[public-keys]
-default = ssh-ed25519 AAAA me
-`;
-  const daemon = await startWithControl(t, folder, configuration, '127.0.0.1', (command, args) =>
-    spawn('sh', ['-c', `umask ${umask}; exec "$0" "$@"`, command, ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    }),
+async function runWithUmask(t: TestContext, umask: string, state: string): Promise<void> {
+  const configuration = loopbackConfiguration('127.77.0.1', state, {
+    mdserver: 'debug_userdata = yes',
+    dnsmasq: 'user = root',
+    logfile: `${state}/log/mdserver.log`,
+  });
+  const daemon = await startWithControl(
+    t,
+    dirname(state),
+    configuration,
+    '127.77.0.1',
+    (command, args) =>
+      spawn('sh', ['-c', `umask ${umask}; exec "$0" "$@"`, command, ...args], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      }),
   );
   const { mds_ipv4 } = JSON.parse(
     (await daemon.upload(domainXml(1), { accept: 'application/json' })).text,
@@ -86,34 +74,34 @@ default = ssh-ed25519 AAAA me
 describe('the modes of the files', () => {
   for (const umask of ['000', '077']) {
     it(`do not depend on the umask ${umask}`, async (t) => {
-      const folder = temporaryFolder(t);
-      await runWithUmask(t, folder, umask);
-      assert.deepEqual(modesBelow(folder), modes);
+      const state = join(temporaryFolder(t), 'state');
+      await runWithUmask(t, umask, state);
+      assert.deepEqual(modesBelow(state), modes);
     });
   }
 
   it('are taken back from files that were there, and from those that a killed process left', async (t) => {
-    const folder = temporaryFolder(t);
+    const state = join(temporaryFolder(t), 'state');
     const wide = [
-      'data/db_file.json',
-      'data/.db_file.json.new',
-      'data/db_file.details.json',
-      'data/.db_file.details.json.new',
-      'data/token.key',
-      'data/debug-userdata/vm1',
+      'db.json',
+      '.db.json.new',
+      'db.details.json',
+      '.db.details.json.new',
+      'token.key',
+      'debug-userdata/vm1',
       'log/mdserver.log',
     ];
     for (const path of wide) {
-      mkdirSync(dirname(join(folder, path)), { recursive: true });
+      mkdirSync(dirname(join(state, path)), { recursive: true });
       const content = path.endsWith('token.key') ? '00'.repeat(32) : '';
-      writeFileSync(join(folder, path), content);
-      chmodSync(join(folder, path), 0o666);
+      writeFileSync(join(state, path), content);
+      chmodSync(join(state, path), 0o666);
     }
     const record = { ...databaseRecord(1, { mds_ipv4: '127.77.0.9' }), location: 'here' };
-    writeFileSync(join(folder, 'data/db_file.json'), JSON.stringify([record]));
-    writeFileSync(join(folder, 'data/db_file.details.json'), '{}');
-    await runWithUmask(t, folder, '022');
-    assert.deepEqual(modesBelow(folder), modes);
+    writeFileSync(join(state, 'db.json'), JSON.stringify([record]));
+    writeFileSync(join(state, 'db.details.json'), '{}');
+    await runWithUmask(t, '022', state);
+    assert.deepEqual(modesBelow(state), modes);
   });
 
   it('keep the content of a new file from whoever has the temporary file open', async (t) => {
