@@ -189,6 +189,21 @@ unit_group=${group:-$user}
 
 exists() { [ -e "$1" ] || [ -L "$1" ]; }
 
+# PATH: whether only root can put something in this place. In a folder of another user, a path may
+# lead anywhere by the time that it is used: root must not create files there, or change owners.
+place_of_root() {
+  if [ "$(id -u)" != 0 ]; then return; fi
+  local folder=$1 owner owner_group mode
+  while [ "$folder" != "${prefix:-/}" ]; do
+    folder=$(dirname -- "$folder")
+    if ! exists "$folder"; then continue; fi
+    if [ "$(stat -c %u -- "$folder")" != 0 ]; then return 1; fi
+    read -r owner owner_group mode < <(stat -L -c '%u %G %a' -- "$folder")
+    if [ "$owner" != 0 ] || ((0$mode & 02)); then return 1; fi
+    if [ "$owner_group" = "$unit_group" ] && ((0$mode & 020)); then return 1; fi
+  done
+}
+
 # DIRECTORY MODE OWNER: creates the folder if it does not exist. OWNER is "user", "root", or "group" for
 # root and the group of the user.
 make_directory() {
@@ -280,15 +295,37 @@ elif ! cmp -s -- "$fresh" "$configuration"; then
   say "kept $configuration; the one of this version is $configuration.new"
 fi
 
-# Folders that mdserver writes to. A folder outside mdserver's own data folders keeps its owner.
+# Makes the user the owner of what root has made or the Python md_server, which ran as root, left.
+# A folder comes after what is in it: then it belongs to the user, and root keeps its hands off.
 own() {
-  if [ -n "$group" ] && [ ! -L "$1" ] && [ "$(stat -c %U -- "$1")" != "$user" ]; then
+  if [ -z "$group" ] || [ -L "$1" ] || [ "$(stat -c %U -- "$1")" = "$user" ]; then return; fi
+  if place_of_root "$1"; then
     chown -h -- "$user:$group" "$1"
     say "changed the owner of $1 to $user"
+  else
+    warn "$1 does not belong to $user, which can change its folder: if you trust it, chown -h $user:$group '$1'"
   fi
 }
+
+# Folders that mdserver writes to. mdserver makes those that are in a folder of its own.
+for directory in "$data" "$base"; do
+  if place_of_root "$prefix$directory"; then make_directory "$prefix$directory" 0755 root; fi
+done
+case $run in
+  /run/?*) runtime_directory=${run#/run/} ;;
+  /var/run/?*) runtime_directory=${run#/var/run/} ;;
+  *)
+    runtime_directory=''
+    if place_of_root "$prefix$run"; then make_directory "$prefix$run" 0755 user; fi
+    ;;
+esac
+for file in "$prefix$database" "$prefix$base"/{dhcp,dns}/* "$prefix$base"/{dhcp,dns} \
+  "$prefix$base/$network".{conf,opts}; do
+  if [ -f "$file" ] || [ -d "$file" ]; then own "$file"; fi
+done
+# A folder outside mdserver's own data folders keeps its owner.
 data_directory() {
-  make_directory "$prefix$1" 0755 user
+  if [ ! -d "$prefix$1" ]; then return; fi
   case $1/ in
     /var/lib/mdserver/* | "${new_data%/}"/*) own "$prefix$1" ;;
     *)
@@ -298,23 +335,17 @@ data_directory() {
       ;;
   esac
 }
+case $base/ in "$data"/*) data_directory "$base" ;; esac
 data_directory "$data"
-data_directory "$base"
-case $run in
-  /run/?*) runtime_directory=${run#/run/} ;;
-  /var/run/?*) runtime_directory=${run#/var/run/} ;;
-  *)
-    runtime_directory=''
-    data_directory "$run"
-    ;;
-esac
+case $base/ in "$data"/*) ;; *) data_directory "$base" ;; esac
+if [ -z "$runtime_directory" ]; then data_directory "$run"; fi
 
-# The Python md_server ran as root, which owns its files.
-for file in "$prefix$database" "$prefix$base"/{dhcp,dns} "$prefix$base"/{dhcp,dns}/* \
-  "$prefix$base/$network".{conf,opts}; do
-  if [ -f "$file" ] || [ -d "$file" ]; then own "$file"; fi
-done
 log_directory=$(dirname -- "$log")
+# systemd makes a folder below /var/log, which belongs to mdserver.
+case $log_directory in
+  /var/log/?*) logs_directory=${log_directory#/var/log/} ;;
+  *) logs_directory='' ;;
+esac
 # mdserver looks for the log of dnsmasq next to its own: mdserver-dnsmasq.log.
 log_name=$(basename -- "$log")
 case $log_name in
@@ -322,7 +353,9 @@ case $log_name in
   *) dnsmasq_log=$log-dnsmasq ;;
 esac
 # /dev/null and /dev/stdout are not created, owned or rotated.
-if [ "$log_directory" != /dev ]; then
+if [ -n "$logs_directory" ]; then
+  if place_of_root "$prefix$log_directory"; then make_directory "$prefix$log_directory" 0750 user; fi
+elif [ "$log_directory" != /dev ] && place_of_root "$prefix$log"; then
   make_directory "$prefix$log_directory" 0755 root
   for file in "$log" "$dnsmasq_log"; do
     if ! exists "$prefix$file"; then
@@ -338,35 +371,85 @@ fi
 
 # The units can read homes only if the configuration has a path in one.
 protect_home=yes
-template=$(configured mdserver.default_template)
-for path in "$data" "$userdata" "$base" "$run" "$log_directory" "$template" \
+for path in "$data" "$userdata" "$base" "$run" "$log_directory" "$(configured mdserver.default_template)" \
+  "$(configured mdserver.vendor_data)" \
   "${include_directories[@]}" "${include_files[@]}"; do
   case $path/ in
     /home/* | /root/* | /run/user/*) protect_home=read-only ;;
   esac
 done
 
+# PATH: whether a folder that dnsmasq needs is in it.
+dnsmasq_needs() {
+  local needed
+  for needed in "$base" "$run" "$log_directory"; do
+    case $needed/ in "${1%/}"/*) return 0 ;; esac
+  done
+  return 1
+}
+
+# What mdserver reads and dnsmasq does not: the configuration, and the control socket.
+hidden=-/etc/mdserver
+for path in "$userdata" "${include_directories[@]}" "${include_files[@]}"; do
+  case $path/ in
+    / | /etc/mdserver/*) ;;
+    /*) if [[ $path =~ ^/[A-Za-z0-9._/-]+$ ]] && ! dnsmasq_needs "$path"; then hidden="$hidden -$path"; fi ;;
+  esac
+done
+hidden="$hidden -$socket"
+# Of the data, dnsmasq sees its own folder only, unless there are others that it needs.
+data_view=(-e '/^TemporaryFileSystem=/d' -e '/^BindReadOnlyPaths=/d')
+if ! dnsmasq_needs "$data"; then
+  hidden="$hidden -$data"
+elif [[ $base = "$data"/* && $run/ != "$data"/* && $log_directory/ != "$data"/* ]]; then
+  data_view=(-e "s|^TemporaryFileSystem=.*|TemporaryFileSystem=$data:ro|"
+    -e "s|^BindReadOnlyPaths=.*|BindReadOnlyPaths=-$base|")
+else
+  hidden="$hidden -$data/token.key"
+fi
+
+# The addresses that mdserver talks to: guests, and this host.
+allowed="localhost $(configured dnsmasq.net_address)/$(configured dnsmasq.net_prefix)"
+network6=$(configured dnsmasq.net_address6)
+if [ -n "$network6" ]; then allowed="$allowed $network6/$(configured dnsmasq.net_prefix6)"; fi
+IFS=$', \t' read -r -a addresses <<<"$(configured mdserver.listen_address)"
+for address in "${addresses[@]}" "$(configured dnsmasq.gateway)"; do
+  address=${address#[}
+  case ${address%]} in
+    0.0.0.0 | :: | '') ;;
+    *) allowed="$allowed ${address%]}" ;;
+  esac
+done
+
 # FILE: prints the unit with the values of the configuration.
 fill_unit() {
-  local runtime=(-e "s|^RuntimeDirectory=.*|RuntimeDirectory=$runtime_directory|") writable="-$data -$base -$log_directory"
+  local runtime=(-e "s|^RuntimeDirectory=.*|RuntimeDirectory=$runtime_directory|") writable="-$data -$base"
   local dnsmasq_logs="s|--log-facility=[^ ]*|--log-facility=$dnsmasq_log|"
-  if [ "$log_directory" = /dev ]; then dnsmasq_logs='s| --log-facility=[^ ]*||'; fi
+  local logs=(-e "s|^LogsDirectory=.*|LogsDirectory=$logs_directory|")
+  if [ -z "$logs_directory" ]; then
+    logs=(-e "s|^LogsDirectory=.*|ReadWritePaths=-$log_directory|" -e '/^LogsDirectoryMode=/d')
+  fi
+  if [ "$log_directory" = /dev ]; then
+    # dnsmasq then logs to standard error, which is in the journal.
+    dnsmasq_logs='s|--log-facility=[^ ]*|--log-facility=-|'
+    logs=(-e '/^LogsDirectory/d')
+  fi
   local state="s|^StateDirectory=.*|StateDirectory=${data#/var/lib/}|"
   case $data in
     /var/lib/?*) ;;
     *) state='/^StateDirectory=/d' ;;
   esac
   if [ -z "$runtime_directory" ]; then
-    runtime=(-e '/^RuntimeDirectory/d')
-    writable="$writable -$run"
+    runtime=(-e "s|^RuntimeDirectory=.*|ReadWritePaths=-$run|" -e '/^RuntimeDirectoryPreserve=/d')
   fi
   case $base in "$data"/*) writable=${writable/ -$base/} ;; esac
-  writable=${writable/ -\/dev/}
   sed -e "s|^User=.*|User=$user|" -e "s|^Group=.*|Group=$unit_group|" \
     -e "s|^ExecStart=[^ ]*/mdserver |ExecStart=$program |" \
-    -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" \
-    -e "s|^ReadWritePaths=-/var/log\$|ReadWritePaths=-$log_directory|" -e "$dnsmasq_logs" \
+    -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" "${logs[@]}" -e "$dnsmasq_logs" \
     -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
+    -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \
+    -e "s|^IPAddressAllow=localhost .*|IPAddressAllow=$allowed|" \
+    -e "s|^InaccessiblePaths=.*|InaccessiblePaths=$hidden|" "${data_view[@]}" \
     -e "s|^ProtectHome=.*|ProtectHome=$protect_home|" "$1"
 }
 
@@ -384,7 +467,13 @@ if [ -f "$path_unit" ] && grep -q '^PartOf=mdserver.service' "$path_unit"; then
 fi
 
 if [ "$log_directory" != /dev ]; then
-  sed -e "s|^/var/log/mdserver.log |$log |" -e "s|^/var/log/mdserver-dnsmasq.log |$dnsmasq_log |" \
+  # In a folder of root's, the user cannot rename the logs.
+  switch_user="s|^    su .*|    su $user $unit_group|"
+  if [ -z "$logs_directory" ] && [ "$(stat -L -c %U -- "$prefix$log_directory")" != "$user" ]; then
+    switch_user='/^    su /d'
+  fi
+  sed -e "s|^/var/log/mdserver/mdserver.log |$log |" \
+    -e "s|^/var/log/mdserver/mdserver-dnsmasq.log |$dnsmasq_log |" -e "$switch_user" \
     -e "s|create 0640 .*|create 0640 $user $unit_group|" \
     "$here/etc/logrotate/mdserver" >"$work/logrotate"
   install_ours "$work/logrotate" "$prefix/etc/logrotate.d/mdserver" 0644 '#' 1 never

@@ -55,7 +55,7 @@ const defaults = {
   mdserver: {
     listen_address: ['169.254.169.254'],
     port: 80,
-    logfile: '/var/log/mdserver.log',
+    logfile: '/var/log/mdserver/mdserver.log',
     debug: false,
     debug_userdata: false,
     userdata_dir: '/etc/mdserver/userdata',

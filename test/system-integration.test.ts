@@ -3,7 +3,9 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
+  chownSync,
   existsSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -75,10 +77,11 @@ function uploadUrl(prefix: string, hook = 'etc/libvirt/hooks/qemu'): string | un
   return /^const uploadUrl = '(.*)';$/m.exec(read(prefix, hook))?.[1];
 }
 
+/** The values of a setting, of all lines that have it. */
 function setting(prefix: string, unit: string, key: string): string | undefined {
-  return new RegExp(`^${key}=(.*)$`, 'm').exec(
-    read(prefix, `etc/systemd/system/${unit}.service`),
-  )?.[1];
+  const text = read(prefix, `etc/systemd/system/${unit}.service`);
+  const values = [...text.matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].map(([, value]) => value);
+  return values.length === 0 ? undefined : values.join(' ');
 }
 
 const configuration = 'etc/mdserver/mdserver.conf';
@@ -104,8 +107,7 @@ describe('a fresh installation', () => {
       'etc/systemd/system/mdserver-dnsmasq.service': '644',
       'var/lib/mdserver': '755',
       'var/lib/mdserver/dnsmasq': '755',
-      'var/log/mdserver.log': '640',
-      'var/log/mdserver-dnsmasq.log': '640',
+      'var/log/mdserver': '750',
     };
     assert.deepEqual(
       Object.fromEntries(Object.keys(modes).map((path) => [path, modeOf(prefix, path)])),
@@ -177,11 +179,12 @@ describe('the environment', () => {
     for (const unit of ['mdserver', 'mdserver-dnsmasq']) {
       assert.equal(setting(prefix, unit, 'User'), 'nobody');
     }
-    assert.equal(setting(prefix, 'mdserver', 'ReadWritePaths'), '-/srv/mds -/var/log');
+    assert.equal(setting(prefix, 'mdserver', 'ReadWritePaths'), '-/srv/mds');
+    assert.equal(setting(prefix, 'mdserver', 'LogsDirectory'), 'mdserver');
     assert.equal(setting(prefix, 'mdserver', 'StateDirectory'), undefined);
     assert.equal(
       setting(prefix, 'mdserver-dnsmasq', 'ExecStart'),
-      '/usr/sbin/dnsmasq --conf-file=/srv/mds/dnsmasq/mds.conf --keep-in-foreground --log-facility=/var/log/mdserver-dnsmasq.log',
+      '/usr/sbin/dnsmasq --conf-file=/srv/mds/dnsmasq/mds.conf --keep-in-foreground --log-facility=/var/log/mdserver/mdserver-dnsmasq.log',
     );
     assert.match(read(prefix, 'etc/logrotate.d/mdserver'), /create 0640 nobody /);
     assert.equal(existsSync(join(prefix, 'var/lib')), false);
@@ -198,7 +201,7 @@ describe('the environment', () => {
       const { uid, gid } = statSync(join(prefix, path));
       return [uid, gid];
     };
-    for (const path of ['srv/mds', 'srv/mds/dnsmasq', 'var/log/mdserver.log']) {
+    for (const path of ['srv/mds', 'srv/mds/dnsmasq', 'var/log/mdserver']) {
       assert.deepEqual(owners(path), [id('-u'), id('-g')], path);
     }
     for (const path of ['etc/mdserver', 'etc/mdserver/userdata', configuration]) {
@@ -339,11 +342,88 @@ net_name = lab
     integrate(packageRoot, prefix);
     assert.equal(setting(prefix, 'mdserver', 'RuntimeDirectory'), undefined);
     assert.equal(setting(prefix, 'mdserver', 'RuntimeDirectoryPreserve'), undefined);
-    assert.equal(
-      setting(prefix, 'mdserver', 'ReadWritePaths'),
-      '-/var/lib/mdserver -/var/log -/srv/pid',
-    );
+    assert.equal(setting(prefix, 'mdserver', 'ReadWritePaths'), '-/srv/pid -/var/lib/mdserver');
     assert.ok(existsSync(join(prefix, 'srv/pid')));
+  });
+
+  it('can keep the log of the Python md_server, directly in /var/log', () => {
+    const prefix = prefixWith({
+      [configuration]: '[mdserver]\nlogfile = /var/log/mdserver.log\n',
+      'var/log/mdserver.log': 'old\n',
+    });
+    integrate(packageRoot, prefix);
+    for (const unit of ['mdserver', 'mdserver-dnsmasq']) {
+      assert.match(setting(prefix, unit, 'ReadWritePaths') ?? '', /(^| )-\/var\/log$/);
+      assert.equal(setting(prefix, unit, 'LogsDirectory'), undefined);
+      assert.equal(setting(prefix, unit, 'LogsDirectoryMode'), undefined);
+    }
+    const rotation = read(prefix, 'etc/logrotate.d/mdserver');
+    assert.match(rotation, /^\/var\/log\/mdserver\.log \{$/m);
+    assert.match(rotation, /^\/var\/log\/mdserver-dnsmasq\.log \{$/m);
+    // In /var/log, only root can rename.
+    assert.doesNotMatch(rotation, /^ *su /m);
+    assert.equal(modeOf(prefix, 'var/log/mdserver-dnsmasq.log'), '640');
+  });
+
+  it('determines with whom mdserver talks, and what dnsmasq sees', () => {
+    const prefix = prefixWith({
+      [configuration]: `[mdserver]
+listen_address = 10.0.0.2, fd00:ec2::254
+port = 8080
+userdata_dir = /srv/userdata
+[dnsmasq]
+net_address = 10.0.0.0
+net_prefix = 24
+gateway = 10.0.0.1
+net_address6 = fd00:1::
+net_prefix6 = 64
+`,
+    });
+    integrate(packageRoot, prefix);
+    assert.equal(
+      setting(prefix, 'mdserver', 'IPAddressAllow'),
+      'localhost 10.0.0.0/24 fd00:1::/64 10.0.0.2 fd00:ec2::254 10.0.0.1',
+    );
+    assert.equal(setting(prefix, 'mdserver', 'SocketBindAllow'), 'tcp:8080 ipv4:udp');
+    const seen = (of: string) => ({
+      hidden: setting(of, 'mdserver-dnsmasq', 'InaccessiblePaths'),
+      empty: setting(of, 'mdserver-dnsmasq', 'TemporaryFileSystem'),
+      shown: setting(of, 'mdserver-dnsmasq', 'BindReadOnlyPaths'),
+    });
+    assert.deepEqual(seen(prefix), {
+      hidden: '-/etc/mdserver -/srv/userdata -/var/run/mdserver/control.sock',
+      empty: '/var/lib/mdserver:ro',
+      shown: '-/var/lib/mdserver/dnsmasq',
+    });
+    // dnsmasq needs folders beside its own in the data.
+    const together = prefixWith({
+      [configuration]:
+        '[mdserver]\ndb_file = /srv/db.json\n[dnsmasq]\nbase_dir = /srv/dns\nrun_dir = /srv/run\n',
+    });
+    integrate(packageRoot, together);
+    assert.deepEqual(seen(together), {
+      hidden: '-/etc/mdserver -/srv/run/control.sock -/srv/token.key',
+      empty: undefined,
+      shown: undefined,
+    });
+    // Its folder is elsewhere.
+    const apart = prefixWith({ [configuration]: '[dnsmasq]\nbase_dir = /srv/dns\n' });
+    integrate(packageRoot, apart);
+    assert.deepEqual(seen(apart), {
+      hidden: '-/etc/mdserver -/var/run/mdserver/control.sock -/var/lib/mdserver',
+      empty: undefined,
+      shown: undefined,
+    });
+  });
+
+  it('can have its templates in a home', () => {
+    for (const option of ['default_template', 'vendor_data']) {
+      const prefix = prefixWith({
+        [configuration]: `[mdserver]\n${option} = /home/ops/template\n`,
+      });
+      integrate(packageRoot, prefix);
+      assert.equal(setting(prefix, 'mdserver', 'ProtectHome'), 'read-only', option);
+    }
   });
 
   it('can log to a device, which is not made or rotated', () => {
@@ -397,7 +477,7 @@ net_name = lab
     assert.match(hook, /^const controlSocket = '\/srv\/mds\/run\/control\.sock';$/m);
     assert.equal(
       setting(prefix, 'mdserver', 'ReadWritePaths'),
-      '-/srv/mds -/var/lib/mdserver/dnsmasq -/var/log -/srv/mds/run',
+      '-/srv/mds/run -/srv/mds -/var/lib/mdserver/dnsmasq',
     );
   });
 
@@ -535,7 +615,7 @@ exit 0
       'var/lib/mdserver/dnsmasq/mds.conf',
       'var/lib/mdserver/dnsmasq/dhcp',
       'var/lib/mdserver/dnsmasq/dhcp/mds.dhcp-hosts',
-      'var/log/mdserver.log',
+      'var/log/mdserver',
     ]) {
       assert.equal(statSync(join(prefix, path)).uid, nobody, path);
     }
@@ -545,6 +625,40 @@ exit 0
     const before = tree(prefix);
     integrate(packageRoot, prefix);
     assert.deepEqual(tree(prefix), before);
+  });
+});
+
+describe('the folders of a user other than root', { skip: missing('root') }, () => {
+  const [uid, gid] = ['-u', '-g'].map((flag) =>
+    Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout),
+  ) as [number, number];
+
+  it('lead root nowhere: no file elsewhere changes its owner, is created or written', () => {
+    const prefix = prefixWith({
+      [configuration]: '[dnsmasq]\nuser = nobody\n',
+      'etc/secret/shadow': 'root',
+    });
+    const state = join(prefix, 'var/lib/mdserver');
+    const logs = join(prefix, 'var/log/mdserver');
+    for (const path of [join(state, 'dnsmasq'), logs]) mkdirSync(path, { recursive: true });
+    symlinkSync(join(prefix, 'etc/secret'), join(state, 'dnsmasq/dhcp'));
+    mkdirSync(join(state, 'dnsmasq/dns'));
+    linkSync(join(prefix, 'etc/secret/shadow'), join(state, 'dnsmasq/dns/mds.dns-hosts'));
+    linkSync(join(prefix, 'etc/secret/shadow'), join(state, 'db_file.json'));
+    symlinkSync(join(prefix, 'etc/secret/new'), join(logs, 'mdserver.log'));
+    symlinkSync(join(prefix, 'etc/secret/shadow'), join(logs, 'mdserver-dnsmasq.log'));
+    for (const path of [state, join(state, 'dnsmasq'), join(state, 'dnsmasq/dns'), logs]) {
+      chownSync(path, uid, gid);
+    }
+    const before = tree(join(prefix, 'etc/secret'));
+    const said = integrate(packageRoot, prefix);
+    assert.deepEqual(tree(join(prefix, 'etc/secret')), before);
+    assert.ok(
+      said.includes(
+        `system-integration: ${state}/db_file.json does not belong to nobody, which can change its folder: `,
+      ),
+      said,
+    );
   });
 });
 
@@ -651,7 +765,7 @@ describe('files of the operator', () => {
       'etc/mdserver': 0o755,
       'etc/mdserver/userdata': 0o700,
       'var/lib/mdserver': 0o700,
-      'var/log/mdserver.log': 0o600,
+      'var/log/mdserver': 0o700,
       // Disabled by hand.
       'etc/libvirt/hooks/qemu': 0o644,
     };

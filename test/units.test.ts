@@ -110,13 +110,13 @@ describe('the log rotation', () => {
     const path = join(folder, 'logrotate');
     const text = readFileSync(join(repository, 'etc', 'logrotate', 'mdserver'), 'utf8');
     // The machine of the tests does not have the user.
-    writeFileSync(path, text.replaceAll('create 0640 mdserver mdserver', 'create 0640 root root'));
+    writeFileSync(path, text.replaceAll(/(create 0640|su) mdserver mdserver/g, '$1 root root'));
     const state = join(folder, 'logrotate.state');
     const done = tool('logrotate', ['--debug', '--state', state, path]);
     assert.equal(done.status, 0, done.said);
     assert.match(
       done.said,
-      /rotating pattern: \/var\/log\/mdserver\.log {2}weekly \(8 rotations\)/,
+      /rotating pattern: \/var\/log\/mdserver\/mdserver\.log {2}weekly \(8 rotations\)/,
     );
     assert.doesNotMatch(done.said, /^error|^warning:(?! logrotate in debug mode)/m);
   });

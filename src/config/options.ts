@@ -267,7 +267,7 @@ export const options = {
       restart,
     ),
     port: option(integer(1, 65535), '80', 'TCP port to serve metadata on.', restart),
-    logfile: option(path, '/var/log/mdserver.log', 'Log file.', restart),
+    logfile: option(path, '/var/log/mdserver/mdserver.log', 'Log file.', restart),
     debug: option(yesNo, 'no', 'Log everything, regardless of [loglevels].'),
     debug_userdata: option(
       yesNo,

@@ -226,7 +226,7 @@ async function startUnit(host: Host, name: string, log: string): Promise<ChildPr
 
 /** The text of mdserver's log from an offset on. */
 export function mdserverLog(host: Host, from = 0): string {
-  return readFileSync(join(host.root, 'var/log/mdserver.log'), 'utf8').slice(from);
+  return readFileSync(join(host.root, 'var/log/mdserver/mdserver.log'), 'utf8').slice(from);
 }
 
 /** Starts mdserver as its unit does, and waits until it listens. */
