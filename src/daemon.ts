@@ -12,6 +12,7 @@ import type { Uuid } from './instances/uuid.js';
 import type { Logger } from './log.js';
 import { readTokenKey } from './metadata/token-key.js';
 import { countsOf, createMetrics } from './metrics.js';
+import { neighbourTable } from './neighbours.js';
 import { ipv4Network, ipv6Network } from './network.js';
 import { keepDebugCopy } from './userdata/debug-copies.js';
 import { createUserdata } from './userdata/userdata.js';
@@ -73,6 +74,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     },
   });
   const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
+  const neighbourMac = neighbourTable(start.dnsmasq.interface);
   const health = () => healthOf(config(), store);
-  return { config, store, plan, userdata, tokenKey, boots, metrics, health, log };
+  return { config, store, plan, userdata, tokenKey, boots, metrics, neighbourMac, health, log };
 }

@@ -96,9 +96,11 @@ async function run(file: string): Promise<void> {
     const control = await serveControl(parts);
     logNextSteps(log, config, store.instances);
     notifyReady(log);
+    void tryNeighbours(parts);
 
     onReload = () => {
       config = reload(file, config, logging);
+      void tryNeighbours(parts);
       store.refresh().catch(() => log.error('cannot read the database again'));
     };
     const stop = async (signal: string) => {
@@ -129,6 +131,18 @@ async function serveControl(parts: ControlParts) {
   } catch (error) {
     parts.log.warn(`mdserverctl is not served: ${(error as Error).message}`);
     return undefined;
+  }
+}
+
+/** Logs an error if check_mac refuses all instances, because the neighbour table cannot be read. */
+async function tryNeighbours({ config, neighbourMac, log }: ControlParts): Promise<void> {
+  const { mdserver, dnsmasq } = config();
+  if (!mdserver.check_mac) return;
+  try {
+    await neighbourMac(dnsmasq.gateway);
+  } catch (error) {
+    const reason = (error as Error).message;
+    log.error(`mdserver.check_mac = yes refuses every instance: ${reason}. Install iproute2`);
   }
 }
 

@@ -1,35 +1,159 @@
-import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { isIPv4 } from 'node:net';
-import { promisify } from 'node:util';
-import { type IpAddress, type Mac, parseMac } from './network.js';
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { setTimeout as after } from 'node:timers/promises';
+import { type IpAddress, type Mac, parseIp, parseMac } from './network.js';
 
-const execute = promisify(execFile);
-
-/**
- * The MAC address of an IPv4 neighbour, from the text of `/proc/self/net/arp` (proc(5)); undefined
- * if the table has no complete entry for it.
- */
-export function macInArpTable(table: string, address: string): Mac | undefined {
-  // Without splitting the table into lines: it has one for each guest.
-  const [, entry] = table.split(`\n${address} `, 2);
-  const [, flags, hardware] = entry?.trimStart().split(/ +/, 3) ?? [];
-  return flags === '0x0' ? undefined : parseMac(hardware ?? '');
-}
-
-/** The MAC address of an IPv6 neighbour, from the output of `ip -j -6 neigh show to ADDRESS`. */
-export function macInNeighbours(json: string): Mac | undefined {
-  const entries: { readonly lladdr?: string }[] = JSON.parse(json === '' ? '[]' : json);
-  return parseMac(entries.find(({ lladdr }) => lladdr !== undefined)?.lladdr ?? '');
-}
+/** The neighbour table cannot be read; the message says why. */
+export class NeighbourError extends Error {}
 
 /**
- * The MAC address that the kernel's neighbour table has for an address; undefined if it has none,
- * as for the host's own addresses and those behind a router. Rejects if the table cannot be read.
+ * The MAC address of the complete entry that the kernel's neighbour table has for an address on the
+ * guests' bridge; undefined if it has none, as for the host's own addresses and those behind a
+ * router. Asks the kernel at each call. Rejects with NeighbourError.
  */
-export async function neighbourMac(address: IpAddress): Promise<Mac | undefined> {
-  // Not /proc/net/arp: with the unit's ProcSubset=pid, /proc holds only processes.
-  if (isIPv4(address)) return macInArpTable(readFileSync('/proc/self/net/arp', 'utf8'), address);
-  const { stdout } = await execute('ip', ['-j', '-6', 'neigh', 'show', 'to', address]);
-  return macInNeighbours(stdout.trim());
+export type NeighbourMac = (address: IpAddress) => Promise<Mac | undefined>;
+
+/** Milliseconds that `ip` may take for an answer. */
+const timeLimit = 1000;
+/** Milliseconds without a question after which `ip` ends. */
+const idleLimit = 60_000;
+/**
+ * Milliseconds after which an address without an entry is looked up again. The kernel forgets a
+ * neighbour that is silent on an open connection, and asks for it (ARP) to acknowledge its request:
+ * after 40 ms at the latest.
+ */
+const resolutionTime = 100;
+
+const completeStates = new Set(['REACHABLE', 'STALE', 'DELAY', 'PROBE', 'PERMANENT']);
+
+/**
+ * The MAC address in a line of `ip neigh get`, such as "10.122.0.9 dev br-mds lladdr
+ * 52:54:00:12:34:56 REACHABLE"; undefined if the entry is another one, or not complete.
+ */
+export function macInNeighbour(line: string, address: IpAddress, bridge: string): Mac | undefined {
+  const [entryAddress = '', dev, entryBridge, lladdr, mac = '', ...rest] = line.trim().split(/ +/);
+  const isAsked = parseIp(entryAddress) === address && dev === 'dev' && entryBridge === bridge;
+  const isComplete = lladdr === 'lladdr' && completeStates.has(rest.at(-1) ?? '');
+  return isAsked && isComplete ? parseMac(mac) : undefined;
+}
+
+/** The MAC address in an answer of `ip neigh get`. Throws NeighbourError. */
+function macOf(said: readonly string[], address: IpAddress, bridge: string): Mac | undefined {
+  const text = said.join('; ');
+  if (/Neighbour entry not found|Cannot find device/.test(text)) return undefined;
+  if (text.includes('Command failed')) throw new NeighbourError(`ip (iproute2) failed: ${text}`);
+  return macInNeighbour(said.at(-1) ?? '', address, bridge);
+}
+
+/** An `ip` that reads commands from its standard input. */
+interface Ip {
+  /** The lines of its answer. Rejects if it has ended, or takes too long: it is ended then. */
+  readonly ask: (command: string) => Promise<string[]>;
+  readonly end: () => void;
+}
+
+/**
+ * Starts an `ip` that answers one command at a time. It never keeps this process alive, and ends
+ * with it, since its standard input is closed then.
+ */
+function startIp(ended: () => void): Ip {
+  const child = spawn('ip', ['-force', '-batch', '-'], { env: { ...process.env, LC_ALL: 'C' } });
+  let said: string[] = [];
+  let settle: (error?: Error) => void = () => {};
+  const fail = (reason: string) => {
+    ended();
+    settle(new NeighbourError(`ip (iproute2) ${reason}`));
+  };
+  const end = () => {
+    ended();
+    child.stdin.end();
+  };
+  const idle = setTimeout(end, idleLimit).unref();
+
+  // A command ends with its one line of output, or with "Command failed" among the errors: never
+  // with both, so their order does not matter.
+  const hear = (line: string) => {
+    said.push(line);
+    if (/ dev |^Command failed/.test(line)) settle();
+  };
+  for (const output of [child.stdout, child.stderr]) {
+    createInterface({ input: output }).on('line', hear);
+  }
+  child.once('error', ({ message }) => fail(`cannot be run: ${message}`));
+  child.once('close', (code, signal) => {
+    clearTimeout(idle);
+    fail(`has ended (${signal ?? code}): ${said.join('; ')}`);
+  });
+  // A command that cannot be written has no answer: the end is reported by "close".
+  child.stdin.on('error', () => {});
+  child.unref();
+  for (const stream of child.stdio) (stream as { unref?: () => void } | null)?.unref?.();
+
+  return {
+    end,
+    ask: (command) =>
+      new Promise((resolve, reject) => {
+        idle.refresh();
+        said = [];
+        const timer = setTimeout(() => {
+          fail(`has not answered within ${timeLimit} ms`);
+          child.kill('SIGKILL');
+        }, timeLimit);
+        settle = (error) => {
+          settle = () => {};
+          clearTimeout(timer);
+          if (error === undefined) resolve(said);
+          else reject(error);
+        };
+        child.stdin.write(`${command}\n`);
+      }),
+  };
+}
+
+/** The look-up on a bridge. `ip` is started by the first question, and again when it has ended. */
+export function neighbourTable(bridge: string): NeighbourMac {
+  let ip: Ip | undefined;
+  function running(): Ip {
+    if (ip !== undefined) return ip;
+    const started = startIp(() => {
+      if (ip === started) ip = undefined;
+    });
+    ip = started;
+    return started;
+  }
+
+  async function entry(address: IpAddress): Promise<Mac | undefined> {
+    const command = `neigh get ${address} dev ${bridge}`;
+    try {
+      return macOf(await running().ask(command), address, bridge);
+    } catch {
+      // It may have been killed, and it knows the interface by its number, which another one has when
+      // the bridge has been made anew.
+      ip?.end();
+      return macOf(await running().ask(command), address, bridge);
+    }
+  }
+
+  // One question at a time. What waits is bounded by the number of instances: those who ask for the
+  // same address share a question, as long as it has not been asked.
+  const waiting = new Map<IpAddress, Promise<Mac | undefined>>();
+  let last: Promise<unknown> = Promise.resolve();
+  function ask(address: IpAddress): Promise<Mac | undefined> {
+    const known = waiting.get(address);
+    if (known !== undefined) return known;
+    const question = last.then(() => {
+      waiting.delete(address);
+      return entry(address);
+    });
+    waiting.set(address, question);
+    last = question.catch(() => undefined);
+    return question;
+  }
+
+  return async (address) => {
+    const mac = await ask(address);
+    if (mac !== undefined) return mac;
+    await after(resolutionTime);
+    return ask(address);
+  };
 }

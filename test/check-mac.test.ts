@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import type { AddressReport, InstanceDetails } from '../src/control/api.js';
-import { macInArpTable, macInNeighbours } from '../src/neighbours.js';
+import { macInNeighbour } from '../src/neighbours.js';
+import type { IpAddress } from '../src/network.js';
 import { eventually } from './support/daemon.js';
-import { addHost, type Namespace } from './support/netns.js';
+import { addHost, type Host, type Namespace } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { rowName } from './support/rows.js';
 import { databaseRecord, domainXml, mac } from './support/samples.js';
@@ -12,47 +13,26 @@ import { type Site, startSite } from './support/site.js';
 
 // ---- what the kernel says ----
 
-test('the MAC of an address is read from the ARP table, where the entry is complete', async (t) => {
-  const table = `IP address       HW type     Flags       HW address            Mask     Device
-10.122.7.80      0x1         0x2         52:54:00:00:00:80     *        br-mds
-10.122.7.8       0x1         0x2         52:54:00:AB:CD:EF     *        br-mds
-10.122.7.9       0x1         0x0         00:00:00:00:00:00     *        br-mds
-10.122.7.10      0x1         0x0         52:54:00:00:00:10     *        br-mds
-110.122.7.1      0x1         0x6         52:54:00:00:00:11     *        br-mds
-`;
-  assert.equal(macInArpTable(table, '10.122.7.8'), '52:54:00:ab:cd:ef');
-  assert.equal(macInArpTable(table, '110.122.7.1'), '52:54:00:00:00:11');
-  for (const address of [
-    '10.122.7.9',
-    '10.122.7.10',
-    '10.122.7.1',
-    '10.122.7',
-    '0.122.7.80',
-    'IP',
-  ]) {
-    await t.test(rowName(address), () => {
-      assert.equal(macInArpTable(table, address), undefined);
-    });
-  }
-  assert.equal(macInArpTable('', '10.122.7.8'), undefined);
-});
-
-test('the MAC of an IPv6 address is read from the output of ip', async (t) => {
-  assert.equal(
-    macInNeighbours(
-      '[{"dst":"fd00::8","dev":"br-mds","lladdr":"52:54:00:AB:CD:EF","state":["STALE"]}]',
-    ),
-    '52:54:00:ab:cd:ef',
-  );
-  for (const none of [
-    '',
-    '[]',
-    '[ ]',
-    '[{}]',
-    '[{"dst":"fd00::8","dev":"br-mds","state":["FAILED"]}]',
-  ]) {
-    await t.test(rowName(none), () => {
-      assert.equal(macInNeighbours(none), undefined);
+test('a neighbour has a MAC only where its entry is complete and on the bridge', async (t) => {
+  const mac = '52:54:00:ab:cd:ef';
+  for (const [line, address, expected] of [
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:AB:CD:EF REACHABLE ', '10.122.7.8', mac],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef STALE', '10.122.7.8', mac],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef DELAY', '10.122.7.8', mac],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef PROBE', '10.122.7.8', mac],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef extern_learn PERMANENT', '10.122.7.8', mac],
+    ['fd00:122::8 dev br-mds lladdr 52:54:00:ab:cd:ef router STALE', 'fd00:122::8', mac],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef NOARP', '10.122.7.8', undefined],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef FAILED', '10.122.7.8', undefined],
+    ['10.122.7.8 dev br-mds lladdr 52:54:00:ab:cd:ef', '10.122.7.8', undefined],
+    ['10.122.7.8 dev br-mds FAILED', '10.122.7.8', undefined],
+    ['10.122.7.8 dev br-mds INCOMPLETE', '10.122.7.8', undefined],
+    ['10.122.7.8 dev eth0 lladdr 52:54:00:ab:cd:ef STALE', '10.122.7.8', undefined],
+    ['10.122.7.80 dev br-mds lladdr 52:54:00:ab:cd:ef STALE', '10.122.7.8', undefined],
+    ['', '10.122.7.8', undefined],
+  ] as const) {
+    await t.test(rowName(line), () => {
+      assert.equal(macInNeighbour(line, address as IpAddress, 'br-mds'), expected);
     });
   }
 });
@@ -76,7 +56,7 @@ const a = record(1);
 const b = record(2);
 
 interface GuardedSite extends Site {
-  readonly host: Namespace;
+  readonly host: Host;
   /** A guest with these addresses, as its DHCP client sets them. */
   readonly addGuest: (of: ReturnType<typeof record>, mac?: string) => Namespace;
   /** How many lines of the log hold all of the texts. */
@@ -308,7 +288,7 @@ test('with check_mac, a recreated machine is served under its old address and ne
   const second = add(a, mac(anew));
   await isServed(second, a, 1);
   second.remove();
-  assert.equal(logged('WARN'), 0);
+  assert.equal(logged('refused'), 0);
 
   // And if it never asks who the gateway is, so that the host hears nothing of its new MAC: no
   // connection comes about until the host itself has asked who answers for the address.
@@ -325,16 +305,19 @@ test('with check_mac, a recreated machine is served under its old address and ne
   assert.equal(await known(), a.mds_mac);
   assert.deepEqual(await ask(silent, a.mds_ipv4, userdata), secret(1));
   assert.equal(await known(), mac(anew));
-  assert.equal(logged('WARN'), 0);
+  assert.equal(logged('refused'), 0);
 });
 
-test('with check_mac, a record without a MAC is served by its address, and a stranger gets its usual 404', {
+test('with check_mac, a record without a MAC is refused, and a stranger gets its usual 404', {
   skip,
 }, async (t) => {
   const old = { domain_name: 'web1', mds_ipv4: a.mds_ipv4 };
   const { addGuest: add, logged, host, daemon } = await start(t, 'yes', { records: [old, b] });
   const guest = add(a);
-  assert.deepEqual(await ask(guest, a.mds_ipv4, userdata), secret(1));
+  assert.deepEqual(await ask(guest, a.mds_ipv4, userdata), refused);
+  await daemon.printed(
+    `refused ${a.mds_ipv4}: the record of web1 has no MAC address to compare: upload its domain again`,
+  );
   // IPv6 it has none.
   assert.deepEqual(await ask(guest, a.mds_ipv6, userdata), refused);
   const stranger = add(record(9));
@@ -342,7 +325,6 @@ test('with check_mac, a record without a MAC is served by its address, and a str
   await daemon.printed(
     /10\.122\.7\.9 - GET \/latest\/user-data 404 .*no instance has this address/,
   );
-  assert.equal(logged('it answers with'), 0);
   // The host itself.
   for (const [path, expected] of [
     ['/', 200],
@@ -353,17 +335,180 @@ test('with check_mac, a record without a MAC is served by its address, and a str
       assert.equal((await ask(host, metadata, path))[0], expected);
     });
   }
-  assert.equal(logged('it answers with'), 0);
+  assert.equal(logged('(mdserver.check_mac)'), 1);
 });
 
-test("with check_mac, the host itself is served when it asks from an instance's address", async (t) => {
+test("with check_mac, the host itself is refused when it asks from an instance's address", async (t) => {
   const { daemon } = await startSite(t, '127.143.0.1', {
     records: [{ ...a, mds_ipv4: '127.143.0.8', mds_ipv6: null }],
     mdserver: 'check_mac = yes',
   });
-  // Loopback has no neighbours: there is nobody to ask who else it could be.
+  // Loopback has no neighbours: nothing says that this is the guest.
   const { status, text } = await daemon.ask('/latest/meta-data/hostname', { from: '127.143.0.8' });
-  assert.deepEqual([status, text], [200, 'web1']);
+  assert.deepEqual([status, text], refused);
+  await daemon.printed('no complete entry for it');
+});
+
+test('with check_mac, a guest behind another interface than the bridge is refused', {
+  skip,
+}, async (t) => {
+  const { addGuest: add, host, daemon } = await start(t, 'yes');
+  const attacker = add(a);
+  // The host now reaches web2's address through another bridge, and has a complete entry there.
+  host.ip('link add br-other address 52:54:00:fe:00:02 type bridge');
+  host.ip('link set br-other up');
+  const elsewhere = host.addGuest(b.mds_mac, 'br-other');
+  setAddresses(elsewhere, b);
+  host.ip(`route add ${b.mds_ipv4}/32 dev br-other src 10.122.0.1`);
+  assert.deepEqual(await ask(elsewhere, b.mds_ipv4, userdata), refused);
+  await daemon.printed(`refused ${b.mds_ipv4}: the neighbour table has no complete entry`);
+  await isServed(attacker, a, 1);
+});
+
+// ---- a connection that stays open ----
+
+/** The guest's end of a connection; SIGUSR2 makes it send two requests at once. */
+const clientScript = `
+  const [from, server] = process.argv.slice(1);
+  const socket = require('node:net').connect({ host: server, port: 80, localAddress: from });
+  const request = 'GET /latest/user-data HTTP/1.1\\r\\nHost: instance-data\\r\\n\\r\\n';
+  process.on('SIGUSR2', () => socket.write(request.repeat(2)));
+  socket.on('connect', () => process.stdout.write('connected\\n'));
+  socket.pipe(process.stdout);
+`;
+
+/** Connects from one of a guest's addresses, and waits until the connection is there. */
+async function connect(guest: Namespace, from: string) {
+  const server = from.includes(':') ? metadata6 : metadata;
+  const client = guest.start(process.execPath, ['-e', clientScript, from, server]);
+  let output = '';
+  client.stdout?.on('data', (chunk) => (output += chunk));
+  await eventually('it is connected', () => output.includes('connected'));
+  const statuses = () =>
+    [...output.matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => Number(status));
+  return {
+    output: () => output,
+    /** Sends two requests in one piece, and waits for their answers. */
+    askTwice: async () => {
+      const before = statuses().length;
+      client.kill('SIGUSR2');
+      await eventually('both are answered', () => statuses().length === before + 2);
+      return statuses().slice(before);
+    },
+    send: () => client.kill('SIGUSR2'),
+  };
+}
+
+test('with check_mac, each request of a connection is checked, pipelined ones as well', {
+  skip,
+}, async (t) => {
+  const { addGuest: add, ask: askControl, host, logged } = await start(t, 'yes');
+  const guest = add(a);
+  const connections = [await connect(guest, a.mds_ipv4), await connect(guest, a.mds_ipv6)];
+  for (const { askTwice } of connections) assert.deepEqual(await askTwice(), [200, 200]);
+  // The kernel has forgotten the guest, which has done nothing wrong.
+  host.ip('neigh flush dev br-mds');
+  for (const { askTwice } of connections) assert.deepEqual(await askTwice(), [200, 200]);
+  assert.equal(logged('WARN'), 0);
+  // The instance is now another machine.
+  const body = domainXml(0x77, { name: 'web1' });
+  assert.equal((await askControl('/instance-upload', { method: 'POST', body })).status, 200);
+  for (const { askTwice } of connections) assert.deepEqual(await askTwice(), [404, 404]);
+  assert.equal(logged('WARN', a.mds_mac, mac(0x77), '(mdserver.check_mac)'), 4);
+});
+
+for (const [family, address] of [
+  ['IPv4', b.mds_ipv4],
+  ['IPv6', b.mds_ipv6],
+] as const) {
+  test(`with check_mac, a guest that stops answering for the victim's ${family} address gets nothing`, {
+    skip,
+  }, async (t) => {
+    const { addGuest: add, host, logged } = await start(t, 'yes');
+    const attacker = add(a);
+    await takeAddresses(attacker, b);
+    const { send, output } = await connect(attacker, address);
+    // Neither answers ARP nor neighbour solicitations; it keeps the connection.
+    const silence = async (isOn: boolean) => {
+      if (family === 'IPv6') {
+        attacker.ip(
+          `address ${isOn ? 'delete' : 'add'} ${address}/64 dev eth0${isOn ? '' : ' nodad'}`,
+        );
+        return;
+      }
+      const setting = `net.ipv4.conf.eth0.arp_ignore=${isOn ? 8 : 0}`;
+      assert.equal((await attacker.run('sysctl', ['-q', '-w', setting])).status, 0);
+    };
+    await silence(true);
+    // What the host does by itself within 9 seconds.
+    host.ip('neigh flush dev br-mds');
+    await host.run('busybox', ['ping', '-c', '1', '-W', '4', address]);
+    const { stdout } = await host.run('ip', ['neigh', 'show', 'to', address, 'dev', 'br-mds']);
+    assert.match(stdout, /FAILED|INCOMPLETE/);
+    send();
+    await eventually('both are refused', () => logged('WARN', 'no complete entry', address) === 2);
+    // Now it listens again.
+    await silence(false);
+    await eventually('both answers are there', () => output().split('not found').length === 3);
+    assert.doesNotMatch(output(), /secret/);
+  });
+}
+
+// ---- the one ip that asks the kernel ----
+
+/** The processes that a process has started, and that are still there. */
+function childrenOf(pid: number | undefined): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return text.trim().split(' ').filter(Boolean).map(Number);
+}
+
+test('one ip process serves all requests, is replaced when it dies, and ends with the daemon', {
+  skip,
+}, async (t) => {
+  const { addGuest: add, daemon, host, logged } = await start(t, 'yes');
+  const guest = add(a);
+  await isServed(guest, a, 1);
+  const { pid } = daemon.process;
+  const before = childrenOf(pid);
+  await isServed(guest, a, 1);
+  assert.deepEqual(childrenOf(pid), before);
+  assert.equal(before.length, 1);
+
+  process.kill(before[0] ?? 0, 'SIGKILL');
+  await isServed(guest, a, 1);
+  // One that has stopped gives no answer in time.
+  process.kill(childrenOf(pid)[0] ?? 0, 'SIGSTOP');
+  await isServed(guest, a, 1);
+
+  // The bridge has another number when libvirt has made its network anew.
+  host.ip('link delete br-mds');
+  host.ip('link add br-mds address 52:54:00:fe:00:01 type bridge');
+  for (const address of [`${metadata}/32`, '10.122.0.1/16']) {
+    host.ip(`address add ${address} dev br-mds`);
+  }
+  host.ip('link set br-mds up');
+  assert.deepEqual(await ask(add(b), b.mds_ipv4, userdata), secret(2));
+  assert.equal(logged('WARN'), 0);
+
+  const last = childrenOf(pid);
+  assert.equal(last.length, 1);
+  daemon.process.kill('SIGKILL');
+  await eventually('ip has ended', () => !existsSync(`/proc/${last[0]}`));
+});
+
+test('without ip, check_mac refuses every instance, and the log says what to do', {
+  skip,
+}, async (t) => {
+  const { addGuest: add, daemon } = await start(t, 'yes', {
+    sandbox: ['env', 'PATH=/nonexistent'],
+  });
+  await daemon.printed(
+    /mdserver\.check_mac = yes refuses every instance: .*ENOENT.* Install iproute2/,
+  );
+  const guest = add(a);
+  assert.deepEqual(await ask(guest, a.mds_ipv4, userdata), refused);
+  assert.deepEqual(await ask(guest, a.mds_ipv6, userdata), refused);
+  await daemon.printed(`refused ${a.mds_ipv4}: its MAC address cannot be checked: ip (iproute2)`);
 });
 
 test("check_mac works with the unit's ProcSubset=pid, and a reload switches it", {

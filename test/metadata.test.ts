@@ -71,6 +71,7 @@ function serve(settings: Settings = {}): Served {
     tokenKey: newTokenKey(),
     isThisHost: () => false,
     checkMac: () => false,
+    neighbourMac: async () => undefined,
     log: { warn: () => undefined },
   });
   const get: Served['get'] = async (path, { from = '10.122.7.9', headers = {} } = {}) => {

@@ -330,7 +330,7 @@ export const options = {
     check_mac: option(
       yesNo,
       'no',
-      "Refuse requests from an address for which the kernel's neighbour table has a MAC address other than the instance's.",
+      "Refuse requests from an instance's address unless the kernel's neighbour table has a complete entry for it on the bridge (dnsmasq.interface), with the instance's MAC address. Needs ip of iproute2 5.0 or newer.",
     ),
     db_file: option(path, '/var/lib/mdserver/db_file.json', 'Database of the instances.', restart),
   },

@@ -19,7 +19,6 @@ import { ec2 } from '../metadata/ec2.js';
 import { nocloud } from '../metadata/nocloud.js';
 import { bodyOf, type Leaf, leaves, lookUp } from '../metadata/tree.js';
 import { instanceId, localHostname } from '../metadata/values.js';
-import { neighbourMac } from '../neighbours.js';
 import { parseIp } from '../network.js';
 import { UserdataError } from '../userdata/find.js';
 import { TemplateError } from '../userdata/template.js';
@@ -213,7 +212,10 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     async (request, reply) => {
       const address = parseIp(request.params.address);
       if (address === undefined) return reply.code(400).send({ error: 'not an IP address' });
-      const mac = await neighbourMac(address);
+      const mac = await parts.neighbourMac(address).catch((error: Error) => {
+        log.warn(`cannot look up the neighbour ${address}: ${error.message}`);
+        return undefined;
+      });
       const report: AddressReport = {
         address,
         instance: store.instances.byAddress.get(address)?.name ?? null,

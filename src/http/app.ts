@@ -12,10 +12,11 @@ import type { Health } from '../health.js';
 import type { Store } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
+import type { NeighbourMac } from '../neighbours.js';
 import { peerAddress } from '../network.js';
 import { peerUid } from '../peers.js';
 import type { Userdata } from '../userdata/userdata.js';
-import { internalError, lookUpPeers, notFound, sendAnswer } from './caller.js';
+import { internalError, notFound, sendAnswer } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
@@ -31,6 +32,7 @@ export interface AppParts {
   readonly tokenKey: Buffer;
   readonly boots: Boots;
   readonly metrics: Metrics;
+  readonly neighbourMac: NeighbourMac;
   /** The state of the daemon and its surroundings. */
   readonly health: () => Health;
   readonly log: Logger;
@@ -172,13 +174,13 @@ export function buildApp(parts: AppParts): FastifyInstance {
   const callerOptions = {
     instances: () => store.instances,
     checkMac: () => config().mdserver.check_mac,
+    neighbourMac: parts.neighbourMac,
     log,
   };
   refuseWebPages(app, (local) => {
     const { listen_address, host_names = [] } = config().mdserver;
     return { addresses: [peerAddress(local), ...listen_address], names: host_names };
   });
-  lookUpPeers(app, callerOptions);
   metadataRoutes(app, { ...parts, ...callerOptions, isThisHost });
   phoneHomeRoutes(app, store, callerOptions);
   uploadRoutes(app, {

@@ -1,16 +1,15 @@
-import type { Socket } from 'node:net';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { Logger } from '../log.js';
 import type { DatasourceName } from '../metadata/datasources.js';
-import { neighbourMac } from '../neighbours.js';
+import { NeighbourError, type NeighbourMac } from '../neighbours.js';
 import { type Mac, peerAddress } from '../network.js';
 
 /**
- * Who sent a request: an instance, an address that no instance has (`stranger`), or a machine that
- * answers with another MAC address than the instance whose address it uses (`impostor`).
+ * Who sent a request: an instance, an address that no instance has (`stranger`), or an instance's
+ * address that does not have the instance's MAC address (`impostor`).
  */
 export type Caller = Instance | 'stranger' | 'impostor';
 
@@ -51,44 +50,50 @@ declare module 'fastify' {
 /** What the look-up of a request's caller depends on. */
 export interface CallerOptions {
   readonly instances: () => Instances;
-  /** Whether an instance's address must answer with the instance's MAC address (mdserver.check_mac). */
+  /** Whether an instance's address must have the instance's MAC address (mdserver.check_mac). */
   readonly checkMac: () => boolean;
+  readonly neighbourMac: NeighbourMac;
   readonly log: Pick<Logger, 'warn'>;
 }
 
-/** The MAC address that answers for a peer: looked up once for each connection. */
-const peerMacs = new WeakMap<Socket, Mac | undefined>();
-
-/** Looks up the MAC address of an instance's address before the first request of a connection. */
-export function lookUpPeers(app: FastifyInstance, { instances, checkMac }: CallerOptions): void {
-  app.addHook('onRequest', (request, _reply, done) => {
-    const { socket } = request.raw;
-    const address = checkMac() ? peerAddress(socket.remoteAddress) : undefined;
-    if (address === undefined || peerMacs.has(socket) || !instances().byAddress.has(address)) {
-      done();
-      return;
-    }
-    neighbourMac(address).then((mac) => {
-      peerMacs.set(socket, mac);
-      done();
-    }, done);
-  });
-}
-
 /**
- * Finds the caller by the peer's address alone: no header can change it. A guest can still take
+ * Finds the instance by the peer's address alone: no header can change it. A guest can still take
  * another guest's address and answer ARP for it, which check_mac detects.
  */
-function findCaller(
-  { raw: { socket } }: FastifyRequest,
-  { instances, checkMac, log }: CallerOptions,
-): Caller {
-  const address = peerAddress(socket.remoteAddress);
-  const instance = address && instances().byAddress.get(address);
-  if (instance === undefined) return 'stranger';
-  const mac = checkMac() ? peerMacs.get(socket) : undefined;
-  if (mac === undefined || instance.mac === undefined || mac === instance.mac) return instance;
-  log.warn(`refused ${address}: it answers with ${mac}, but ${instance.name} has ${instance.mac}`);
+function instanceOf({ raw }: FastifyRequest, { instances }: CallerOptions): Instance | undefined {
+  const address = peerAddress(raw.socket.remoteAddress);
+  return address && instances().byAddress.get(address);
+}
+
+/** Why a machine with this MAC address is not the instance, and what to do; undefined if it is. */
+function impostorReason({ name, mac }: Instance, found: Mac | undefined): string | undefined {
+  if (mac === undefined) {
+    return `the record of ${name} has no MAC address to compare: upload its domain again`;
+  }
+  if (found === undefined) {
+    return `the neighbour table has no complete entry for it on the guests' bridge: ${name} must ask from there, not from the host or through a router`;
+  }
+  if (found === mac) return undefined;
+  return `it answers with ${found}, but ${name} has ${mac}: remove the address from the other machine, or upload the domain again if its MAC address has changed`;
+}
+
+/** The caller, if the kernel's neighbour table now has the instance's MAC address for it. */
+async function checkedCaller(request: FastifyRequest, options: CallerOptions): Promise<Caller> {
+  const address = peerAddress(request.raw.socket.remoteAddress);
+  if (address === undefined || instanceOf(request, options) === undefined) return 'stranger';
+  let reason: string | undefined;
+  try {
+    const mac = await options.neighbourMac(address);
+    // Only now: meanwhile the address may have become another instance's.
+    const instance = instanceOf(request, options);
+    if (instance === undefined) return 'stranger';
+    reason = impostorReason(instance, mac);
+    if (reason === undefined) return instance;
+  } catch (error) {
+    if (!(error instanceof NeighbourError)) throw error;
+    reason = `its MAC address cannot be checked: ${error.message}`;
+  }
+  options.log.warn(`refused ${address}: ${reason} (mdserver.check_mac)`);
   return 'impostor';
 }
 
@@ -103,7 +108,23 @@ export function answerGuest(
   kind: RequestRecord['kind'],
   answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
 ): void | Promise<void> {
-  const caller = findCaller(request, options);
+  // Here, where every route gets its instance, and before each answer: a connection is kept for many.
+  if (options.checkMac()) {
+    return checkedCaller(request, options).then((caller) =>
+      answerCaller(request, reply, caller, kind, answer),
+    );
+  }
+  // Without a promise, which would cost more than the answer.
+  return answerCaller(request, reply, instanceOf(request, options) ?? 'stranger', kind, answer);
+}
+
+function answerCaller(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  caller: Caller,
+  kind: RequestRecord['kind'],
+  answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
+): void | Promise<void> {
   const send = (sent: GuestAnswer) => {
     request.guestRecord = { caller, kind, token: sent.token, userdata: sent.userdata };
     sendAnswer(reply, sent);

@@ -84,25 +84,25 @@ function addNamespace(scope: Scope, label: string): Namespace {
 
 /** A host of virtual machines: a namespace with a bridge. */
 export interface Host extends Namespace {
-  /** A guest on the bridge: a namespace whose `eth0` has that MAC address, and no IP address yet. */
-  readonly addGuest: (mac: string) => Namespace;
+  /** A guest on the bridge, or on another one: a namespace whose `eth0` has that MAC address, and no IP address yet. */
+  readonly addGuest: (mac: string, bridge?: string) => Namespace;
 }
 
 /**
  * A host whose bridge has the addresses of etc/libvirt/mds-network.xml, as libvirt makes it. It and
  * its guests are removed at the end of the scope.
  */
-export function addHost(scope: Scope, bridge = 'br-mds'): Host {
+export function addHost(scope: Scope, ownBridge = 'br-mds'): Host {
   const host = addNamespace(scope, 'host');
   // Without an address of its own it takes another with each port that comes, and guests lose it.
-  host.ip(`link add ${bridge} address 52:54:00:fe:00:01 type bridge`);
+  host.ip(`link add ${ownBridge} address 52:54:00:fe:00:01 type bridge`);
   for (const address of ['169.254.169.254/32', '10.122.0.1/16']) {
-    host.ip(`address add ${address} dev ${bridge}`);
+    host.ip(`address add ${address} dev ${ownBridge}`);
   }
-  host.ip(`link set ${bridge} up`);
+  host.ip(`link set ${ownBridge} up`);
   return {
     ...host,
-    addGuest: (mac) => {
+    addGuest: (mac, bridge = ownBridge) => {
       const guest = addNamespace(scope, 'guest');
       const port = `tap${made}`;
       host.ip(`link add ${port} type veth peer name eth0 netns ${guest.name}`);
