@@ -531,7 +531,7 @@ async function attackGuest(run: Run, attacker: Guest, victim: Guest): Promise<vo
 function noneRefused(host: Host, attacker?: Guest): void {
   const lines = mdserverLog(host)
     .split('\n')
-    .filter((line) => line.includes('it answers with'))
+    .filter((line) => line.includes('(mdserver.check_mac)'))
     .filter((line) => attacker === undefined || !line.includes(`it answers with ${attacker.mac}`));
   if (lines.length > 0) throw new Error(lines.join(' | '));
 }
