@@ -86,6 +86,17 @@ const slowHeaders = {
   request: 'GET / HTTP/1.1\r\nHost: 169.254.169.254\r\nX: ',
 };
 
+/** What an action gives, and the lines that the log gets meanwhile. */
+async function linesDuring<Result>(
+  { site }: Network,
+  action: () => Promise<Result>,
+): Promise<[Result, string[]]> {
+  const log = join(site.folder, 'mdserver.log');
+  const before = readFileSync(log).length;
+  const result = await action();
+  return [result, readFileSync(log).subarray(before).toString().split('\n')];
+}
+
 /** Uploads a domain on the control socket, and gives the status. */
 async function upload({ site }: Network, xml: string): Promise<number> {
   const { status } = await site.ask('/instance-upload', { method: 'POST', body: xml });
@@ -174,25 +185,47 @@ export const attacks: readonly Attack[] = [
       }
     },
   },
-  attackOf('long URLs', 'mallory', 'flood', {
-    request: request('GET', `/${'A'.repeat(15_500)}`),
-    times: 20,
+  attackOf('requests for other hosts', 'mallory', 'flood', {
+    connections: 20,
+    request: hostname.replace('169.254.169.254', 'rebound.example.com'),
+    times: 100,
   }),
   {
+    name: 'long URLs',
+    run: async (network, seconds) => {
+      const path = `/${'A'.repeat(15_500)}`;
+      const settings = { seconds, request: request('GET', path), times: 20 };
+      const [report, lines] = await linesDuring(network, () =>
+        load(network.guests.mallory, 'flood', settings),
+      );
+      const longest = Math.max(...lines.map((line) => line.length));
+      assert.ok(longest < 1000, `a line of the log has ${longest} characters`);
+      return summary(report);
+    },
+  },
+  {
     name: 'requests and resets',
-    run: async ({ guests: { mallory }, site }, seconds) => {
-      const log = join(site.folder, 'mdserver.log');
-      const before = readFileSync(log).length;
+    run: async (network, seconds) => {
       const agent = 'User-Agent: 10.9.9.9 honest GET /latest/user-data 200 curl';
-      const message = request('GET', '/latest/user-data', agent);
-      const report = await load(mallory, 'reset', { seconds, request: message, times: 3 });
-      const lines = readFileSync(log).subarray(before).toString().split('\n');
+      const settings = { seconds, request: request('GET', '/latest/user-data', agent), times: 3 };
+      const [report, lines] = await linesDuring(network, () =>
+        load(network.guests.mallory, 'reset', settings),
+      );
       const nameless = lines.filter((line) => / undefined /.test(line));
       assert.equal(nameless.length, 0, `lines without an address, such as ${nameless[0]}`);
       return summary(report);
     },
   },
-  attackOf('phone-home storm', 'mallory', 'storm', { connections: 10, request: phoneHome }),
+  {
+    name: 'phone-home storm',
+    run: async ({ guests, dnsmasq }, seconds) => {
+      const before = dnsmasq.rounds();
+      const settings = { seconds, connections: 10, request: phoneHome };
+      const report = await load(guests.mallory, 'storm', settings);
+      assert.equal(dnsmasq.rounds(), before, 'dnsmasq has read its files again');
+      return summary(report);
+    },
+  },
   attackOf('expensive template', 'slow', 'flood', {
     connections: 10,
     request: request('GET', '/latest/user-data'),
