@@ -52,7 +52,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     if (instance !== undefined) boots.dhcp(instance, action, address);
   });
   await writeConfiguration(start, log);
-  store.subscribe(dnsmasqSubscriber(start, log, metrics.dnsmasqReload));
+  store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
   store.subscribe({
     files: () => [],
     changed: ({ byUuid, byName }) => {

@@ -9,8 +9,8 @@ import { instanceFromRecord } from '../src/instances/instance.js';
 import { type Instances, instancesFrom } from '../src/instances/instances.js';
 import { rowName } from './support/rows.js';
 
-function config(dnsmasq: string) {
-  return configFrom(`[dnsmasq]\n${dnsmasq}`).config;
+function config(dnsmasq: string, mdserver = '') {
+  return configFrom(`[mdserver]\n${mdserver}\n[dnsmasq]\n${dnsmasq}`).config;
 }
 
 /** Instances of these names; their number is in MAC, uuid and address. */
@@ -82,7 +82,7 @@ test('the lease time is the configured one', () => {
 
 /** The host names of domains, in their order. */
 function hostNamesOf(settings: string, ...names: string[]): string[] {
-  const given = hostNames(instances(...names), config(settings).dnsmasq);
+  const given = hostNames(instances(...names), config(settings));
   return names.map((name) => given.get(name) ?? '');
 }
 
@@ -174,6 +174,11 @@ test('a name that programs trust, or the host’s own, is given to no instance',
     ...[...reserved, own].map(changed),
     'test',
   ]);
+  const asked = config('domain = example.com', 'host_names = seed, mds.example.com');
+  assert.deepEqual(
+    [...hostNames(instances('seed', 'mds'), asked).values()],
+    [changed('seed', 0), changed('mds', 1)],
+  );
   const withPrefix = 'prefix = local\nentry_order = prefix\ndomain = example.com';
   assert.deepEqual(hostNamesOf(withPrefix, 'host', 'localhost.example.com'), [
     changed('host', 0),

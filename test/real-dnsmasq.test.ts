@@ -572,7 +572,7 @@ test('an address inside under a name from outside is dropped, except in domains 
     '/office.example/10.1.2.3',
     '/public.example/9.9.9.9',
   ]);
-  await host.startDnsmasq(`--server=${upstream}`);
+  const dnsmasq = await host.startDnsmasq(`--server=${upstream}`);
   const expected = {
     ...Object.fromEntries(inside.map((_, index) => [`rebound${index}.example`, ''])),
     'www.office.example': '10.1.2.3',
@@ -581,6 +581,11 @@ test('an address inside under a name from outside is dropped, except in domains 
   };
   assert.deepEqual(await resolvedBy(host, Object.keys(expected)), expected);
   assert.deepEqual(await host.resolve('rebound.example', 'AAAA'), []);
+  const refused = /^possible DNS-rebind attack detected: (.*)$/;
+  assert.deepEqual(
+    [...new Set(dnsmasq.log().flatMap((line) => refused.exec(line)?.[1] ?? []))].sort(),
+    ['rebound.example', ...inside.map((_, index) => `rebound${index}.example`)],
+  );
 });
 
 test('the host’s /etc/hosts is served to guests only if it is asked for', { skip }, async (t) => {

@@ -112,7 +112,7 @@ function leasesOf(instances: Instances): Map<string, Lease> {
 
 /** Keeps dnsmasq up to date: writes its hosts files, reloads it and ends leases after a change. */
 export function dnsmasqSubscriber(
-  config: DnsmasqConfig,
+  config: () => DnsmasqConfig,
   log: Logger,
   onReload: (outcome: 'told' | 'absent') => void,
 ): Subscriber {
@@ -121,7 +121,7 @@ export function dnsmasqSubscriber(
   /** Ends the leases of machines that were removed or whose address or MAC changed. */
   async function endLeases(ended: readonly Lease[]): Promise<void> {
     try {
-      await releaseLeases(ended, config.dnsmasq.gateway);
+      await releaseLeases(ended, config().dnsmasq.gateway);
     } catch (error) {
       log.error(
         `dnsmasq may keep the leases of removed instances until they expire: ${(error as Error).message}`,
@@ -130,11 +130,11 @@ export function dnsmasqSubscriber(
   }
 
   return {
-    files: (instances) => [dhcpHosts(config, instances), dnsHosts(config, instances)],
+    files: (instances) => [dhcpHosts(config(), instances), dnsHosts(config(), instances)],
     changed: (instances) => {
       const before = leases;
       leases = leasesOf(instances);
-      const running = reloadDnsmasq(config, log);
+      const running = reloadDnsmasq(config(), log);
       onReload(running ? 'told' : 'absent');
       if (!running) return;
       const ended = [...before].filter(([key]) => !leases.has(key)).map(([, lease]) => lease);

@@ -96,8 +96,9 @@ function inDnsmasqFile(names: string): string {
 }
 
 /** dnsmasq's dhcp-hostsfile: one line for each instance that has a MAC and an address. */
-export function dhcpHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): FileContent {
-  const names = hostNames(instances, dnsmasq);
+export function dhcpHosts(config: DnsmasqConfig, instances: Instances): FileContent {
+  const { dnsmasq } = config;
+  const names = hostNames(instances, config);
   const lines = [];
   for (const { name, mac, ipv4, ipv6 } of instances.byName.values()) {
     if (mac === undefined || ipv4 === undefined) continue;
@@ -111,8 +112,9 @@ export function dhcpHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): Fil
 }
 
 /** The hosts file for DNS: one line for each address. */
-export function dnsHosts({ dnsmasq }: DnsmasqConfig, instances: Instances): FileContent {
-  const hostNameOf = hostNames(instances, dnsmasq);
+export function dnsHosts(config: DnsmasqConfig, instances: Instances): FileContent {
+  const { dnsmasq } = config;
+  const hostNameOf = hostNames(instances, config);
   const lines = [];
   for (const { name, ipv4, ipv6 } of instances.byName.values()) {
     const names = inDnsmasqFile(dnsNames(dnsmasq, hostNameOf.get(name) ?? '').join(' '));

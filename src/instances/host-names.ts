@@ -8,6 +8,12 @@ import type { Instances } from './instances.js';
 /** The options that names in DNS depend on. */
 export type NameOptions = Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>;
 
+/** What the names of all instances depend on, the names of mdserver itself included. */
+export interface NameConfig {
+  readonly mdserver: Pick<Config['mdserver'], 'host_names'>;
+  readonly dnsmasq: NameOptions;
+}
+
 /** RFC 1035 2.3.4, without the dot at the end of a name. */
 const maxLabelLength = 63;
 const maxNameLength = 253;
@@ -67,6 +73,14 @@ export function toHostName(name: string, domain: string | false): string {
 }
 
 /**
+ * The name that guests and templates get: the domain's own, as in Python. Of a name with deceptive
+ * characters, which only records from before they were refused have, it is a host name made from it.
+ */
+export function servedName({ name }: Pick<Instance, 'name'>): string {
+  return deceptiveCharacters.test(name) ? toHostName(name, false) : name;
+}
+
+/**
  * What tells the names of one instance from those of all others. With dnsmasq's `expand-hosts`, and
  * by DHCP, an instance has each name with and without the domain, so the domain does not count.
  */
@@ -85,13 +99,17 @@ function withSuffix(hostName: string, suffix: string): string {
   return [first.slice(0, maxLabelLength - suffix.length) + suffix, ...rest].join('.');
 }
 
+/** The names of this host, on which guests reach mdserver. */
+function ownNames({ mdserver }: NameConfig): string[] {
+  const full = hostname();
+  return [full, full.replace(/\..*/, ''), ...(mdserver.host_names ?? [])];
+}
+
 /** The host name of each instance, by the name of its domain. */
-function assignHostNames(instances: Instances, options: NameOptions): Map<string, string> {
+function assignHostNames(instances: Instances, config: NameConfig): Map<string, string> {
+  const options = config.dnsmasq;
   const names = new Map<string, string>();
-  const ownName = hostname();
-  const taken = new Set(
-    [ownName, ownName.split('.')[0] ?? ''].map((name) => nameKey(name, options.domain)),
-  );
+  const taken = new Set(ownNames(config).map((name) => nameKey(name, options.domain)));
   const isFree = (key: string) => !taken.has(key) && !reservedNames.has(key);
   for (const { name, uuid } of instances.byName.values()) {
     const wanted = toHostName(name, options.domain);
@@ -109,30 +127,22 @@ function assignHostNames(instances: Instances, options: NameOptions): Map<string
 }
 
 interface Assigned {
-  readonly options: NameOptions;
+  readonly config: NameConfig;
   readonly names: ReadonlyMap<string, string>;
-}
-
-/**
- * The name that guests and templates get: the domain's own, as in Python. Of a name with deceptive
- * characters, which only records from before they were refused have, it is a host name made from it.
- */
-export function servedName({ name }: Pick<Instance, 'name'>): string {
-  return deceptiveCharacters.test(name) ? toHostName(name, false) : name;
 }
 
 const cache = new WeakMap<Instances, Assigned>();
 
 /**
  * The host name of each instance in DHCP and DNS, by the name of its domain. No two instances share
- * a name in DNS, in any of its forms, and none has a reserved name or the host's. The instance that
- * was seen first keeps its name; a later one that would have the same gets a part of its uuid.
+ * a name in DNS, in any of its forms, and none has a reserved name or one of the host. The instance
+ * that was seen first keeps its name; a later one that would have the same gets a part of its uuid.
  */
-export function hostNames(instances: Instances, options: NameOptions): ReadonlyMap<string, string> {
+export function hostNames(instances: Instances, config: NameConfig): ReadonlyMap<string, string> {
   const cached = cache.get(instances);
-  if (cached?.options === options) return cached.names;
-  const names = assignHostNames(instances, options);
-  cache.set(instances, { options, names });
+  if (cached?.config === config) return cached.names;
+  const names = assignHostNames(instances, config);
+  cache.set(instances, { config, names });
   return names;
 }
 

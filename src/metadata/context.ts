@@ -37,7 +37,7 @@ export function metadataContext(
     config: config(),
     version,
     hostName: () =>
-      hostNames(instances(), config().dnsmasq).get(instance.name) ??
+      hostNames(instances(), config()).get(instance.name) ??
       toHostName(instance.name, config().dnsmasq.domain),
     userdata: () => userdata.userdata(instance),
     vendorData: () => userdata.vendorData(instance),
