@@ -59,14 +59,14 @@ function record(address: string, index: number): Record<string, unknown> {
 }
 
 const template = `#cloud-config
-hostname: {{hostname}}
-fqdn: {{hostname}}.example.com
+hostname: {{yaml(hostname)}}
+fqdn: {{yaml(hostname + '.example.com')}}
 manage_etc_hosts: true
-password: {{mdserver_password}}
+password: {{yaml(mdserver_password)}}
 ssh_authorized_keys:
-    - {{public_keys['default']}}
+    - {{yaml(public_keys['default'])}}
 runcmd:
-    - [ sh, -c, "echo {{site}} > /etc/site" ]
+    - [ sh, -c, {{yaml('echo ' + sh(site) + ' > /etc/site')}} ]
 `;
 
 /** A configuration with the default log level, or with one that does not log requests. */

@@ -6,8 +6,9 @@ import { describe, it } from 'node:test';
 import GithubSlugger from 'github-slugger';
 import { configFrom } from '../src/config/load.js';
 import { options } from '../src/config/options.js';
+import { bareValues } from '../src/ctl/checks/bare-values.js';
 import { commands } from '../src/ctl/commands/index.js';
-import { compileTemplate } from '../src/userdata/template.js';
+import { compileTemplate, type TemplateInstance, templateData } from '../src/userdata/template.js';
 import { repository } from './support/daemon.js';
 
 function read(path: string): string {
@@ -110,6 +111,26 @@ describe('the documentation', () => {
       named.map(({ path }) => path),
       [],
     );
+  });
+
+  it('quotes what its templates print into YAML, and so does the demonstration', () => {
+    const instance: TemplateInstance = {
+      name: '1e3',
+      uuid: undefined,
+      mac: undefined,
+      ipv4: '10.122.0.2',
+      ipv6: undefined,
+      location: '"a": *b',
+      metadata: { role: 'db' },
+    };
+    const keys = [{ name: 'default', key: 'ssh-ed25519 AAAA "a": #b' }];
+    const settings = { publicKeys: keys, templateData: new Map(), password: undefined };
+    const data = templateData(settings, instance);
+    const templates = [...blocksOf('yaml'), read('etc/mdserver/demo-userdata/web1.yaml')].filter(
+      (code) => code.includes('{{'),
+    );
+    assert.ok(templates.length >= 3);
+    for (const code of templates) assert.deepEqual(bareValues(code, 'docs', data, instance), []);
   });
 
   it('names scripts that package.json has', () => {

@@ -111,11 +111,14 @@ export function templateData(
 }
 
 /** A tag of a template: `{{code}}` prints a value, `{{% code }}` is a statement or part of one. */
-interface Tag {
+export interface Tag {
   readonly line: number;
   readonly code: string;
   readonly prints: boolean;
 }
+
+/** For the position in a template without tags, which is never needed. */
+const unknownTag: Tag = { line: 1, code: '', prints: true };
 
 const comment = String.raw`[ \t]*(?:#.*)?$`;
 /** Statements of Bottle templates (the text after the "%") and how to write them here. */
@@ -315,7 +318,7 @@ function singleQuotedContent(text: string): string {
 }
 
 /** The text for a value. Throws for values whose text would be useless, such as an object. */
-function stringifyValue(value: unknown): string {
+export function stringifyValue(value: unknown): string {
   switch (typeof value) {
     case 'string':
       return value;
@@ -385,7 +388,7 @@ function unbalanced(tags: readonly Tag[]): { tag: Tag; problem: string } | undef
 
 /** The tag with a syntax error, and the problem. */
 function syntaxProblem(tags: readonly Tag[], code: string): { tag: Tag; problem: string } {
-  const first = tags[0] ?? { line: 1, code: '', prints: true };
+  const first = tags[0] ?? unknownTag;
   try {
     new Script(`(function(it, options) {${code}\n})`, { filename: 'template' });
   } catch (error) {
@@ -406,10 +409,15 @@ const shadowedGlobals = `let ${Object.getOwnPropertyNames(Object.prototype).join
 
 /**
  * Compiles a template: `{{name}}` and `{{!name}}` print a value unescaped, `{{% … }}` is JavaScript, a
- * line that begins with `\%` loses the backslash, and everything else is literal text. Throws
- * TemplateError for a syntax error or a line that is a Bottle statement.
+ * line that begins with `\%` loses the backslash, and everything else is literal text. `print` makes
+ * the text for a value that a tag prints. Throws TemplateError for a syntax error or a line that is a
+ * Bottle statement.
  */
-export function compileTemplate(source: string, file: string): Template {
+export function compileTemplate(
+  source: string,
+  file: string,
+  print: (value: unknown, tag: Tag) => string = stringifyValue,
+): Template {
   const parts = parseTemplate(source, file);
   const tags = parts.filter((part) => typeof part !== 'string');
   if (tags.length === 0) {
@@ -425,7 +433,10 @@ export function compileTemplate(source: string, file: string): Template {
   const eta = new Eta({
     autoEscape: false,
     autoFilter: true,
-    filterFunction: stringifyValue,
+    // Eta calls it as a method of the object in which it records the current tag.
+    filterFunction(this: { readonly line: number }, value: unknown) {
+      return print(value, tags[this.line] ?? unknownTag);
+    },
     // Makes the generated code record the current tag: lineNo is the number of a tag, not a line.
     debug: true,
     functionHeader: shadowedGlobals,
@@ -443,7 +454,7 @@ export function compileTemplate(source: string, file: string): Template {
     return [open, ...body, { t: 'e', val: '})(); }', lineNo: tags.length - 1 }];
   };
   eta.RuntimeErr = (error: unknown, _source, number) => {
-    const tag = tags[number] ?? { line: 1, code: '', prints: true };
+    const tag = tags[number] ?? unknownTag;
     throw new TemplateError(file, tag.line, runtimeProblem(tag, error));
   };
   let render: ReturnType<typeof eta.compile>;

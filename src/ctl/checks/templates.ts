@@ -1,15 +1,17 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
+import { truncate } from '../../text.js';
 import { UserdataError } from '../../userdata/find.js';
-import { TemplateError } from '../../userdata/template.js';
+import { TemplateError, templateData } from '../../userdata/template.js';
 import { createUserdata } from '../../userdata/userdata.js';
 import { mapConcurrently } from '../concurrency.js';
 import { counted } from '../output.js';
 import { runProgram } from '../programs.js';
+import { type BareValue, bareValues } from './bare-values.js';
 import { isCloudConfig, userdataProblems } from './cloud-config.js';
 import { type Finding, findingsOf } from './finding.js';
 
@@ -57,7 +59,16 @@ export async function* checkTemplates(
     // Errors are thrown as well; warnings are only logged.
     log: { error: () => {}, warn: (text) => add('warning', text, current) },
   });
+  const sources = new Map<string, string>();
   let total = 0;
+
+  function bareIn(file: string, instance: Instance): BareValue[] {
+    const source = sources.get(file) ?? readFileSync(file, 'utf8');
+    sources.set(file, source);
+    const { publicKeys, templateData: values, mdserver } = config;
+    const parts = { publicKeys, templateData: values, password: mdserver.password };
+    return bareValues(source, file, templateData(parts, instance), instance);
+  }
 
   function checkInstance(instance: Instance): void {
     const rendered = renderer.userdata(instance)?.();
@@ -81,7 +92,18 @@ export async function* checkTemplates(
         if (isCloudConfig(text)) texts.sample ??= { name: current, text };
       }
     }
-    renderer.vendorData(instance);
+    const vendorData = renderer.vendorData(instance);
+    for (const { file, body } of [rendered, vendorData].filter((one) => one !== undefined)) {
+      // The built-in template quotes what it prints.
+      if (file === null || !isCloudConfig(body.toString())) continue;
+      for (const { line, code } of bareIn(file, instance)) {
+        add(
+          'warning',
+          `${file}:${line}: {{${truncate(code, 60)}}} prints a value bare that YAML reads as something else: quote it with yaml()`,
+          current,
+        );
+      }
+    }
   }
 
   for (const instance of instances) {
