@@ -24,8 +24,8 @@ const freeSectionTexts = `[public-keys]
 
 [template-data]
 # Values for user-data templates: any number of lines "name = value". With the
-# line below, {{yaml(proxy)}} in a template prints the value in quotes. Names are
-# converted to lower case.
+# line below, {{yaml(proxy)}} in a template prints the value in quotes. Names
+# are converted to lower case.
 #
 # proxy = http://10.122.0.1:3128/
 #
