@@ -161,6 +161,13 @@ test('an empty value unsets an option without a default, and prefix and domain',
   assert.equal(config.texts.has('mdserver.password'), false);
 });
 
+test('host_names are compared in lower case, and addresses in their short form', () => {
+  const { mdserver } = configOf(
+    '[mdserver]\nhost_names = Metadata.Example.com, [FD00:0::1],192.0.2.7',
+  );
+  assert.deepEqual(mdserver.host_names, ['metadata.example.com', 'fd00::1', '192.0.2.7']);
+});
+
 test('yes and no words', async (t) => {
   for (const [word, meaning] of [
     ['yes', true],
@@ -198,6 +205,14 @@ test('a bad value is refused with file, line, name, value and what was expected'
     [
       '[mdserver]\nlisten_address = 300.1.1.1',
       'test.conf:2: mdserver.listen_address = "300.1.1.1": expected an IP address, or several separated by commas',
+    ],
+    [
+      '[mdserver]\nhost_names = metadata:80',
+      'test.conf:2: mdserver.host_names = "metadata:80": expected a host name or an IP address, or several separated by commas',
+    ],
+    [
+      '[mdserver]\nupload_from = nobody',
+      'test.conf:2: mdserver.upload_from = "nobody": expected root or host',
     ],
     [
       '[mdserver]\nloglevel = loud',

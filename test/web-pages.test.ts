@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { webPageRefusal } from '../src/http/web-pages.js';
 import { parseIp } from '../src/network.js';
-import { suiteScope } from './support/cleanup.js';
-import type { Daemon } from './support/daemon.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { type Daemon, startDaemon } from './support/daemon.js';
 import { rowName } from './support/rows.js';
-import { databaseRecord } from './support/samples.js';
+import { databaseRecord, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
 
 const ours = {
@@ -114,6 +114,19 @@ for (const [name, value] of [
     }
   });
 }
+
+test('on all addresses of the host, a request is for the address that it came to', async (t) => {
+  const [one, other] = ['127.146.1.1', '127.146.1.2'];
+  const folder = temporaryFolder(t);
+  const configuration = loopbackConfiguration(one, folder).replace(one, '0.0.0.0');
+  const daemon = await startDaemon(t, folder, configuration, other);
+  assert.equal((await daemon.ask('/')).status, 200);
+  const refused = await daemon.ask('/', { headers: { host: one } });
+  assert.deepEqual(
+    [refused.status, refused.text],
+    [421, `${one} is not this server (see mdserver.host_names)\n`],
+  );
+});
 
 describe('a daemon, asked by web pages', () => {
   const scope = suiteScope();
