@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Daemon, eventually } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
 import { type Dnsmasq, startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
-import { missing } from './support/parts.js';
+import { missing, python } from './support/parts.js';
 import { databaseRecord, domainXml, mac } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -691,27 +691,51 @@ test('2,000 instances: each is in DNS, one of them and a new one get their lease
 });
 
 test('both run as an ordinary user, with the rights and the file system that their units give them', {
-  skip: skip || missing('setpriv'),
+  skip: skip || missing('setpriv', 'python'),
 }, async (t) => {
   const nobody = 65534;
-  // ProtectSystem=strict and ProcSubset=pid: all is read-only but the folder that the state is in.
-  const sandbox = `
+  // ProtectSystem=strict, ProtectProc=invisible and ProcSubset=pid: all is read-only but the folder
+  // that the state is in.
+  const sandbox = (more = '') => `
     set -e
     mount --make-rprivate /
     mount --bind "\${TMPDIR:-/tmp}" "\${TMPDIR:-/tmp}"
     mount -o remount,bind,ro /
-    mount -t proc -o subset=pid proc /proc
+    mount -t proc -o subset=pid,hidepid=2 proc /proc
     if touch /etc/mdserver-test 2>/dev/null; then exit 1; fi
     umask 077
+    ${more}
     exec "$@"`;
-  const as = (...capabilities: string[]) => {
+  // TemporaryFileSystem= and BindReadOnlyPaths=, and RestrictAddressFamilies= without AF_UNIX.
+  const ownFilesOnly = `
+    for argument; do
+      case $argument in --conf-file=*) state=\${argument#*=}; state=\${state%/dnsmasq/*} ;; esac
+    done
+    mount --bind "$state/dnsmasq" /mnt
+    mount --bind "$state/run" /srv
+    mount -t tmpfs tmpfs "$state"
+    mkdir "$state/dnsmasq" "$state/run"
+    mount --bind /mnt "$state/dnsmasq"
+    mount --bind /srv "$state/run"
+    chmod 755 "$state"`;
+  const withoutUnixSockets = `
+import ctypes, os, platform, struct, sys
+socket = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
+load, equal, end = 0x20, 0x15, 0x06
+code = [(load, 0, 0, 0), (equal, 0, 3, socket), (load, 0, 0, 16), (equal, 0, 1, 1),
+        (end, 0, 0, 0x50000 | 97), (end, 0, 0, 0x7fff0000)]
+text = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *line) for line in code))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', len(code), ctypes.addressof(text)))
+if ctypes.CDLL(None).prctl(22, 2, program, 0, 0): sys.exit('no seccomp')
+os.execvp(sys.argv[1], sys.argv[1:])`;
+  const as = (confinement: string, ...capabilities: string[]) => {
     const all = capabilities.map((name) => `+${name}`).join(',');
     const rights = ['--inh-caps', '--ambient-caps', '--bounding-set'].flatMap((option) => [
       option,
       `-all,${all}`,
     ]);
     const user = [`--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups', '--no-new-privs'];
-    return ['unshare', '--mount', 'sh', '-c', sandbox, 'sh', 'setpriv', ...user, ...rights];
+    return ['unshare', '--mount', 'sh', '-c', confinement, 'sh', 'setpriv', ...user, ...rights];
   };
   const host = await startHost(t, {
     dnsmasq: 'user = nobody',
@@ -719,11 +743,17 @@ test('both run as an ordinary user, with the rights and the file system that the
       for (const name of ['', 'db.json', 'userdata']) chownSync(join(folder, name), nobody, nobody);
     },
     startWith: {
-      daemon: as('net_bind_service'),
-      dnsmasq: as('net_bind_service', 'net_admin', 'net_raw'),
+      daemon: as(sandbox(), 'net_bind_service'),
+      dnsmasq: [
+        ...as(sandbox(ownFilesOnly), 'net_bind_service', 'net_admin', 'net_raw'),
+        ...[python, '-c', withoutUnixSockets],
+      ],
     },
   });
   const dnsmasq = await host.startDnsmasq();
+  const pid = readFileSync(host.pidFile, 'utf8').trim();
+  const seen = readdirSync(`/proc/${pid}/root${host.folder}`).sort();
+  assert.deepEqual(seen, ['dnsmasq', 'run']);
   const { status, body } = await host.upload(record(1, 'web1'));
   assert.equal(status, 200);
   const lease = await askForLease(host, host.addGuest(mac(1)));

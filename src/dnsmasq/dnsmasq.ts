@@ -48,6 +48,20 @@ export type DnsmasqState =
     };
 
 /**
+ * Whether a process that is not in /proc is there, and of this user. With ProtectProc=invisible in
+ * its unit, mdserver sees its own processes except for those with capabilities that it lacks, and
+ * that is only dnsmasq.
+ */
+function isOwn(hidden: number): boolean {
+  try {
+    return process.kill(hidden, 0);
+  } catch {
+    // It is gone, or another user's.
+    return false;
+  }
+}
+
+/**
  * Finds the dnsmasq that the pid file names, and checks that the process is that dnsmasq: after a
  * crash, another process may have the number.
  */
@@ -71,6 +85,7 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
   }
   const name = readIfExists(`/proc/${pid}/comm`)?.trim();
   if (name === undefined) {
+    if (isOwn(pid)) return { pid };
     return none(`dnsmasq is not running: ${paths.pid} names process ${pid}, which is gone`);
   }
   const configurations = [paths.configuration, realpathSync(paths.configuration)];
