@@ -6,6 +6,7 @@ import type { Config } from './config/options.js';
 import type { ControlParts } from './control/routes.js';
 import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
 import { healthOf } from './health.js';
+import { limitedLog } from './http/peer-log.js';
 import type { AddressPlan } from './instances/instances.js';
 import { openJsonStore } from './instances/json-store.js';
 import type { Uuid } from './instances/uuid.js';
@@ -13,7 +14,7 @@ import type { Logger } from './log.js';
 import { readTokenKey } from './metadata/token-key.js';
 import { countsOf, createMetrics } from './metrics.js';
 import { neighbourTable } from './neighbours.js';
-import { ipv4Network, ipv6Network } from './network.js';
+import { ipv4Network, ipv6Network, peerAddress } from './network.js';
 import { keepDebugCopy } from './userdata/debug-copies.js';
 import { createUserdata } from './userdata/userdata.js';
 
@@ -76,5 +77,22 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
   const health = () => healthOf(config(), store);
-  return { config, store, plan, userdata, tokenKey, boots, metrics, neighbourMac, health, log };
+  const peerLog = limitedLog(log, (remote) => {
+    const address = peerAddress(remote);
+    if (address === undefined) return false;
+    return store.instances.byAddress.has(address) || plan.reserved.has(address);
+  });
+  return {
+    config,
+    store,
+    plan,
+    userdata,
+    tokenKey,
+    boots,
+    metrics,
+    neighbourMac,
+    health,
+    log,
+    peerLog,
+  };
 }

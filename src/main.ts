@@ -92,7 +92,7 @@ async function run(file: string): Promise<void> {
     const { store } = parts;
     const app = buildApp(parts);
     const { listen_address: addresses, port } = config.mdserver;
-    const listening = await listen(app, addresses, port, log);
+    const listening = await listen(app, addresses, port, parts);
     const control = await serveControl(parts);
     logNextSteps(log, config, store.instances);
     notifyReady(log);

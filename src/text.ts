@@ -79,9 +79,9 @@ export function truncate(text: string, length = 80): string {
   return text.length > length ? `${text.slice(0, length)}…` : text;
 }
 
-/** A name or a value in a message: in double quotes, and not too long. */
-export function quoted(text: string): string {
-  return jsonText(truncate(text));
+/** A name or a value in a message: in double quotes, and not longer than `length` characters. */
+export function quoted(text: string, length?: number): string {
+  return jsonText(truncate(text, length));
 }
 
 /**

@@ -72,7 +72,7 @@ function serve(settings: Settings = {}): Served {
     isThisHost: () => false,
     checkMac: () => false,
     neighbourMac: async () => undefined,
-    log: { warn: () => undefined },
+    peerLog: () => {},
   });
   const get: Served['get'] = async (path, { from = '10.122.7.9', headers = {} } = {}) => {
     const answer = await app.inject({ url: path, remoteAddress: from, headers });

@@ -123,7 +123,7 @@ describe('web pages in Chromium', { skip: missing('chromium') }, () => {
     const taken = site.daemon
       .output()
       .split('\n')
-      .filter((line) => / 200 Mozilla/.test(line));
+      .filter((line) => / 200 "Mozilla/.test(line));
     assert.deepEqual(taken, []);
   });
 

@@ -20,6 +20,7 @@ import { nocloud } from '../metadata/nocloud.js';
 import { bodyOf, type Leaf, leaves, lookUp } from '../metadata/tree.js';
 import { instanceId, localHostname } from '../metadata/values.js';
 import { parseIp } from '../network.js';
+import { truncate } from '../text.js';
 import { UserdataError } from '../userdata/find.js';
 import { TemplateError } from '../userdata/template.js';
 import {
@@ -66,7 +67,7 @@ type DocumentParams = { readonly document: DocumentName };
 
 /** The app of the control socket (see api.ts). Whoever can open the socket may use all of it. */
 export function buildControl(parts: ControlParts): FastifyInstance {
-  const { store, boots, config, log, plan } = parts;
+  const { store, boots, config, log, peerLog, plan } = parts;
   const source = { ...parts, instances: () => store.instances };
   const app = fastify({
     logController: new LogController({ disableRequestLogging: true }),
@@ -91,7 +92,9 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const status = statusOf(error);
     if (status >= 500 && !(error instanceof NoAddressError)) {
-      log.error({ err: error }, `${request.method} ${request.url} on the control socket failed:`);
+      const what = () =>
+        `${request.method} ${truncate(request.url, 200)} on the control socket failed:`;
+      peerLog('error', undefined, what, error);
     }
     return reply.code(status).send({ error: error.message.split('\n')[0] });
   });

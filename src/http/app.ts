@@ -15,10 +15,12 @@ import type { Metrics } from '../metrics.js';
 import type { NeighbourMac } from '../neighbours.js';
 import { peerAddress } from '../network.js';
 import { peerUid } from '../peers.js';
+import { quoted, truncate } from '../text.js';
 import type { Userdata } from '../userdata/userdata.js';
 import { internalError, notFound, sendAnswer } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
+import type { PeerLog } from './peer-log.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
 import { uploadRoutes } from './upload-routes.js';
 import { type OwnHosts, webPageRefusal } from './web-pages.js';
@@ -36,6 +38,8 @@ export interface AppParts {
   /** The state of the daemon and its surroundings. */
   readonly health: () => Health;
   readonly log: Logger;
+  /** For lines that a peer can cause. */
+  readonly peerLog: PeerLog;
 }
 
 /** Milliseconds that a client may take for its headers. */
@@ -86,34 +90,48 @@ async function uploadRefusal(
   return `uploads over TCP are accepted from root only, not from ${who}: use sudo curl, or mdserverctl upload (as root or in the group mdserver), or set mdserver.upload_from = host`;
 }
 
-/** The line of the request log: who asked for what, and the status of the answer. */
+/** Characters of a URL or a user agent that are logged. */
+const maxLogged = 200;
+
+/**
+ * The line of the request log: who asked for what, and the status of the answer. A user agent and a
+ * name with a blank or a quote are in quotes, so that they cannot pass for other fields.
+ */
 function requestLine({ raw, guestRecord }: FastifyRequest, { statusCode }: FastifyReply): string {
-  const { socket, method, url, headers } = raw;
+  const { socket, method, url = '', headers } = raw;
   const caller = guestRecord?.caller;
   const name = typeof caller === 'object' ? caller.name : '-';
-  const agent = headers['user-agent'] ?? '-';
-  return `${socket.remoteAddress} ${name} ${method} ${url} ${statusCode} ${agent}`;
+  const agent = headers['user-agent'];
+  return [
+    socket.remoteAddress,
+    /[\s"]/.test(name) ? quoted(name) : name,
+    method,
+    truncate(url, maxLogged),
+    statusCode,
+    agent === undefined ? '-' : quoted(agent, maxLogged),
+  ].join(' ');
 }
 
 /** Records a request in the log and the metrics, and an instance's request in its boot record. */
 function record(
-  { boots, metrics, log }: AppParts,
+  { boots, metrics, peerLog }: AppParts,
   request: FastifyRequest,
   reply: FastifyReply,
 ): void {
   const { guestRecord, url, headers, socket } = request;
   const { statusCode: status } = reply;
+  const line = () => requestLine(request, reply);
   if (request.refusedBecause !== undefined) {
-    log.warn(`${requestLine(request, reply)}: ${request.refusedBecause}`);
+    peerLog('warn', socket.remoteAddress, () => `${line()}: ${request.refusedBecause}`);
     return;
   }
   if (guestRecord?.caller === 'stranger') {
-    log.warn(`${requestLine(request, reply)}: no instance has this address`);
+    peerLog('warn', socket.remoteAddress, () => `${line()}: no instance has this address`);
     metrics.unknownCaller();
     boots.refused(peerAddress(socket.remoteAddress) ?? '');
     return;
   }
-  if (log.isLevelEnabled('info')) log.info(requestLine(request, reply));
+  peerLog('info', socket.remoteAddress, line);
   if (guestRecord === undefined || guestRecord.caller === 'impostor') return;
   const { caller, kind, token, userdata } = guestRecord;
   metrics.request(kind, status);
@@ -128,7 +146,7 @@ function record(
 
 /** The app that guests talk to over HTTP. It does not listen yet. */
 export function buildApp(parts: AppParts): FastifyInstance {
-  const { config, store, log } = parts;
+  const { config, store, peerLog } = parts;
   const app = fastify({
     // Not Fastify's own logger, which makes a child for each request and waits for the end of each
     // response: `record` writes the one line of a request.
@@ -159,7 +177,8 @@ export function buildApp(parts: AppParts): FastifyInstance {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const status = error.statusCode ?? 500;
     if (status >= 500) {
-      log.error({ err: error }, `${request.method} ${request.url} failed:`);
+      const failed = () => `${request.method} ${truncate(request.url, maxLogged)} failed:`;
+      peerLog('error', request.socket.remoteAddress, failed, error);
       return sendAnswer(reply, internalError);
     }
     return sendAnswer(reply, { status, body: `${error.message}\n` });
@@ -175,7 +194,7 @@ export function buildApp(parts: AppParts): FastifyInstance {
     instances: () => store.instances,
     checkMac: () => config().mdserver.check_mac,
     neighbourMac: parts.neighbourMac,
-    log,
+    peerLog,
   };
   refuseWebPages(app, (local) => {
     const { listen_address, host_names = [] } = config().mdserver;

@@ -2,10 +2,10 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
-import type { Logger } from '../log.js';
 import type { DatasourceName } from '../metadata/datasources.js';
 import { NeighbourError, type NeighbourMac } from '../neighbours.js';
 import { type Mac, peerAddress } from '../network.js';
+import type { PeerLog } from './peer-log.js';
 
 /**
  * Who sent a request: an instance, an address that no instance has (`stranger`), or an instance's
@@ -53,7 +53,7 @@ export interface CallerOptions {
   /** Whether an instance's address must have the instance's MAC address (mdserver.check_mac). */
   readonly checkMac: () => boolean;
   readonly neighbourMac: NeighbourMac;
-  readonly log: Pick<Logger, 'warn'>;
+  readonly peerLog: PeerLog;
 }
 
 /**
@@ -93,7 +93,7 @@ async function checkedCaller(request: FastifyRequest, options: CallerOptions): P
     if (!(error instanceof NeighbourError)) throw error;
     reason = `its MAC address cannot be checked: ${error.message}`;
   }
-  options.log.warn(`refused ${address}: ${reason} (mdserver.check_mac)`);
+  options.peerLog('warn', address, () => `refused ${address}: ${reason} (mdserver.check_mac)`);
   return 'impostor';
 }
 

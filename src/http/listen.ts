@@ -1,9 +1,10 @@
 import { createServer, type Server } from 'node:http';
-import { isIPv6 } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from '../log.js';
 import { type IpAddress, serverUrl } from '../network.js';
 import { headersTimeout, requestTimeout } from './app.js';
+import type { PeerLog } from './peer-log.js';
 
 /** mdserver cannot serve on an address; the message says why and what to do. */
 export class ListenError extends Error {
@@ -61,6 +62,34 @@ function closeServer(server: Server): Promise<void> {
   });
 }
 
+/** The status lines that Node itself would answer with, by the code of its error. */
+const brokenRequests = new Map([
+  ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
+  ['HPE_CHUNK_EXTENSIONS_OVERFLOW', '413 Payload Too Large'],
+  ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
+]);
+
+/** Answers and logs what is not an HTTP request, and makes sure that a peer's address is known. */
+function watchConnections(server: Server, peerLog: PeerLog): void {
+  server.on('connection', (socket) => {
+    // Node asks for the address when it is first used: after a reset the kernel has none to give.
+    if (socket.remoteAddress === undefined) socket.destroy();
+  });
+  server.on('clientError', ({ code = '', message }: NodeJS.ErrnoException, socket) => {
+    const { remoteAddress } = socket as Socket;
+    const isRequest = code.startsWith('HPE_') || code === 'ERR_HTTP_REQUEST_TIMEOUT';
+    if (isRequest) {
+      const status = brokenRequests.get(code) ?? '400 Bad Request';
+      const line = () => `${remoteAddress} - no valid request: ${status}: ${message}`;
+      peerLog('info', remoteAddress, line);
+      // Behind its last request, a client expects no other answer.
+      const isExpected = socket.writable && code !== 'HPE_CLOSED_CONNECTION';
+      if (isExpected) socket.write(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
+    }
+    socket.destroy();
+  });
+}
+
 /**
  * Serves the app on every address. A bridge's IPv6 address is tentative until the first guest joins
  * (RFC 4862 5.4), so mdserver keeps trying it as long as another address is served. Throws
@@ -70,7 +99,7 @@ export async function listen(
   app: FastifyInstance,
   addresses: readonly IpAddress[],
   port: number,
-  log: Logger,
+  { log, peerLog }: { readonly log: Logger; readonly peerLog: PeerLog },
 ): Promise<Listeners> {
   let closing = false;
   const retries = new Set<NodeJS.Timeout>();
@@ -83,6 +112,7 @@ export async function listen(
     addresses.map((address) => {
       const options = { headersTimeout, requestTimeout, keepAliveTimeout: 5000 };
       const server = createServer({ ...options, connectionsCheckingInterval: 5000 }, app.routing);
+      watchConnections(server, peerLog);
       return [address, server];
     }),
   );

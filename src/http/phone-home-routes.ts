@@ -28,8 +28,10 @@ export function phoneHomeRoutes(
       }
       if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
         if (instance.details.hostKeys.length > 0) {
-          callerOptions.log.warn(
-            `${instance.name} phoned home with different SSH host keys than before`,
+          callerOptions.peerLog(
+            'warn',
+            request.socket.remoteAddress,
+            () => `${instance.name} phoned home with different SSH host keys than before`,
           );
         }
         await store.rememberHostKeys(instance.name, hostKeys);

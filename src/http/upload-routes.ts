@@ -7,6 +7,7 @@ import { type Store, StoreError } from '../instances/store.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import { jsonText } from '../text.js';
+import type { PeerLog } from './peer-log.js';
 
 /** The largest domain XML; libvirt's own have about 10 KB. */
 export const maxDomainXmlBytes = 1024 * 1024;
@@ -21,6 +22,7 @@ export interface UploadOptions {
   readonly boots: Boots;
   readonly metrics: Pick<Metrics, 'upload'>;
   readonly log: Logger;
+  readonly peerLog: PeerLog;
 }
 
 /** The header in which the hook names libvirt's operation. */
@@ -43,7 +45,7 @@ export function domainErrorStatus(error: unknown): number | undefined {
  * print it, and during a migration libvirt uses a hook's output as the domain's XML.
  */
 export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void {
-  const { store, network, refusal, boots, metrics, log } = options;
+  const { store, network, refusal, boots, metrics, log, peerLog } = options;
   app.post('/instance-upload', {
     bodyLimit: maxDomainXmlBytes,
     // Before the body is read, so that nobody else can make mdserver read a megabyte.
@@ -54,7 +56,8 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
         request.raw.headers['content-type'] = 'application/xml';
         return;
       }
-      log.warn(`refused an upload from ${request.socket.remoteAddress}: ${reason}`);
+      const { remoteAddress } = request.socket;
+      peerLog('warn', remoteAddress, () => `refused an upload from ${remoteAddress}: ${reason}`);
       metrics.upload('401', 0);
       await reply.code(401).type('text/plain').send(`${reason}\n`);
     },
@@ -88,7 +91,8 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
         if (status === undefined) throw error;
         metrics.upload(String(status), 0);
         const { message } = error as Error;
-        log[status === 422 ? 'debug' : 'warn'](`refused an upload: ${message}`);
+        if (status === 422) log.debug(`refused an upload: ${message}`);
+        else peerLog('warn', request.socket.remoteAddress, () => `refused an upload: ${message}`);
         return reply.code(status).type('text/plain').send(`${message}\n`);
       }
     },

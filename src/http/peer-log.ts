@@ -1,0 +1,77 @@
+import type { Logger } from '../log.js';
+
+/**
+ * Logs what a peer causes. `address` is its source address, or undefined on the control socket. The
+ * line is made only if it is written.
+ */
+export type PeerLog = (
+  level: 'info' | 'warn' | 'error',
+  address: string | undefined,
+  line: () => string,
+  error?: unknown,
+) => void;
+
+/** Lines that a peer may cause in each second. */
+const linesPerSecond = 20;
+/** Lines that a peer may cause at once after a quiet time. cloud-init's requests of one boot are some 60. */
+const maxBurst = 100;
+
+interface Peer {
+  /** How many lines it may still cause. */
+  left: number;
+  /** What was not written in this second. */
+  dropped: number;
+  droppedWarnings: number;
+}
+
+/**
+ * Limits the lines that each peer causes, so that none can fill the disk: of the lines above the
+ * rate, one in each second says how many they are. All addresses that `isKnown` does not know count
+ * as one peer, because a guest can send from thousands.
+ */
+export function limitedLog(log: Logger, isKnown: (address: string) => boolean): PeerLog {
+  const peers = new Map<string, Peer>();
+  let timer: NodeJS.Timeout | undefined;
+
+  function nextSecond(): void {
+    for (const [name, peer] of peers) {
+      const { dropped, droppedWarnings } = peer;
+      if (dropped > 0) {
+        const warnings = droppedWarnings > 0 ? `, ${droppedWarnings} of them warnings` : '';
+        log[droppedWarnings > 0 ? 'warn' : 'info'](
+          `${name}: ${dropped} more in this second${warnings}`,
+        );
+      }
+      peer.left = Math.min(peer.left + linesPerSecond, maxBurst);
+      peer.dropped = 0;
+      peer.droppedWarnings = 0;
+      if (peer.left === maxBurst) peers.delete(name);
+    }
+    if (peers.size > 0) return;
+    clearInterval(timer);
+    timer = undefined;
+  }
+
+  function peerOf(address: string | undefined): Peer {
+    let name = 'the control socket';
+    if (address !== undefined) name = isKnown(address) ? address : 'addresses of no instance';
+    const known = peers.get(name);
+    if (known !== undefined) return known;
+    const peer = { left: maxBurst, dropped: 0, droppedWarnings: 0 };
+    peers.set(name, peer);
+    timer ??= setInterval(nextSecond, 1000).unref();
+    return peer;
+  }
+
+  return (level, address, line, error) => {
+    if (!log.isLevelEnabled(level)) return;
+    const peer = peerOf(address);
+    if (peer.left > 0) {
+      peer.left -= 1;
+      log[level]({ err: error }, line());
+      return;
+    }
+    peer.dropped += 1;
+    if (level !== 'info') peer.droppedWarnings += 1;
+  };
+}
