@@ -74,6 +74,22 @@ function attackOf(
   };
 }
 
+/** A load of one guest that has given itself 200 addresses. */
+async function fromManyAddresses(
+  { guests: { mallory } }: Network,
+  seconds: number,
+  kind: string,
+  settings: Omit<LoadSettings, 'sources' | 'seconds'>,
+): Promise<string> {
+  const sources = Array.from({ length: 200 }, (_, index) => `10.122.200.${index + 1}`);
+  for (const address of sources) mallory.ip(`address add ${address}/16 dev eth0`);
+  try {
+    return summary(await load(mallory, kind, { seconds, sources, ...settings }));
+  } finally {
+    for (const address of sources) mallory.ip(`address delete ${address}/16 dev eth0`);
+  }
+}
+
 const heldBody = (method: string, path: string) => ({
   connections: 1500,
   request: request(method, path, `Content-Length: ${megabyte}`),
@@ -173,16 +189,19 @@ export const attacks: readonly Attack[] = [
   attackOf('connections', 'mallory', 'reset', { connections: 20 }),
   attackOf('idle connections', 'mallory', 'hold', { connections: 4000 }),
   {
-    name: 'many addresses of one guest',
-    run: async ({ guests: { mallory } }, seconds) => {
-      const sources = Array.from({ length: 200 }, (_, index) => `10.122.200.${index + 1}`);
-      for (const address of sources) mallory.ip(`address add ${address}/16 dev eth0`);
-      try {
-        const settings = { seconds, sources, connections: 200, request: hostname, times: 100 };
-        return summary(await load(mallory, 'flood', settings));
-      } finally {
-        for (const address of sources) mallory.ip(`address delete ${address}/16 dev eth0`);
-      }
+    name: 'pipelining, many addresses',
+    run: (network, seconds) => {
+      return fromManyAddresses(network, seconds, 'flood', {
+        connections: 200,
+        request: hostname,
+        times: 100,
+      });
+    },
+  },
+  {
+    name: 'idle connections, many addresses',
+    run: (network, seconds) => {
+      return fromManyAddresses(network, seconds, 'hold', { connections: 10_000 });
     },
   },
   attackOf('requests for other hosts', 'mallory', 'flood', {

@@ -371,7 +371,7 @@ async function work(): Promise<void> {
     sent += count;
     if (from !== 'host') continue;
     if (batch % 50 === 0) await removeOthers();
-    if (batch % 25 === 0) {
+    if (batch % 10 === 0) {
       await callHook(batch);
       hooks += 1;
     }

@@ -29,7 +29,7 @@ interface Timing {
   readonly quietSeconds: number;
   readonly attackSeconds: number;
 }
-const short: Timing = { rounds: 1, quietSeconds: 2, attackSeconds: 5 };
+const short: Timing = { rounds: 1, quietSeconds: 1, attackSeconds: 4 };
 const long: Timing = { rounds: 5, quietSeconds: 5, attackSeconds: 10 };
 
 /** The fuzz ends after so many seconds, whatever it has sent. */
