@@ -186,4 +186,20 @@ describe('a daemon, asked by web pages', () => {
       ]);
     });
   }
+
+  test('each refused request is one warning, which says what was refused and why', async () => {
+    for (const [mark, headers, reason] of [
+      ['mark-one', { host: 'rebound.example' }, '421 .*: rebound.example is not this server'],
+      ['mark-two', { origin: 'null' }, '403 .*: requests of web pages are refused \\(origin\\)'],
+    ] as const) {
+      await daemon.ask(`/latest/${mark}`, { from: guest, headers });
+      await daemon.printed(mark);
+      const lines = daemon
+        .output()
+        .split('\n')
+        .filter((line) => line.includes(mark));
+      assert.equal(lines.length, 1, lines.join('\n'));
+      assert.match(lines[0] ?? '', new RegExp(`WARN.* ${guest} - GET /latest/${mark} ${reason}`));
+    }
+  });
 });
