@@ -17,7 +17,7 @@ import {
   strangers,
 } from './canaries.js';
 import type { FuzzOptions, FuzzReport } from './fuzz-client.js';
-import { remains, settled } from './measure.js';
+import { remains, settled, stopped } from './measure.js';
 import { type Footprint, footprint } from './network.js';
 
 const clientFile = fileURLToPath(new URL('fuzz-client.js', import.meta.url));
@@ -114,8 +114,6 @@ export async function fuzz(scope: Scope, plan: FuzzPlan): Promise<string[]> {
     }),
   );
   failures.push(...remains(before, after));
-  const errors = daemon.output().match(/^.* (ERROR|FATAL) .*$/gm) ?? [];
-  failures.push(...errors.map((line) => `in the log: ${line}`));
   const complaints = dnsmasq
     .log()
     .filter((line) => /\b(bad|illegal|invalid|duplicate)\b/i.test(line));
@@ -126,8 +124,7 @@ export async function fuzz(scope: Scope, plan: FuzzPlan): Promise<string[]> {
     const { stdout } = await guests.run('curl', ['--silent', '--interface', ipv4, url]);
     if (stdout !== canaryUserdata(number)) failures.push(`${name} got ${JSON.stringify(stdout)}`);
   }
-  const status = await daemon.stop();
-  if (status !== 0) failures.push(`mdserver ended with ${status}`);
+  failures.push(...(await stopped(daemon)));
   printReports(reports, plan, seconds, before, after);
   return failures;
 }

@@ -80,3 +80,13 @@ export function remains(before: Footprint, after: Footprint): string[] {
     ...(after.descriptors > before.descriptors ? ['descriptors stay open'] : []),
   ];
 }
+
+/** Stops the daemon; gives its errors in the log, and its exit code if that is not 0. */
+export async function stopped(daemon: Daemon): Promise<string[]> {
+  const errors = daemon.output().match(/^.* (ERROR|FATAL) .*$/gm) ?? [];
+  const status = await daemon.stop();
+  return [
+    ...errors.map((line) => `in the log: ${line}`),
+    ...(status === 0 ? [] : [`mdserver ended with ${status}`]),
+  ];
+}

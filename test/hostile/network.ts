@@ -103,10 +103,14 @@ export interface Footprint {
   readonly descriptors: number;
 }
 
-/** Reads it in /proc. Throws when the process is gone. */
-export function footprint({ process: { pid } }: Site['daemon']): Footprint {
+/** Reads it in /proc. Throws with the daemon's last words when it has ended. */
+export function footprint({ process: child, output }: Site['daemon']): Footprint {
+  const { pid, exitCode, signalCode } = child;
+  if (exitCode !== null || signalCode !== null) {
+    throw new Error(`mdserver has ended (${signalCode ?? exitCode}): ${output().slice(-1000)}`);
+  }
   const rss = /^VmRSS:\s*(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  if (rss === null) throw new Error(`the daemon has ended`);
+  if (rss === null) throw new Error('mdserver has ended');
   return {
     rss: Number(rss[1]) / 1024,
     descriptors: readdirSync(`/proc/${pid}/fd`).length,

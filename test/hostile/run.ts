@@ -12,7 +12,15 @@ import { domainXml } from '../support/samples.js';
 import { printHeadings, printRow } from '../support/table.js';
 import { type Attack, attacks } from './attacks.js';
 import { fuzz } from './fuzz.js';
-import { percentile, remains, samplesOf, settled, watchFootprint, witness } from './measure.js';
+import {
+  percentile,
+  remains,
+  samplesOf,
+  settled,
+  stopped,
+  watchFootprint,
+  witness,
+} from './measure.js';
 import {
   type Footprint,
   footprint,
@@ -160,7 +168,13 @@ function report({ name }: Attack, measured: Measured): void {
     failures.length > 0 ? 'FAIL' : isOver ? 'over' : 'ok',
   ]);
   if (detail !== '') process.stdout.write(`    ${detail}\n`);
-  for (const failure of failures) process.stdout.write(`    FAIL: ${failure}\n`);
+  printFailures(failures);
+}
+
+/** Prints the first failures: those that follow are mostly like them. */
+function printFailures(failures: readonly string[]): void {
+  for (const failure of failures.slice(0, 10)) process.stdout.write(`FAIL: ${failure}\n`);
+  if (failures.length > 10) process.stdout.write(`FAIL: ${failures.length - 10} more\n`);
 }
 
 /** Requests and uploads as on any day, until the code that serves them is compiled. */
@@ -193,11 +207,9 @@ async function attackAll(scope: Scope, chosen: readonly Attack[], timing: Timing
     report(attack, measured);
     failures += measured.failures.length;
   }
-  const errors = network.site.daemon.output().match(/^.* (ERROR|FATAL) .*$/gm) ?? [];
-  for (const line of errors) process.stdout.write(`FAIL: in the log: ${line}\n`);
-  const status = await network.site.daemon.stop();
-  if (status !== 0) process.stdout.write(`FAIL: mdserver ended with ${status}\n`);
-  return failures + errors.length + (status === 0 ? 0 : 1);
+  const atTheEnd = await stopped(network.site.daemon);
+  printFailures(atTheEnd);
+  return failures + atTheEnd.length;
 }
 
 async function fuzzAll(scope: Scope): Promise<number> {
@@ -207,7 +219,7 @@ async function fuzzAll(scope: Scope): Promise<number> {
     seconds: fuzzSeconds,
   };
   const failures = await fuzz(scope, plan);
-  for (const failure of failures) process.stdout.write(`FAIL: ${failure}\n`);
+  printFailures(failures);
   return failures.length;
 }
 
@@ -231,6 +243,9 @@ try {
   const chosen = attacks.filter(({ name }) => name.includes(values.only));
   if (chosen.length > 0) failures += await attackAll(scope, chosen, values.long ? long : short);
   if ('fuzz'.includes(values.only)) failures += await fuzzAll(scope);
+} catch (error) {
+  failures += 1;
+  printFailures([oneLine(error as Error)]);
 } finally {
   for (const release of releases) await release();
 }
