@@ -165,6 +165,35 @@ test('after its rest, an address is as free as any other', () => {
   assert.equal(site.draft.resting.size, 0);
 });
 
+test('whatever comes and goes: another machine’s address is given only if it has rested or none is free', () => {
+  const hosts = [2, 3, 4, 5, 6].map((number) => `10.9.0.${number}`);
+  const step = fc.record({ number: fc.nat(9), comes: fc.boolean(), wait: fc.nat(400) });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      const site = smallSite();
+      /** The machine that had each address last, and until when. */
+      const left = new Map<string, { number: number; at: number }>();
+      let now = 0;
+      for (const { number, comes, wait } of steps) {
+        now += wait;
+        const known = site.draft.byName.get(`vm${number}`);
+        if (!comes || known !== undefined || site.draft.byName.size === hosts.length) {
+          if (known?.ipv4 !== undefined) left.set(known.ipv4, { number, at: now });
+          site.remove(now, `vm${number}`);
+          continue;
+        }
+        const taken = new Set<string>(site.draft.byAddress.keys());
+        const untaken = hosts.filter((host) => !taken.has(host));
+        const restsSince = (host: string) => left.get(host)?.at ?? Number.NEGATIVE_INFINITY;
+        const ipv4 = site.register(now, domain(number)).ipv4 ?? '';
+        assert.ok(untaken.includes(ipv4));
+        if (left.get(ipv4)?.number === number || now - restsSince(ipv4) >= 600) continue;
+        assert.equal(restsSince(ipv4), Math.min(...untaken.map(restsSince)));
+      }
+    }),
+  );
+});
+
 test('a machine that comes back, by its uuid or its name, has its own addresses at once', () => {
   const site = smallSite();
   const [first, second] = [1, 2].map((number) => bothOf(site.register(0, domain(number))));

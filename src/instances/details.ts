@@ -113,10 +113,10 @@ export function formatDetails({
 export function parseDetails(text: string): DetailsFile {
   const { resting, ...byUuid } = objectOrEmpty(JSON.parse(text));
   const details = Object.entries(byUuid).map(([uuid, value]) => [uuid, detailsOf(value)] as const);
-  return { details: new Map(details), resting: restingOf(resting) };
+  return { details: new Map(details), resting: parseResting(resting) };
 }
 
-function restingOf(value: unknown): RestingAddresses {
+function parseResting(value: unknown): RestingAddresses {
   const resting = arrayOrEmpty(value).flatMap((item) => {
     const { address, since, name, uuid } = objectOrEmpty(item);
     const parsed = parseIp(asString(address) ?? '');
