@@ -10,6 +10,7 @@ import { buildControl, type ControlParts } from './control/routes.js';
 import { controlSocketPath, listenOnSocket } from './control/socket.js';
 import { createDaemon } from './daemon.js';
 import { buildApp } from './http/app.js';
+import { peerOf } from './http/caller.js';
 import { ListenError, listen } from './http/listen.js';
 import { DatabaseError } from './instances/instance.js';
 import type { Instances } from './instances/instances.js';
@@ -92,7 +93,8 @@ async function run(file: string): Promise<void> {
     const { store } = parts;
     const app = buildApp(parts);
     const { listen_address: addresses, port } = config.mdserver;
-    const listening = await listen(app, addresses, port, parts);
+    const whose = (remote: string | undefined) => peerOf(config.mdserver, store.instances, remote);
+    const listening = await listen(app, addresses, port, { ...parts, peerOf: whose });
     const control = await serveControl(parts);
     logNextSteps(log, config, store.instances);
     notifyReady(log);

@@ -17,7 +17,7 @@ import { peerAddress } from '../network.js';
 import { peerUid } from '../peers.js';
 import { quoted, truncate } from '../text.js';
 import type { Userdata } from '../userdata/userdata.js';
-import { internalError, notFound, sendAnswer } from './caller.js';
+import { internalError, isThisHost, notFound, sendAnswer } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
 import type { PeerLog } from './peer-log.js';
@@ -165,8 +165,7 @@ export function buildApp(parts: AppParts): FastifyInstance {
     },
   });
 
-  const here = new Set(['127.0.0.1', '::1', ...config().mdserver.listen_address]);
-  const isThisHost = (remote: string | undefined) => here.has(peerAddress(remote) ?? '');
+  const isLocal = (remote: string | undefined) => isThisHost(config().mdserver, remote);
 
   // curl and old hooks send a domain XML under any content type.
   app.removeAllContentTypeParsers();
@@ -200,18 +199,18 @@ export function buildApp(parts: AppParts): FastifyInstance {
     const { listen_address, host_names = [] } = config().mdserver;
     return { addresses: [peerAddress(local), ...listen_address], names: host_names };
   });
-  metadataRoutes(app, { ...parts, ...callerOptions, isThisHost });
+  metadataRoutes(app, { ...parts, ...callerOptions, isThisHost: isLocal });
   phoneHomeRoutes(app, store, callerOptions);
   uploadRoutes(app, {
     ...parts,
     network: config().dnsmasq.net_name,
     refusal: ({ socket }) => {
-      if (!isThisHost(socket.remoteAddress)) return 'uploads are accepted from this host only';
+      if (!isLocal(socket.remoteAddress)) return 'uploads are accepted from this host only';
       return uploadRefusal(config().mdserver, socket);
     },
   });
   monitoringRoutes(app, parts, ({ socket }) => {
-    return config().mdserver.metrics && isThisHost(socket.remoteAddress);
+    return config().mdserver.metrics && isLocal(socket.remoteAddress);
   });
   return app;
 }

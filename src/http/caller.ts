@@ -1,10 +1,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
-import type { Instance } from '../instances/instance.js';
+import type { Config } from '../config/options.js';
+import { type Instance, machineKey } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { DatasourceName } from '../metadata/datasources.js';
 import { NeighbourError, type NeighbourMac } from '../neighbours.js';
-import { type Mac, peerAddress } from '../network.js';
+import { type IpAddress, type Mac, peerAddress } from '../network.js';
+import type { Peer } from './connections.js';
 import type { PeerLog } from './peer-log.js';
 
 /**
@@ -12,6 +14,36 @@ import type { PeerLog } from './peer-log.js';
  * address that does not have the instance's MAC address (`impostor`).
  */
 export type Caller = Instance | 'stranger' | 'impostor';
+
+/** Whether a remote address is this host's: loopback, or one that mdserver listens on. */
+export function isThisHost(
+  { listen_address }: Pick<Config['mdserver'], 'listen_address'>,
+  remote: string | undefined,
+): boolean {
+  const address = peerAddress(remote) ?? '';
+  return (
+    address === '127.0.0.1' || address === '::1' || listen_address.some((own) => own === address)
+  );
+}
+
+/** Connections that one instance may have at a time: far more than any client of metadata opens. */
+const instanceConnections = 64;
+/** Those of this host, with all its users and monitoring, and those of all unknown addresses together. */
+const otherConnections = 256;
+
+/** Whom a connection from this address counts for. */
+export function peerOf(
+  config: Config['mdserver'],
+  { byAddress }: Instances,
+  remote: string | undefined,
+): Peer {
+  const instance = byAddress.get(peerAddress(remote) as IpAddress);
+  if (instance !== undefined) {
+    return { key: `the instance ${machineKey(instance)}`, maxConnections: instanceConnections };
+  }
+  const key = isThisHost(config, remote) ? 'this host' : 'addresses of no instance';
+  return { key, maxConnections: otherConnections };
+}
 
 /** What is recorded about a request that only instances may make. */
 export interface RequestRecord {

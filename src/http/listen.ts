@@ -1,9 +1,11 @@
-import { createServer, type Server } from 'node:http';
+import { readFileSync } from 'node:fs';
+import type { Server } from 'node:http';
 import { isIPv6, type Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from '../log.js';
 import { type IpAddress, serverUrl } from '../network.js';
 import { headersTimeout, requestTimeout } from './app.js';
+import { type ConnectionLimits, pacedServers } from './connections.js';
 import type { PeerLog } from './peer-log.js';
 
 /** mdserver cannot serve on an address; the message says why and what to do. */
@@ -47,6 +49,22 @@ function listenOn(server: Server, host: IpAddress, port: number): Promise<void> 
   });
 }
 
+/** Milliseconds that a connection may stand still: a peer may send nothing, or take nothing. */
+const idleTimeout = 30_000;
+/** Milliseconds that a connection is kept for another request. */
+const keepAliveTimeout = 5000;
+/** Then the peer has to make a new connection, which is when its number is counted. */
+const maxRequestsPerSocket = 1000;
+/** File descriptors for everything but connections: files, the control socket, child processes. */
+const otherDescriptors = 128;
+
+/** How many connections the limit of file descriptors leaves room for (proc(5)). */
+export function connectionRoom(limits: string): number {
+  const soft = /^Max open files +(\d+)/m.exec(limits)?.[1];
+  const descriptors = soft === undefined ? Number.POSITIVE_INFINITY : Number(soft);
+  return Math.max(descriptors - otherDescriptors, Math.floor(descriptors / 2));
+}
+
 /** Milliseconds between two attempts at an address that may appear. */
 const retryInterval = 2000;
 
@@ -69,12 +87,14 @@ const brokenRequests = new Map([
   ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
 ]);
 
-/** Answers and logs what is not an HTTP request, and makes sure that a peer's address is known. */
-function watchConnections(server: Server, peerLog: PeerLog): void {
-  server.on('connection', (socket) => {
-    // Node asks for the address when it is first used: after a reset the kernel has none to give.
-    if (socket.remoteAddress === undefined) socket.destroy();
-  });
+/** What serving depends on. */
+export interface ListenOptions extends Pick<ConnectionLimits, 'peerOf'> {
+  readonly log: Logger;
+  readonly peerLog: PeerLog;
+}
+
+/** Answers and logs what is not an HTTP request. */
+function logBrokenRequests(server: Server, peerLog: PeerLog): void {
   server.on('clientError', ({ code = '', message }: NodeJS.ErrnoException, socket) => {
     const { remoteAddress } = socket as Socket;
     const isRequest = code.startsWith('HPE_') || code === 'ERR_HTTP_REQUEST_TIMEOUT';
@@ -99,7 +119,7 @@ export async function listen(
   app: FastifyInstance,
   addresses: readonly IpAddress[],
   port: number,
-  { log, peerLog }: { readonly log: Logger; readonly peerLog: PeerLog },
+  { log, peerLog, peerOf }: ListenOptions,
 ): Promise<Listeners> {
   let closing = false;
   const retries = new Set<NodeJS.Timeout>();
@@ -108,11 +128,20 @@ export async function listen(
     done();
   });
   await app.ready();
+  const makeServer = pacedServers({
+    peerOf,
+    maxConnections: connectionRoom(readFileSync('/proc/self/limits', 'utf8')),
+    refused: (remote, reason) => {
+      peerLog('warn', remote, () => `closed a connection from ${remote}: ${reason}`);
+    },
+  });
   const servers = new Map(
     addresses.map((address) => {
-      const options = { headersTimeout, requestTimeout, keepAliveTimeout: 5000 };
-      const server = createServer({ ...options, connectionsCheckingInterval: 5000 }, app.routing);
-      watchConnections(server, peerLog);
+      const options = { headersTimeout, requestTimeout, keepAliveTimeout };
+      const server = makeServer({ ...options, connectionsCheckingInterval: 5000 }, app.routing);
+      server.timeout = idleTimeout;
+      server.maxRequestsPerSocket = maxRequestsPerSocket;
+      logBrokenRequests(server, peerLog);
       return [address, server];
     }),
   );

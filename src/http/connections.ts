@@ -1,0 +1,282 @@
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http';
+import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+
+/** The longest piece of a request that is parsed in one turn, in bytes: Node's limit for all headers. */
+const maxPieceBytes = 16 * 1024;
+/** The end of a request's headers. */
+const headersEnd = Buffer.from('\r\n\r\n');
+
+/** The length of the first piece: to the end of the first headers, so that it holds one request at most. */
+export function firstPieceLength(received: Buffer): number {
+  const end = received.indexOf(headersEnd);
+  const length = end < 0 ? received.length : end + headersEnd.length;
+  return Math.min(length, maxPieceBytes);
+}
+
+/** Something that has work to do, one piece at a time. */
+export interface Worker {
+  /** Does one piece of work. Returns whether there is another piece to do now. */
+  work(): boolean;
+}
+
+/** The workers of one peer that wait for their turn. */
+interface Line {
+  readonly waiting: Worker[];
+  /** The peer has had its turn since the event loop last looked for input. */
+  served: boolean;
+}
+
+/**
+ * Gives every peer one turn for each turn of the event loop, whatever number of connections it has
+ * and of requests it sends on them: a peer that sends many waits for itself, not others for it.
+ * `nextTurn` calls its argument in the next turn.
+ */
+export function fairTurns(
+  nextTurn: (turn: () => void) => void = setImmediate,
+): (peer: string, worker: Worker) => void {
+  const lines = new Map<string, Line>();
+
+  function serve(line: Line): void {
+    const worker = line.waiting.shift();
+    if (worker === undefined) return;
+    line.served = true;
+    if (worker.work()) line.waiting.push(worker);
+  }
+
+  function turn(): void {
+    for (const [peer, line] of lines) {
+      line.served = false;
+      serve(line);
+      if (!line.served) lines.delete(peer);
+    }
+    if (lines.size > 0) nextTurn(turn);
+  }
+
+  return (peer, worker) => {
+    let line = lines.get(peer);
+    if (line === undefined) {
+      if (lines.size === 0) nextTurn(turn);
+      line = { waiting: [], served: false };
+      lines.set(peer, line);
+    }
+    line.waiting.push(worker);
+    // The usual case: a peer that sends one request does not wait.
+    if (!line.served) serve(line);
+  };
+}
+
+/** The ends of a connection. */
+type Ends = Pick<Socket, 'remoteAddress' | 'remotePort' | 'localAddress' | 'localPort'>;
+/** What Node's HTTP server and the routes use of a socket, beside the stream itself. */
+type SocketLike = Ends & Pick<Socket, 'setTimeout' | 'destroySoon'>;
+
+/** A connection as the HTTP server gets it. */
+export interface PacedConnection {
+  readonly stream: Duplex & SocketLike;
+  /** To be called with each request that the HTTP server finds on the connection. */
+  readonly begin: (request: IncomingMessage, response: ServerResponse) => void;
+}
+
+/**
+ * A stream over a socket that hands on what was received one request at a time: the next one when
+ * the last is answered, and only when it is this connection's turn. What is not handed on stays with
+ * the peer (TCP's flow control), so requests that are sent ahead take no memory here. The addresses
+ * of the stream stay when the socket is closed.
+ */
+export function pacedConnection(
+  socket: Socket,
+  takeTurn: (worker: Worker) => void,
+): PacedConnection {
+  const nothing = Buffer.alloc(0);
+  let received: Buffer = nothing;
+  let ended = false;
+  /** The stream asks for more. */
+  let wanted = false;
+  let waiting = false;
+  let unanswered = 0;
+  let newest: IncomingMessage | undefined;
+
+  /** Whether the stream may have more: not while a whole request is without an answer. */
+  const isOpen = () => unanswered === 0 || newest?.complete === false;
+  const mayWork = () => wanted && received.length > 0 && isOpen();
+
+  const worker: Worker = {
+    work() {
+      waiting = false;
+      if (!mayWork()) return false;
+      const length = firstPieceLength(received);
+      const piece = received.subarray(0, length);
+      received = length === received.length ? nothing : received.subarray(length);
+      wanted = false;
+      stream.push(piece);
+      proceed();
+      return false;
+    },
+  };
+
+  /** Does what can be done now: wait for a turn, or ask the socket for more. */
+  function proceed(): void {
+    if (mayWork()) {
+      if (waiting) return;
+      waiting = true;
+      takeTurn(worker);
+    } else if (received.length === 0) {
+      if (!ended) socket.resume();
+      else if (isOpen()) stream.push(null);
+    }
+  }
+
+  const duplex = new Duplex({
+    // Only what was asked for is handed on.
+    readableHighWaterMark: 1,
+    // The headers are a string with an encoding of its own.
+    decodeStrings: false,
+    read() {
+      wanted = true;
+      proceed();
+    },
+    write(chunk, encoding, done) {
+      socket.write(chunk, encoding, done);
+    },
+    writev(chunks, done) {
+      // One packet for the headers and the body.
+      socket.cork();
+      for (const [index, { chunk, encoding }] of chunks.entries()) {
+        socket.write(chunk, encoding, index === chunks.length - 1 ? done : undefined);
+      }
+      socket.uncork();
+    },
+    final(done) {
+      socket.end(done);
+    },
+    destroy(error, done) {
+      received = nothing;
+      socket.destroy();
+      done(error);
+    },
+  });
+  const { remoteAddress, remotePort, localAddress, localPort } = socket;
+  const ends = { remoteAddress, remotePort, localAddress, localPort } as Ends;
+  const stream: Duplex & SocketLike = Object.assign(duplex, ends, {
+    setTimeout(milliseconds: number, listener?: () => void) {
+      socket.setTimeout(milliseconds);
+      if (listener !== undefined) stream.once('timeout', listener);
+      return stream as unknown as Socket;
+    },
+    destroySoon() {
+      stream.end();
+      if (stream.writableFinished) stream.destroy();
+      else stream.once('finish', () => stream.destroy());
+    },
+  });
+
+  socket.on('data', (chunk: Buffer) => {
+    socket.pause();
+    received = received.length === 0 ? chunk : Buffer.concat([received, chunk]);
+    proceed();
+  });
+  socket.on('end', () => {
+    ended = true;
+    proceed();
+  });
+  socket.on('timeout', () => stream.emit('timeout'));
+  socket.on('error', (error) => stream.destroy(error));
+  socket.on('close', () => stream.destroy());
+
+  return {
+    stream,
+    begin(request, response) {
+      newest = request;
+      unanswered += 1;
+      response.once('close', () => {
+        unanswered -= 1;
+        proceed();
+      });
+    },
+  };
+}
+
+/** Whom a connection counts for: everything that is limited is limited for each of these. */
+export interface Peer {
+  /** The same for all addresses of one instance, and for all addresses that no instance has. */
+  readonly key: string;
+  readonly maxConnections: number;
+}
+
+/** What connections are limited by. */
+export interface ConnectionLimits {
+  readonly peerOf: (remoteAddress: string | undefined) => Peer;
+  /** The largest number of connections of all peers together. */
+  readonly maxConnections: number;
+  /** Called with each connection that is closed at once, and why. */
+  readonly refused: (remoteAddress: string | undefined, reason: string) => void;
+}
+
+/** Makes HTTP servers that share their limits and turns. */
+export type ServerMaker = (options: ServerOptions, handler: RequestListener) => Server;
+
+/**
+ * Returns a function that makes HTTP servers. All their connections together are bounded, and those
+ * of each peer; each peer has its turns (fairTurns), one request of a connection at a time.
+ */
+export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimits): ServerMaker {
+  const takeTurn = fairTurns();
+  const counts = new Map<string, number>();
+  const connections = new WeakMap<object, PacedConnection>();
+  let total = 0;
+
+  /** Counts the connection; undefined if it is one too many. */
+  function admit(socket: Socket): Peer | undefined {
+    const peer = peerOf(socket.remoteAddress);
+    const count = (counts.get(peer.key) ?? 0) + 1;
+    const problem =
+      count > peer.maxConnections
+        ? `${peer.key} has ${peer.maxConnections} connections already`
+        : total >= maxConnections
+          ? `there are ${maxConnections} connections already`
+          : undefined;
+    if (problem !== undefined) {
+      refused(socket.remoteAddress, problem);
+      return undefined;
+    }
+    total += 1;
+    counts.set(peer.key, count);
+    socket.once('close', () => {
+      total -= 1;
+      const left = (counts.get(peer.key) ?? 1) - 1;
+      if (left === 0) counts.delete(peer.key);
+      else counts.set(peer.key, left);
+    });
+    return peer;
+  }
+
+  return (options, handler) => {
+    const server = createServer(options, (request, response) => {
+      connections.get(request.socket)?.begin(request, response);
+      handler(request, response);
+    });
+    // Node's own listener takes any stream (http, Event: 'connection').
+    const [serve] = server.listeners('connection');
+    server.removeAllListeners('connection');
+    server.on('connection', (socket: Socket) => {
+      // Without an address, the peer has reset the connection already.
+      const peer = socket.remoteAddress === undefined ? undefined : admit(socket);
+      if (peer === undefined) {
+        socket.destroy();
+        return;
+      }
+      const connection = pacedConnection(socket, (worker) => takeTurn(peer.key, worker));
+      connections.set(connection.stream, connection);
+      serve?.call(server, connection.stream);
+    });
+    return server;
+  };
+}
