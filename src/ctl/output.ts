@@ -1,4 +1,4 @@
-import { jsonText, printable } from '../text.js';
+import { jsonText, printable, printableLines } from '../text.js';
 
 /** How output looks: columns and spans of time for a person, lines with tabs for a script. */
 export interface Style {
@@ -13,6 +13,11 @@ export const stdoutStyle: Style = { terminal, colour: terminal && !process.env['
 /** Prints on standard output. */
 export function print(text: string | Buffer): void {
   process.stdout.write(text);
+}
+
+/** Prints the text as it is, and on a terminal so that it cannot control it. */
+export function printExactly(text: string | Buffer): void {
+  print(terminal ? printableLines(text.toString()) : text);
 }
 
 /** Prints a value as indented JSON on standard output. */

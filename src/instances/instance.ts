@@ -1,5 +1,5 @@
 import { type Ipv4, type Ipv6, type Mac, parseIpv4, parseIpv6, parseMac } from '../network.js';
-import { unicodeEscape } from '../text.js';
+import { jsonText, truncate, unicodeEscape } from '../text.js';
 import { type Details, noDetails } from './details.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { parseUuid, type Uuid } from './uuid.js';
@@ -44,7 +44,7 @@ function optionalField<T>(
   if (value === undefined || value === null) return undefined;
   const parsed = parse(value);
   if (parsed === undefined) {
-    throw new DatabaseError(`${name} is ${JSON.stringify(value)}, expected ${expected}`);
+    throw new DatabaseError(`${name} is ${truncate(jsonText(value))}, expected ${expected}`);
   }
   return parsed;
 }
@@ -80,8 +80,10 @@ export function instanceFromRecord(record: unknown): Instance {
     location: _location,
     ...otherFields
   } = record;
-  const name = optionalField(record, 'domain_name', 'a name', asString);
-  if (name === undefined || name === '') throw new DatabaseError('domain_name is missing');
+  const text = optionalField(record, 'domain_name', 'a name', asString);
+  if (text === undefined || text === '') throw new DatabaseError('domain_name is missing');
+  // A lone surrogate becomes U+FFFD: UTF-8 has none, so nobody could ask for the instance.
+  const name = Buffer.from(text).toString();
   return {
     name,
     uuid: optionalField(record, 'domain_uuid', 'a uuid', parsedString(parseUuid)),

@@ -5,7 +5,7 @@ import { controlSocketPath } from '../../control/socket.js';
 import { defineCommand } from '../command.js';
 import { readConfiguration } from '../connection.js';
 import { exitCodes, UsageError } from '../errors.js';
-import { note, print, printJson } from '../output.js';
+import { note, printExactly, printJson } from '../output.js';
 
 const optionsByName: ReadonlyMap<string, Option> = new Map(
   Array.from(tableOptions(), ({ name, option }) => [name, option]),
@@ -58,7 +58,9 @@ export const config = defineCommand({
     if (options.json) {
       printJson(Object.fromEntries(rows.map(([name, value]) => [name, value ?? null])));
     } else {
-      print(rows.map(([name, value = '']) => `${named ? '' : `${name}=`}${value}\n`).join(''));
+      printExactly(
+        rows.map(([name, value = '']) => `${named ? '' : `${name}=`}${value}\n`).join(''),
+      );
     }
     return exitCodes.ok;
   },

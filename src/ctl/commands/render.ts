@@ -1,11 +1,10 @@
 import { documentNames, type RenderedDocument } from '../../control/api.js';
-import { printableLines } from '../../text.js';
 import { instancePath } from '../client.js';
 import { defineCommand } from '../command.js';
 import { connect } from '../connection.js';
 import { exitCodes, UsageError } from '../errors.js';
 import { readInput } from '../input.js';
-import { note, print, printJson, stdoutStyle } from '../output.js';
+import { note, printExactly, printJson } from '../output.js';
 
 const names: readonly string[] = documentNames;
 
@@ -65,8 +64,7 @@ export const render = defineCommand({
     }
     if (rendered.file !== null) note(`${document} from ${rendered.file}`);
     else if (document === 'user-data') note('user-data from the built-in template');
-    const body = Buffer.from(rendered.body, rendered.encoding);
-    print(stdoutStyle.terminal ? printableLines(body.toString()) : body);
+    printExactly(Buffer.from(rendered.body, rendered.encoding));
     return exitCodes.ok;
   },
 });
