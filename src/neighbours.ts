@@ -70,6 +70,13 @@ function startIp(ended: () => void): Ip {
   };
   const idle = setTimeout(end, idleLimit).unref();
 
+  child.once('error', ({ message }) => fail(`cannot be run: ${message}`));
+  // Without a free file descriptor Node makes no streams, whatever its types say.
+  if (child.stdin === undefined) {
+    const error = new NeighbourError('ip (iproute2) cannot be run: too many open files');
+    return { end: ended, ask: () => Promise.reject(error) };
+  }
+
   // A command ends with its one line of output, or with "Command failed" among the errors: never
   // with both, so their order does not matter.
   const hear = (line: string) => {
@@ -79,7 +86,6 @@ function startIp(ended: () => void): Ip {
   for (const output of [child.stdout, child.stderr]) {
     createInterface({ input: output }).on('line', hear);
   }
-  child.once('error', ({ message }) => fail(`cannot be run: ${message}`));
   child.once('close', (code, signal) => {
     clearTimeout(idle);
     fail(`has ended (${signal ?? code}): ${said.join('; ')}`);

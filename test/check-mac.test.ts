@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import type { AddressReport, InstanceDetails } from '../src/control/api.js';
@@ -494,6 +495,23 @@ test('one ip process serves all requests, is replaced when it dies, and ends wit
   assert.equal(last.length, 1);
   daemon.process.kill('SIGKILL');
   await eventually('ip has ended', () => !existsSync(`/proc/${last[0]}`));
+});
+
+test('without a free file descriptor check_mac refuses, and serves again when there is one', {
+  skip: skip || missing('setpriv'),
+}, async (t) => {
+  const { addGuest: add, daemon } = await start(t, 'yes');
+  const { askTwice } = await connect(add(a), a.mds_ipv4);
+  assert.deepEqual(await askTwice(), [200, 200]);
+  const { pid } = daemon.process;
+  const limitFiles = (most: number) =>
+    execFileSync('prlimit', [`--pid=${pid}`, `--nofile=${most}:`]);
+  limitFiles(16);
+  process.kill(childrenOf(pid)[0] ?? 0, 'SIGKILL');
+  assert.deepEqual(await askTwice(), [404, 404]);
+  await daemon.printed(`refused ${a.mds_ipv4}: its MAC address cannot be checked: ip (iproute2)`);
+  limitFiles(1024);
+  assert.deepEqual(await askTwice(), [200, 200]);
 });
 
 test('without ip, check_mac refuses every instance, and the log says what to do', {
