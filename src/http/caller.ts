@@ -117,7 +117,7 @@ async function checkedCaller(request: FastifyRequest, options: CallerOptions): P
   try {
     const mac = await options.neighbourMac(address);
     // Only now: meanwhile the address may have become another instance's.
-    const instance = instanceOf(request, options);
+    const instance = options.instances().byAddress.get(address);
     if (instance === undefined) return 'stranger';
     reason = impostorReason(instance, mac);
     if (reason === undefined) return instance;
