@@ -8,7 +8,7 @@ const maxFields = 50;
 export class PhoneHomeError extends Error {}
 
 const keyTypes = 'ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp(?:256|384|521)';
-const publicKey = new RegExp(`^(${keyTypes}) +([A-Za-z0-9+/]{16,8000}={0,3})(?: [^\\n]*)?\\n?$`);
+const publicKey = new RegExp(`^(${keyTypes}) +([A-Za-z0-9+/]{16,4000}={0,3})(?: [^\\n]*)?\\n?$`);
 
 const knownField = /^(?:instance_id|hostname|fqdn|pub_key_[a-z0-9]+)$/;
 

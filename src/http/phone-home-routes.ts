@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify';
 import { PhoneHomeError, parsePhoneHome } from '../boots/phone-home.js';
-import { type HostKeys, knowsHostKeys } from '../instances/details.js';
+import { type HostKeys, HostKeysError, knowsHostKeys } from '../instances/details.js';
 import type { Store } from '../instances/store.js';
 import { answerGuest, type CallerOptions } from './caller.js';
 
-/** cloud-init sends a handful of keys. */
-const maxFormBytes = 32 * 1024;
+/** cloud-init sends a handful of keys: less than 3 KB with an RSA key of 4096 bits. */
+const maxFormBytes = 8 * 1024;
 
 /**
  * `POST /phone-home`: an instance reports that its boot is complete, and its SSH host keys. The
@@ -27,6 +27,14 @@ export function phoneHomeRoutes(
         return { status: 400, body: `${error.message}\n` };
       }
       if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
+        try {
+          await store.rememberHostKeys(instance.name, hostKeys);
+        } catch (error) {
+          if (!(error instanceof HostKeysError)) throw error;
+          // cloud-init tries again every 3 seconds, 10 times by default (its module's "tries").
+          const headers = { 'retry-after': String(error.seconds) };
+          return { status: 429, headers, body: `${error.message}\n` };
+        }
         if (instance.details.hostKeys.length > 0) {
           callerOptions.peerLog(
             'warn',
@@ -34,7 +42,6 @@ export function phoneHomeRoutes(
             () => `${instance.name} phoned home with different SSH host keys than before`,
           );
         }
-        await store.rememberHostKeys(instance.name, hostKeys);
       }
       return { status: 200, body: '' };
     }),

@@ -39,10 +39,27 @@ export function knowsHostKeys({ hostKeys: [newest] }: Details, reported: HostKey
   return newest !== undefined && comparable(newest) === comparable(reported);
 }
 
-/** The details with the host keys that the guest reports now. */
+/** Seconds between two changes of an instance's host keys, each of which is written to disk. */
+const hostKeysRest = 10;
+
+/** The host keys of an instance changed a moment ago, so they cannot change now. */
+export class HostKeysError extends Error {
+  constructor(
+    /** The whole seconds until they can. */
+    readonly seconds: number,
+  ) {
+    super(`the host keys changed less than ${hostKeysRest} seconds ago: try again in ${seconds} s`);
+  }
+}
+
+/** The details with the host keys that the guest reports now. Throws HostKeysError. */
 export function withHostKeys(details: Details, reported: HostKeys): Details {
   // Two identical messages may arrive at the same time.
   if (knowsHostKeys(details, reported)) return details;
+  const [newest] = details.hostKeys;
+  const since = newest === undefined ? hostKeysRest : reported.at - newest.at;
+  // Less than 0 after the clock was set back.
+  if (since >= 0 && since < hostKeysRest) throw new HostKeysError(Math.ceil(hostKeysRest - since));
   return { ...details, hostKeys: [reported, ...details.hostKeys].slice(0, maxHostKeyRecords) };
 }
 

@@ -9,7 +9,13 @@ import {
   parseDetails,
   withHostKeys,
 } from './details.js';
-import { DatabaseError, describeInstance, formatDatabase, parseDatabase } from './instance.js';
+import {
+  DatabaseError,
+  describeInstance,
+  formatDatabase,
+  type Instance,
+  parseDatabase,
+} from './instance.js';
 import {
   type AddressPlan,
   type Draft,
@@ -40,8 +46,8 @@ export interface JsonStoreOptions {
 interface PendingChange {
   /** Applies the change to the draft. Throws to reject it; returns a function that reports success. */
   readonly apply: (draft: Draft) => () => void;
-  /** Whether the database must be written for it. */
-  readonly writes: boolean;
+  /** The files to write for it, besides those of the subscribers: `details` notifies none. */
+  readonly writes: 'database' | 'details' | 'nothing';
   readonly reject: (error: unknown) => void;
 }
 
@@ -123,16 +129,17 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
     }
   }
 
-  /** The database and details files. */
-  function databaseFiles(instances: Instances): FileContent[] {
-    return [
-      { path, content: formatDatabase(instances.byName.values()), mode: fileMode },
-      { path: detailsPath, content: formatDetails(instances), mode: fileMode },
-    ];
+  function databaseFile({ byName }: Instances): FileContent {
+    return { path, content: formatDatabase(byName.values()), mode: fileMode };
+  }
+
+  function detailsContent(draft: Instances): FileContent {
+    return { path: detailsPath, content: formatDetails(draft), mode: fileMode };
   }
 
   async function store(batch: readonly PendingChange[]): Promise<void> {
     let reports: (() => void)[];
+    let concerned: readonly Subscriber[];
     try {
       // An operator may edit the file, as with Python md_server, which reads it each time.
       const edited = !isUnchanged(onDisk, statOrNone(path));
@@ -151,10 +158,15 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       if (reports.length === 0 && !edited) return;
       // Without a change the file is not written: it may be open in an editor, or belong to another
       // running daemon, which this one notices only when it listens.
-      const writes = stats === undefined || batch.some((change) => change.writes);
+      const writes = stats === undefined || batch.some((change) => change.writes === 'database');
+      const writesDetails = writes || batch.some((change) => change.writes === 'details');
+      // A guest may report other host keys again and again: that neither writes the database nor
+      // makes dnsmasq read its files.
+      concerned = edited || batch.some((change) => change.writes !== 'details') ? subscribers : [];
       await replaceFiles([
-        ...(writes ? databaseFiles(draft) : []),
-        ...subscribers.flatMap((subscriber) => subscriber.files(draft)),
+        ...(writes ? [databaseFile(draft)] : []),
+        ...(writesDetails ? [detailsContent(draft)] : []),
+        ...concerned.flatMap((subscriber) => subscriber.files(draft)),
       ]);
       onDisk = writes ? statOrNone(path) : stats;
       instances = draft;
@@ -166,7 +178,7 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       for (const { reject } of batch) reject(failure);
       return;
     }
-    for (const subscriber of subscribers) subscriber.changed(instances);
+    for (const subscriber of concerned) subscriber.changed(instances);
     for (const report of reports) report();
   }
 
@@ -180,7 +192,10 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
   }
 
   /** Makes a change with the next batch; `apply` throws to reject it and returns its result. */
-  function change<T>(apply: (draft: Draft) => T, writes = true): Promise<T> {
+  function change<T>(
+    apply: (draft: Draft) => T,
+    writes: PendingChange['writes'] = 'database',
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       pending.push({
         writes,
@@ -220,20 +235,24 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
         return instance;
       });
     },
-    rememberHostKeys(name, hostKeys) {
+    async rememberHostKeys(name, hostKeys) {
+      const changed = ({ byName }: Instances): Instance | undefined => {
+        const before = byName.get(name);
+        return before && { ...before, details: withHostKeys(before.details, hostKeys) };
+      };
+      // Refused at once, where possible: a batch copies all instances.
+      changed(instances);
       return change((draft) => {
-        const before = draft.byName.get(name);
-        if (before === undefined) return undefined;
-        const instance = { ...before, details: withHostKeys(before.details, hostKeys) };
-        put(draft, instance);
+        const instance = changed(draft);
+        if (instance !== undefined) put(draft, instance);
         return instance;
-      });
+      }, 'details');
     },
     subscribe(subscriber) {
       subscribers.push(subscriber);
     },
     refresh() {
-      return change(() => undefined, false);
+      return change(() => undefined, 'nothing');
     },
     async close() {
       await storing;

@@ -4,7 +4,7 @@ import type { Domain } from './domain-xml.js';
 import type { Instance } from './instance.js';
 import type { Instances } from './instances.js';
 
-/** Follows all changes of the instances, whatever causes them. */
+/** Follows all changes of the instances but those of their host keys, whatever causes them. */
 export interface Subscriber {
   /** The files that are derived from the instances. They are written before a change is confirmed. */
   files(instances: Instances): readonly FileContent[];
@@ -25,7 +25,10 @@ export interface Store {
   register(domain: Domain): Promise<Instance>;
   /** Removes an instance; undefined if no instance has the name. */
   remove(name: string): Promise<Instance | undefined>;
-  /** Stores the SSH host keys that an instance reported; undefined if no instance has the name. */
+  /**
+   * Stores the SSH host keys that an instance reported; undefined if no instance has the name. No
+   * subscriber is notified. Rejects with HostKeysError or StoreError.
+   */
   rememberHostKeys(name: string, hostKeys: HostKeys): Promise<Instance | undefined>;
   /** Adds a subscriber. It is first notified by the next change or `refresh`. */
   subscribe(subscriber: Subscriber): void;
