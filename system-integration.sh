@@ -243,7 +243,7 @@ untouched() { marked "$1" && grep -q -- "$mark$(checksum "$1")" "$1"; }
 
 python_unit() {
   grep -Eq '^ExecStart=.*(/mdserver |dnsmasq .*--conf-file[= ].*mds\.conf)' "$1" &&
-    ! grep -q '^Type=notify' "$1" && ! marked "$1"
+    ! grep -Eq '^Type=(notify|exec)' "$1" && ! marked "$1"
 }
 
 python_hook() {
@@ -445,6 +445,7 @@ fill_unit() {
   case $base in "$data"/*) writable=${writable/ -$base/} ;; esac
   sed -e "s|^User=.*|User=$user|" -e "s|^Group=.*|Group=$unit_group|" \
     -e "s|^ExecStart=[^ ]*/mdserver |ExecStart=$program |" \
+    -e "s|^ExecStartPost=[^ ]*/mdserverctl |ExecStartPost=${program}ctl |" \
     -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" "${logs[@]}" -e "$dnsmasq_logs" \
     -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
     -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \

@@ -66,7 +66,10 @@ function logNextSteps(log: Logger, { mdserver }: Config, instances: Instances): 
   log.info(`  curl --interface ${from} ${url}/latest/user-data`);
 }
 
-/** Tells systemd that dnsmasq's configuration is written and requests are served (sd_notify(3)). */
+/**
+ * Tells systemd that dnsmasq's configuration is written and requests are served (sd_notify(3)), for
+ * units with Type=notify: an edited one of an earlier release stays in its place.
+ */
 function notifyReady(log: Logger): void {
   if (process.env['NOTIFY_SOCKET'] === undefined) return;
   execFile('systemd-notify', ['--ready', `--pid=${process.pid}`], (error) => {

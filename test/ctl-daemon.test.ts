@@ -535,6 +535,28 @@ test('sync skips a domain that has no interface on the network', {
   assert.match(stdout, /^skipped\ttest\t/);
 });
 
+// ---- wait ----
+
+test('wait ends when mdserver serves, and when the process that it waits for has ended', async (t) => {
+  const host = hostOf(t);
+  const wait = (main: number | undefined) =>
+    run(process.execPath, [program, '--config', host.file, 'wait'], '', { MAINPID: main ?? '' });
+  const gone = spawn('true');
+  await once(gone, 'exit');
+  assert.deepEqual(await wait(gone.pid), {
+    status: 3,
+    stdout: '',
+    stderr: 'mdserverctl: mdserver does not serve: see its log\n',
+  });
+  // While it waits, the daemon starts, and overwrites the configuration with one that has a port.
+  writeFileSync(host.file, readFileSync(host.file, 'utf8').replace('port = 1', 'port = many'));
+  const waiting = wait(process.pid);
+  const daemon = await host.start();
+  assert.deepEqual(await waiting, { status: 0, stdout: '', stderr: '' });
+  assert.equal((await wait(undefined)).status, 0);
+  await daemon.stop();
+});
+
 // ---- check ----
 
 /** The findings of `check`. */

@@ -588,7 +588,7 @@ exit 0
 
   it('replaces the hook and the units, and keeps the old ones under names that nothing runs', () => {
     assert.equal(uploadUrl(prefix), 'http://10.1.2.3:80/instance-upload');
-    assert.equal(setting(prefix, 'mdserver', 'Type'), 'notify');
+    assert.equal(setting(prefix, 'mdserver', 'Type'), 'exec');
     assert.equal(setting(prefix, 'mdserver-dnsmasq', 'PartOf'), 'mdserver.service');
     const kept = {
       'etc/libvirt/hooks/qemu.md_server': oldHook,
@@ -783,6 +783,10 @@ describe('the program of the package', () => {
     assert.equal(
       setting(prefix, 'mdserver', 'ExecStart'),
       '/usr/bin/mdserver /etc/mdserver/mdserver.conf',
+    );
+    assert.equal(
+      setting(prefix, 'mdserver', 'ExecStartPost'),
+      '/usr/bin/mdserverctl wait --config /etc/mdserver/mdserver.conf',
     );
   });
 

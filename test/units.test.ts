@@ -61,11 +61,9 @@ describe('the units', () => {
     assert.deepEqual(done, { status: 0, said: '' });
   });
 
-  // mdserver has to see other processes (whether a pid is dnsmasq's), to write executable memory
-  // (Node's compiler), and to let a child report that it is ready (systemd-notify).
   for (const [unit, exposure] of [
-    ['mdserver.service', 1.8],
-    ['mdserver-dnsmasq.service', 1.6],
+    ['mdserver.service', 1.4],
+    ['mdserver-dnsmasq.service', 1.5],
   ] as const) {
     it(`keep the exposure of ${unit} at ${exposure}`, { skip: missing('systemd-analyze') }, () => {
       const done = tool('systemd-analyze', [

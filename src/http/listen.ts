@@ -32,6 +32,10 @@ const remedies = new Map([
     'EADDRNOTAVAIL',
     'no interface has this address: is its network up (virsh net-start mds)? See mdserver.listen_address',
   ],
+  [
+    'EPERM',
+    'the unit allows only the port that mdserver.port was: run system-integration.sh again',
+  ],
   ['EACCES', 'a port below 1024 needs CAP_NET_BIND_SERVICE (mdserver.service grants it)'],
 ]);
 

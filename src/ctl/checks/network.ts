@@ -64,7 +64,8 @@ export async function* checkNetwork({ dnsmasq }: Config, uri: string): AsyncGene
   }
 }
 
-function canConnect(host: string, port: number): Promise<boolean> {
+/** Whether something accepts a connection within 2 seconds. */
+export function canConnect(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ host, port, timeout: 2000 });
     const finish = (connected: boolean) => {

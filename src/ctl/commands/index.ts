@@ -9,6 +9,7 @@ import { render } from './render.js';
 import { show } from './show.js';
 import { sync } from './sync.js';
 import { upload } from './upload.js';
+import { wait } from './wait.js';
 
 /** Every command, in the order of `--help`, mdserverctl(1) and the completion. */
 export const commands: readonly Command[] = [
@@ -22,4 +23,5 @@ export const commands: readonly Command[] = [
   check,
   config,
   knownHosts,
+  wait,
 ];
