@@ -1,5 +1,5 @@
 import { parse as parseIni } from 'ini';
-import { printable } from '../text.js';
+import { jsonText, printable } from '../text.js';
 
 /** The configuration cannot be used; the message is one line that says what is wrong and where. */
 export class ConfigError extends Error {
@@ -134,10 +134,8 @@ function iniText(sections: ReadonlyMap<string, RawSection>): string {
   for (const section of sections.values()) {
     lines.push(`[${section.line}]`);
     for (const option of section.options.values()) {
-      const value = JSON.stringify(stripEnd(option.lines.join('\n')));
-      // JSON does not escape these two, and `ini` takes them for line ends.
-      const escaped = value.replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
-      lines.push(`${option.line}=${escaped}`);
+      // Escaped, because `ini` takes U+2028 and U+2029 for line ends.
+      lines.push(`${option.line}=${jsonText(stripEnd(option.lines.join('\n')))}`);
     }
   }
   return lines.join('\n');
