@@ -605,6 +605,21 @@ test('check works without a running daemon, and reports what is missing', async 
   assert.match(linesOf(all, 'hook')[0] ?? '', /^failure: mdserver's hook is neither /);
 });
 
+test('check warns of records with more metadata than an upload may bring', async (t) => {
+  const host = hostOf(t);
+  const record = databaseRecord(1, {
+    domain_metadata: { value: 'x'.repeat(20_000) },
+    mds_ipv4: '127.77.0.9',
+  });
+  host.write('data/db_file.json', JSON.stringify([record]));
+  const [warned, ...others] = linesOf(await findings(host), 'database');
+  assert.match(
+    warned ?? '',
+    /^warning: .*\/db_file\.json has 1 record with more than 16384 bytes of metadata, 20005 bytes in all, /,
+  );
+  assert.deepEqual(others, [`ok: ${host.folder}/data/db_file.json has 1 instance`]);
+});
+
 test('check reports each template with an error, with an instance that it affects', async (t) => {
   const host = hostOf(t);
   await host.start();

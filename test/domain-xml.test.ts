@@ -869,3 +869,19 @@ test('any name and metadata come back as they were written', () => {
     ),
   );
 });
+
+test('a domain has at most 16 KiB of metadata: names and values, in bytes of UTF-8', () => {
+  const values = (characters: number) =>
+    `<e:ab xmlns:e="urn:md_server:domain_metadata">${'é'.repeat(characters)}</e:ab>`;
+  assert.equal(metadataOf(values(8191))['ab']?.length, 8191);
+  const message =
+    "the domain's metadata for mdserver has 16386 bytes, names and values together: at most 16384 are allowed";
+  assertBad(xml({ more: `<metadata>${values(8192)}</metadata>` }), message);
+  const many = Array.from({ length: 3000 }, (_, index) => `<e:k${index}/>`).join('');
+  const inside = (text: string) => `<e:all xmlns:e="urn:md_server:domain_metadata">${text}</e:all>`;
+  assert.equal(Object.keys(metadataOf(inside(many))).length, 3000);
+  assertBad(
+    xml({ more: `<metadata>${inside(many.replaceAll('<e:k', '<e:key'))}</metadata>` }),
+    /has 19890 bytes/,
+  );
+});

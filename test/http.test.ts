@@ -144,6 +144,21 @@ test('one instance gets nothing of another one, and each request is one log line
   assert.match(lines[0] ?? '', new RegExp(`^${one} vm1 GET /latest/meta-data/hostname 200 `));
 });
 
+test('an upload with too much metadata is refused, and the database does not grow', async (t) => {
+  const { upload, store } = await testApp(t);
+  const metadata = `<e:x xmlns:e="urn:md_server:domain_metadata">${'x'.repeat(16 * 1024)}</e:x>`;
+  const xml = domainXml(1).replace('</domain>', `<metadata>${metadata}</metadata></domain>`);
+  const { statusCode, body } = await upload(xml);
+  assert.deepEqual(
+    [statusCode, body],
+    [
+      400,
+      "the domain's metadata for mdserver has 16385 bytes, names and values together: at most 16384 are allowed\n",
+    ],
+  );
+  assert.equal(store.instances.byName.size, 0);
+});
+
 test('a removed instance is a stranger from then on', async (t) => {
   const { app, store, uploaded } = await testApp(t);
   const remoteAddress = await uploaded(1);

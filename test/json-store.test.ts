@@ -20,13 +20,13 @@ import { type Store, StoreError, type Subscriber } from '../src/instances/store.
 import { type Ipv4, ipv4Network } from '../src/network.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { rowName } from './support/rows.js';
-import { domain, mac, uuid } from './support/samples.js';
+import { databaseRecord, domain, mac, uuid } from './support/samples.js';
 
-function open(file: string, prefix = 24): Store {
+function open(file: string, prefix = 24, log = pino({ level: 'silent' })): Store {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
   const reserved = new Set(['10.9.0.1' as Ipv4]);
   const plan = { network, network6: undefined, reserved, restTime: 600 };
-  return openJsonStore({ file, plan, location: () => 'lab', log: pino({ level: 'silent' }) });
+  return openJsonStore({ file, plan, location: () => 'lab', log });
 }
 
 function names({ byName }: Instances): string[] {
@@ -414,4 +414,22 @@ test('closing waits for all that was asked for before', async (t) => {
   await store.close();
   assert.equal(answered, 2);
   assert.deepEqual(namesInFile(file), ['vm1', 'vm2']);
+});
+
+test('records that grew before metadata had a limit are served, and one line says how many they are', (t) => {
+  const file = join(temporaryFolder(t), 'db.json');
+  const large = { value: 'x'.repeat(20_000) };
+  const records = [
+    databaseRecord(1, { domain_metadata: large, mds_ipv4: '10.9.0.11' }),
+    databaseRecord(2, { history: large, mds_ipv4: '10.9.0.12' }),
+    databaseRecord(3, { domain_metadata: { value: 'x' }, mds_ipv4: '10.9.0.13' }),
+  ];
+  writeFileSync(file, JSON.stringify(records));
+  const lines: string[] = [];
+  const write = (line: string) => lines.push(JSON.parse(line).msg);
+  const store = open(file, 24, pino({ level: 'warn' }, { write }));
+  assert.deepEqual(names(store.instances), ['vm1', 'vm2', 'vm3']);
+  assert.deepEqual(lines, [
+    `${file} has 2 records with more than 16384 bytes of metadata, 40029 bytes in all, which make each upload slow, the largest are those of "vm2", "vm1": upload these domains again with less metadata, or remove them (mdserverctl remove NAME)`,
+  ]);
 });

@@ -2,6 +2,7 @@ import { XMLParser } from 'fast-xml-parser';
 import { SyntaxValidator, type validationOptions } from 'fast-xml-validator';
 import { type Mac, parseMac } from '../network.js';
 import { deceptiveCharacters, printable, quoted, truncate } from '../text.js';
+import { maxMetadataBytes, metadataBytes } from './instance.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
 /** The parts of a libvirt domain (libvirt.org/formatdomain.html) that mdserver uses, validated. */
@@ -384,7 +385,14 @@ function readMetadata(domain: Element): Record<string, string> {
       if (!values.has(localName)) values.set(localName, text.trim());
     }
   }
-  return Object.fromEntries(values);
+  const metadata = Object.fromEntries(values);
+  const bytes = metadataBytes(metadata);
+  if (bytes > maxMetadataBytes) {
+    throw invalid(
+      `the domain's metadata for mdserver has ${bytes} bytes, names and values together: at most ${maxMetadataBytes} are allowed`,
+    );
+  }
+  return metadata;
 }
 
 function readVcpus(domain: Element): number | undefined {

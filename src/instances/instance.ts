@@ -1,5 +1,5 @@
 import { type Ipv4, type Ipv6, type Mac, parseIpv4, parseIpv6, parseMac } from '../network.js';
-import { jsonText, truncate, unicodeEscape } from '../text.js';
+import { jsonText, quoted, truncate, unicodeEscape } from '../text.js';
 import { type Details, noDetails } from './details.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { parseUuid, type Uuid } from './uuid.js';
@@ -28,6 +28,37 @@ export interface Instance {
 /** Identifies a machine: a renamed one keeps its key, a re-created one gets a new key. */
 export function machineKey({ uuid, name }: Pick<Instance, 'uuid' | 'name'>): string {
   return uuid ?? name;
+}
+
+/**
+ * The bytes of metadata that a domain may have. All records are written at each change, so one that
+ * is large makes every upload slow.
+ */
+export const maxMetadataBytes = 16 * 1024;
+
+/** The bytes of the metadata in UTF-8, names and values together. */
+export function metadataBytes(metadata: Instance['metadata']): number {
+  const texts = Object.entries(metadata).flat();
+  return texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+}
+
+/**
+ * What to do about records that were stored before metadata had a limit, or that other programs
+ * wrote; undefined if there are none.
+ */
+export function largeRecords(instances: Iterable<Instance>): string | undefined {
+  const large: { readonly name: string; readonly bytes: number }[] = [];
+  for (const { name, metadata, otherFields } of instances) {
+    const others = Object.keys(otherFields).length === 0 ? '' : JSON.stringify(otherFields);
+    const bytes = metadataBytes(metadata) + Buffer.byteLength(others);
+    if (bytes > maxMetadataBytes) large.push({ name, bytes });
+  }
+  if (large.length === 0) return undefined;
+  const total = large.reduce((sum, { bytes }) => sum + bytes, 0);
+  const largest = large.sort((a, b) => b.bytes - a.bytes).slice(0, 3);
+  const names = largest.map(({ name }) => quoted(name)).join(', ');
+  const records = large.length === 1 ? '1 record' : `${large.length} records`;
+  return `${records} with more than ${maxMetadataBytes} bytes of metadata, ${total} bytes in all, which make each upload slow, the largest are those of ${names}: upload these domains again with less metadata, or remove them (mdserverctl remove NAME)`;
 }
 
 /** The database cannot be used; the message says where the problem is and what to do. */

@@ -14,6 +14,7 @@ import {
   describeInstance,
   formatDatabase,
   type Instance,
+  largeRecords,
   parseDatabase,
 } from './instance.js';
 import {
@@ -120,6 +121,8 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
           `${path}: ignored an older record of the same machine: ${describeInstance(instance)}`,
         );
       }
+      const large = largeRecords(draft.byName.values());
+      if (large !== undefined) log.warn(`${path} has ${large}`);
       return { draft, stats };
     } catch (error) {
       if (!(error instanceof DatabaseError)) throw error;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../../config/options.js';
-import { DatabaseError, parseDatabase } from '../../instances/instance.js';
+import { DatabaseError, largeRecords, parseDatabase } from '../../instances/instance.js';
 import { type Instances, instancesFrom } from '../../instances/instances.js';
 import { counted } from '../output.js';
 import { checkDnsmasq } from './dnsmasq.js';
@@ -30,9 +30,11 @@ function readDatabase(
   });
   try {
     const { draft, superseded } = instancesFrom(parseDatabase(readFileSync(path, 'utf8')));
+    const large = largeRecords(draft.byName.values());
     return {
       instances: draft,
       findings: [
+        ...(large === undefined ? [] : [warning(`${path} has ${large}`)]),
         ...superseded.map(({ name }) =>
           warning(
             `${path}: an old record of ${name} is ignored, because there is a newer one of the same machine`,
