@@ -662,6 +662,44 @@ test('headers that are too many or too long are refused', async (t) => {
 
 const limit = 1024 * 1024;
 
+test('a long body is refused before it is read, but for an upload and a report of an instance', async (t) => {
+  const long = 'Content-Length: 1048575\r\n';
+  const chunked = 'Transfer-Encoding: chunked\r\n';
+  for (const [from, line, framing, status] of [
+    [guest, 'PUT /latest/api/token', long, 413],
+    [guest, 'POST /latest/meta-data/', long, 413],
+    [guest, 'DELETE /nothing', long, 413],
+    [guest, 'POST /phone-home', long, 413],
+    [guest, 'GET /latest/meta-data/hostname', long, 200],
+    [guest, 'GET /latest/meta-data/hostname', chunked, 200],
+    [guest, 'POST /instance-upload', long, 401],
+    [guest, 'POST /instance-upload', chunked, 401],
+    [stranger, 'PUT /latest/api/token', long, 413],
+    [stranger, 'POST /phone-home', long, 404],
+    [stranger, 'POST /phone-home', chunked, 404],
+    [address, 'POST /phone-home', long, 404],
+  ] as const) {
+    await t.test(rowName(from, line, framing), async () => {
+      const socket = socketFrom(from);
+      // The body never comes: an answer shows that nobody waits for it.
+      socket.write(`${line} HTTP/1.1\r\nHost: localhost\r\n${framing}\r\n`);
+      const [received] = await once(socket, 'data');
+      assert.deepEqual(statuses(String(received)), [status]);
+      socket.destroy();
+    });
+  }
+  for (const line of ['PUT /latest/api/token', 'POST /nothing']) {
+    await t.test(rowName(line, chunked), async () => {
+      const socket = socketFrom(guest);
+      const answered = collected(socket);
+      const chunk = `400\r\n${'x'.repeat(1024)}\r\n`;
+      socket.write(`${line} HTTP/1.1\r\nHost: localhost\r\n${chunked}\r\n${chunk}${chunk}`);
+      // The connection is closed, since more would come.
+      assert.deepEqual(statuses(await answered), [413]);
+    });
+  }
+});
+
 test('a body of one byte more than 1 MiB is 413, one of 1 MiB is read', async () => {
   const xml = domainXml(5);
   const exact = xml + ' '.repeat(limit - xml.length);

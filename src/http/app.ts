@@ -47,6 +47,12 @@ export const headersTimeout = 10_000;
 /** Milliseconds that it may take for the whole request. */
 export const requestTimeout = 30_000;
 
+/**
+ * Bytes of a body where a route does not set its own limit: no request for metadata has one, and what
+ * a guest sends is kept in memory until it is complete.
+ */
+const bodyLimit = 1024;
+
 /** The path of a request-target in absolute form, which every server must accept (RFC 9112 3.2.2). */
 function originForm(url: string): string {
   return url.replace(/^https?:\/\/[^/?#]*\/?/i, '/');
@@ -148,6 +154,7 @@ function record(
 export function buildApp(parts: AppParts): FastifyInstance {
   const { config, store, peerLog } = parts;
   const app = fastify({
+    bodyLimit,
     // Not Fastify's own logger, which makes a child for each request and waits for the end of each
     // response: `record` writes the one line of a request.
     routerOptions: {

@@ -92,7 +92,10 @@ export interface CallerOptions {
  * Finds the instance by the peer's address alone: no header can change it. A guest can still take
  * another guest's address and answer ARP for it, which check_mac detects.
  */
-function instanceOf({ raw }: FastifyRequest, { instances }: CallerOptions): Instance | undefined {
+export function instanceOf(
+  { raw }: FastifyRequest,
+  { instances }: Pick<CallerOptions, 'instances'>,
+): Instance | undefined {
   const address = peerAddress(raw.socket.remoteAddress);
   return address && instances().byAddress.get(address);
 }

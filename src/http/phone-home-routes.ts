@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { PhoneHomeError, parsePhoneHome } from '../boots/phone-home.js';
 import { type HostKeys, HostKeysError, knowsHostKeys } from '../instances/details.js';
 import type { Store } from '../instances/store.js';
-import { answerGuest, type CallerOptions } from './caller.js';
+import { answerGuest, type CallerOptions, instanceOf, notFound } from './caller.js';
 
 /** cloud-init sends a handful of keys: less than 3 KB with an RSA key of 4096 bits. */
 const maxFormBytes = 8 * 1024;
@@ -16,34 +16,41 @@ export function phoneHomeRoutes(
   store: Store,
   callerOptions: CallerOptions,
 ): void {
-  app.post('/phone-home', { bodyLimit: maxFormBytes }, (request, reply) =>
-    answerGuest(request, reply, callerOptions, 'phone-home', async (instance) => {
-      let hostKeys: HostKeys;
-      try {
-        const body = Buffer.isBuffer(request.body) ? request.body.toString('latin1') : '';
-        hostKeys = parsePhoneHome(body, Date.now() / 1000);
-      } catch (error) {
-        if (!(error instanceof PhoneHomeError)) throw error;
-        return { status: 400, body: `${error.message}\n` };
-      }
-      if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
+  app.post('/phone-home', {
+    bodyLimit: maxFormBytes,
+    // Before the body is read, which nobody but an instance may make mdserver keep in memory.
+    onRequest: (request, reply, done) => {
+      if (instanceOf(request, callerOptions) !== undefined) done();
+      else void answerGuest(request, reply, callerOptions, 'phone-home', () => notFound);
+    },
+    handler: (request, reply) =>
+      answerGuest(request, reply, callerOptions, 'phone-home', async (instance) => {
+        let hostKeys: HostKeys;
         try {
-          await store.rememberHostKeys(instance.name, hostKeys);
+          const body = Buffer.isBuffer(request.body) ? request.body.toString('latin1') : '';
+          hostKeys = parsePhoneHome(body, Date.now() / 1000);
         } catch (error) {
-          if (!(error instanceof HostKeysError)) throw error;
-          // cloud-init tries again every 3 seconds, 10 times by default (its module's "tries").
-          const headers = { 'retry-after': String(error.seconds) };
-          return { status: 429, headers, body: `${error.message}\n` };
+          if (!(error instanceof PhoneHomeError)) throw error;
+          return { status: 400, body: `${error.message}\n` };
         }
-        if (instance.details.hostKeys.length > 0) {
-          callerOptions.peerLog(
-            'warn',
-            request.socket.remoteAddress,
-            () => `${instance.name} phoned home with different SSH host keys than before`,
-          );
+        if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
+          try {
+            await store.rememberHostKeys(instance.name, hostKeys);
+          } catch (error) {
+            if (!(error instanceof HostKeysError)) throw error;
+            // cloud-init tries again every 3 seconds, 10 times by default (its module's "tries").
+            const headers = { 'retry-after': String(error.seconds) };
+            return { status: 429, headers, body: `${error.message}\n` };
+          }
+          if (instance.details.hostKeys.length > 0) {
+            callerOptions.peerLog(
+              'warn',
+              request.socket.remoteAddress,
+              () => `${instance.name} phoned home with different SSH host keys than before`,
+            );
+          }
         }
-      }
-      return { status: 200, body: '' };
-    }),
-  );
+        return { status: 200, body: '' };
+      }),
+  });
 }
