@@ -74,6 +74,15 @@ export function shellWord(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+/**
+ * A name as the operand of a command that somebody may copy into a shell: in single quotes only if it
+ * needs them.
+ */
+export function operand(name: string): string {
+  const word = /^[\w.,:@%+/=-]+$/.test(name) ? name : shellWord(name.replaceAll('\0', ''));
+  return name.startsWith('-') ? `-- ${word}` : word;
+}
+
 /** The text, or its first `length` characters and an ellipsis. */
 export function truncate(text: string, length = 80): string {
   return text.length > length ? `${text.slice(0, length)}…` : text;

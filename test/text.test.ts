@@ -8,6 +8,7 @@ import {
   controlCharacters,
   deceptiveCharacters,
   jsonText,
+  operand,
   printable,
   printableLines,
   quoted,
@@ -130,6 +131,13 @@ test('a shell reads a quoted text as one word', () => {
   });
   assert.deepEqual(printed.split('\0').slice(0, -1), texts);
   assert.throws(() => shellWord('a\0b'), /contains NUL/);
+});
+
+test('a name in a command that is shown is quoted if a shell needs that', () => {
+  assert.deepEqual(
+    ['web1', 'db.example.org', 'web 1', '$(id)', "it's", '-x', '-x y'].map(operand),
+    ['web1', 'db.example.org', "'web 1'", "'$(id)'", "'it'\\''s'", '-- -x', "-- '-x y'"],
+  );
 });
 
 test("the libvirt hook escapes the same characters, as one file without this program's modules", () => {

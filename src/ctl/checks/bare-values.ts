@@ -25,11 +25,15 @@ interface Print extends BareValue {
 /** The rendered text: what tags printed, between literal text and what needs no look. */
 type Parts = readonly (string | Print)[];
 
-/** Texts that YAML reads as themselves wherever they stand: words, paths, keys, addresses. */
-const harmless = /^(?:[A-Za-z_][\w./@+=-]*(?: [\w./@+=-]+)*|\d+(?:\.\d+){3})$/;
+/** Words, paths, keys. */
+const words = /^[\p{L}_][\p{L}\p{M}\p{N}_./@+=-]*(?: [\p{L}\p{M}\p{N}_./@+=-]+)*$/u;
+/** IPv4 addresses, MAC addresses, uuids. */
+const identifiers =
+  /^(?:\d+(?:\.\d+){3}|[\da-f]{2}(?::[\da-f]{2}){5}|[\da-f]{8}(?:-[\da-f]{4,12}){4})$/;
 
+/** Whether YAML reads the text as itself wherever it stands. Most texts do, and need no closer look. */
 function isHarmless(text: string): boolean {
-  return harmless.test(text) && read(text) === text;
+  return (words.test(text) || identifiers.test(text)) && read(text) === text;
 }
 
 /** What YAML 1.1 (PyYAML, and so cloud-init) reads from a text; undefined if it is not valid. */
@@ -114,6 +118,7 @@ export function bareValues(
   instance: TemplateInstance,
 ): BareValue[] {
   const parts = partsOf(source, file, data);
+  if (parts.every((part) => typeof part === 'string')) return [];
   /** The rendered text with stand-ins for the prints that `isReplaced` chooses. */
   const withStandIns = (isReplaced: (print: Print, index: number) => boolean) =>
     parts

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
-import { truncate } from '../../text.js';
+import { operand, truncate } from '../../text.js';
 import { UserdataError } from '../../userdata/find.js';
 import { TemplateError, templateData } from '../../userdata/template.js';
 import { createUserdata } from '../../userdata/userdata.js';
@@ -120,7 +120,7 @@ export async function* checkTemplates(
     const whose = count === 1 ? first : `${counted(count, 'instance')}, such as ${first}`;
     yield (level === 'failure' ? failure : warning)(
       `${text} (${whose})`,
-      `mdserverctl render ${first} shows it`,
+      `mdserverctl render ${operand(first)} shows it`,
     );
   }
   yield ok(`${counted(total, 'instance')} rendered from ${counted(templates.size, 'template')}`);
@@ -164,7 +164,7 @@ async function* checkSchema(templates: readonly TemplateTexts[]): AsyncGenerator
       const problem = outputLines.find((line) => line.includes('errors:')) ?? outputLines[0];
       yield failure(
         `${file ?? 'the built-in template'}: ${problem ?? `cloud-init schema ended with ${status}`}`,
-        `mdserverctl render ${name} | cloud-init schema --annotate --config-file /dev/stdin`,
+        `mdserverctl render ${operand(name)} | cloud-init schema --annotate --config-file /dev/stdin`,
       );
     }
     if (good > 0) yield ok(`cloud-init schema accepts ${counted(good, 'template')}`);

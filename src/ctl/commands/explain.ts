@@ -6,7 +6,7 @@ import type {
   InstanceDetails,
 } from '../../control/api.js';
 import { parseIp } from '../../network.js';
-import { printable } from '../../text.js';
+import { operand, printable } from '../../text.js';
 import { type ControlClient, fetchHealth, instancePath } from '../client.js';
 import { connectOption, defineCommand } from '../command.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
@@ -127,7 +127,7 @@ function adviceLines(
     lines.push(
       boot.by === 'reconnect'
         ? 'mdserver has seen nothing of it since libvirtd started: a guest that is already running rarely asks for anything.'
-        : `No ${dhcpLog ? 'DHCP request' : "request (mdserver cannot read dnsmasq's log, so it does not see DHCP)"} was seen: is its first interface on network ${network} (virsh domiflist ${name}), is mdserver-dnsmasq running (systemctl status mdserver-dnsmasq), does the guest bring that interface up?${wait}`,
+        : `No ${dhcpLog ? 'DHCP request' : "request (mdserver cannot read dnsmasq's log, so it does not see DHCP)"} was seen: is its first interface on network ${network} (virsh domiflist ${operand(name)}), is mdserver-dnsmasq running (systemctl status mdserver-dnsmasq), does the guest bring that interface up?${wait}`,
     );
   }
   if (boot.outcome === 'address') {
@@ -154,7 +154,7 @@ function adviceLines(
   const { userdata } = boot;
   if (userdata !== null && userdata.status >= 500) {
     lines.push(
-      `Its user-data cannot be rendered: "mdserverctl render ${name}" shows the error and its line.`,
+      `Its user-data cannot be rendered: "mdserverctl render ${operand(name)}" shows the error and its line.`,
     );
   }
   if (userdata?.status === 404) {
@@ -227,7 +227,7 @@ export function explainAddress(
     );
   } else if (mac_instance !== null) {
     lines.push(
-      `It belongs to ${mac}, the MAC address of ${mac_instance}: that guest uses an address other than the one in its record. Renew its lease, or remove the static address from the guest; see "mdserverctl explain ${mac_instance}".`,
+      `It belongs to ${mac}, the MAC address of ${mac_instance}: that guest uses an address other than the one in its record. Renew its lease, or remove the static address from the guest; see "mdserverctl explain ${operand(mac_instance)}".`,
     );
   } else if (domain !== undefined) {
     lines.push(
