@@ -50,7 +50,7 @@ test("an upload in a known guest's name, with a line end of YAML, changes nothin
     const xml = domainXml(3, { name: name.replaceAll('\x1b', '\x9b').replaceAll('\x07', '\x9c') });
     const { status, text } = await daemon.upload(xml.replace(/\r/g, '&#13;'));
     assert.equal(status, 400, rowName(name));
-    assert.match(text, /^the domain's <name> is .* are not allowed\n?$/);
+    assert.match(text, /^the domain's <name> is .* are not allowed: rename it \(virsh domrename\)\n?$/);
     assert.doesNotMatch(text.trimEnd(), deceptiveCharacters);
   }
   assert.deepEqual(

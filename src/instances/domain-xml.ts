@@ -335,7 +335,7 @@ function domainName(domain: Element): string {
   }
   if (deceptiveCharacters.test(name)) {
     throw invalid(
-      `the domain's <name> is ${quoted(name)}: control, bidirectional and invisible characters and line ends are not allowed`,
+      `the domain's <name> is ${quoted(name)}: line ends and control, bidirectional and invisible characters are not allowed: rename it (virsh domrename)`,
     );
   }
   if (Buffer.byteLength(name) > 255) throw invalid("the domain's <name> is longer than 255 bytes");
