@@ -116,6 +116,7 @@ describe('the log rotation', () => {
       done.said,
       /rotating pattern: \/var\/log\/mdserver\/mdserver\.log {2}weekly \(8 rotations\)/,
     );
+    assert.equal(done.said.match(/log files >= 104857600 are rotated earlier/g)?.length, 2);
     assert.doesNotMatch(done.said, /^error|^warning:(?! logrotate in debug mode)/m);
   });
 });
