@@ -20,7 +20,7 @@ const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
 
 /** Names of an old database, and the host names that guests get for them. */
 const oldNames = [
-  ['guest3\u2028bootcmd: [[sh, -c, "id > /pwned"]] #', 'guest3-bootcmd-sh--c-id-pwned'],
+  ['guest3\u2028bootcmd: [[sh, -c, "id > pwned"]] #', 'guest3-bootcmd-sh--c-id-pwned'],
   ['guest3\u0085bootcmd: [[reboot]] #', 'guest3-bootcmd-reboot'],
   ['guest3\nbootcmd: [[halt]] #', 'guest3-bootcmd-halt'],
   ['a\r\n10.0.0.1 github.com', 'a-10-0-0-1-github-com'],
@@ -50,7 +50,10 @@ test("an upload in a known guest's name, with a line end of YAML, changes nothin
     const xml = domainXml(3, { name: name.replaceAll('\x1b', '\x9b').replaceAll('\x07', '\x9c') });
     const { status, text } = await daemon.upload(xml.replace(/\r/g, '&#13;'));
     assert.equal(status, 400, rowName(name));
-    assert.match(text, /^the domain's <name> is .* are not allowed: rename it \(virsh domrename\)\n?$/);
+    assert.match(
+      text,
+      /^the domain's <name> is .* are not allowed: rename it \(virsh domrename\)\n?$/,
+    );
     assert.doesNotMatch(text.trimEnd(), deceptiveCharacters);
   }
   assert.deepEqual(
