@@ -208,6 +208,10 @@ place_of_root() {
 # root and the group of the user.
 make_directory() {
   if exists "$1"; then return; fi
+  if ! place_of_root "$1"; then
+    warn "$1 does not exist, and root does not make it in a folder of another user: make it yourself"
+    return
+  fi
   local owner=()
   if [ -n "$group" ]; then
     case $3 in
@@ -429,7 +433,9 @@ fill_unit() {
   if [ -z "$logs_directory" ]; then
     logs=(-e "s|^LogsDirectory=.*|ReadWritePaths=-$log_directory|" -e '/^LogsDirectoryMode=/d')
   fi
+  local no_exec_log="-$log_directory "
   if [ "$log_directory" = /dev ]; then
+    no_exec_log=''
     # dnsmasq then logs to standard error, which is in the journal.
     dnsmasq_logs='s|--log-facility=[^ ]*|--log-facility=-|'
     logs=(-e '/^LogsDirectory/d')
@@ -450,6 +456,7 @@ fill_unit() {
     -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
     -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \
     -e "s|^IPAddressAllow=localhost .*|IPAddressAllow=$allowed|" \
+    -e "s|^NoExecPaths=.*|NoExecPaths=/ -/tmp -/var/tmp -/dev/shm -$run $no_exec_log-$base|" \
     -e "s|^InaccessiblePaths=.*|InaccessiblePaths=$hidden|" "${data_view[@]}" \
     -e "s|^ProtectHome=.*|ProtectHome=$protect_home|" "$1"
 }

@@ -693,6 +693,25 @@ test('check reports files that others can write or read, with the chmod that fix
   await daemon.stop();
 });
 
+test('check reports a unit that does not let mdserver do what the configuration says', async (t) => {
+  const host = hostOf(t);
+  const found = async () => linesOf(await findings(host), 'unit');
+  assert.deepEqual(await found(), []);
+  const unit = (text: string) => host.write('etc/systemd/system/mdserver.service', text);
+  const path = unit('[Service]\nIPAddressDeny=any\nIPAddressAllow=localhost 127.77.0.0/16\n');
+  assert.deepEqual(await found(), [`ok: ${path} fits the configuration`]);
+  unit(
+    '[Service]\nIPAddressDeny=any\nIPAddressAllow=localhost\nSocketBindDeny=any\nSocketBindAllow=tcp:80\n',
+  );
+  assert.deepEqual(
+    await found(),
+    ['IPAddressAllow=127.77.0.0/16', 'SocketBindAllow=tcp:1'].map(
+      (setting) =>
+        `warning: ${path} does not have ${setting}, which the configuration needs: run system-integration.sh again`,
+    ),
+  );
+});
+
 test('check reports a hook that is missing, not executable, or posts elsewhere', async (t) => {
   const host = hostOf(t);
   const { port } = await host.start();

@@ -401,6 +401,10 @@ net_prefix6 = 64
         '[mdserver]\ndb_file = /srv/db.json\n[dnsmasq]\nbase_dir = /srv/dns\nrun_dir = /srv/run\n',
     });
     integrate(packageRoot, together);
+    assert.equal(
+      setting(together, 'mdserver-dnsmasq', 'NoExecPaths'),
+      '/ -/tmp -/var/tmp -/dev/shm -/srv/run -/var/log/mdserver -/srv/dns',
+    );
     assert.deepEqual(seen(together), {
       hidden: '-/etc/mdserver -/srv/run/control.sock -/srv/token.key',
       empty: undefined,

@@ -9,6 +9,7 @@ import { type Finding, findingsOf, guarded } from './finding.js';
 import { checkHook } from './hook.js';
 import { checkAddresses, checkNetwork } from './network.js';
 import { checkPermissions } from './permissions.js';
+import { checkUnit } from './unit.js';
 
 /** Where the checks look. */
 export interface CheckOptions {
@@ -47,6 +48,7 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   yield* guarded('address', checkAddresses(config, running));
 
   yield* checkAsDaemon(config, configFile, prefix);
+  yield* guarded('unit', checkUnit(config, prefix));
   yield* guarded('hook', checkHook(config, path, prefix));
   yield* guarded('network', checkNetwork(config, connection));
   yield* guarded('permissions', checkPermissions(config, files, path));
