@@ -4,7 +4,7 @@ import type { IncomingMessage, RequestListener } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { fairTurns, firstPieceLength, pacedServers } from '../src/http/connections.js';
+import { fairTurns, firstPiece, maxPieceBytes, pacedServers } from '../src/http/connections.js';
 import { connectionRoom } from '../src/http/listen.js';
 import { closing, eventually } from './support/daemon.js';
 
@@ -48,11 +48,63 @@ test('each peer has one turn in each turn of the event loop, whatever it has wai
   assert.equal(servedSince(), 'a4');
 });
 
-test('a piece ends with the first headers, and has 16 KiB at most', () => {
-  assert.equal(firstPieceLength(Buffer.from('GET / HTTP/1.1\r\n\r\nGET /')), 18);
-  assert.equal(firstPieceLength(Buffer.from('GET / HTTP/1.1\r\n')), 16);
-  assert.equal(firstPieceLength(Buffer.alloc(100_000)), 16_384);
-  assert.equal(firstPieceLength(Buffer.from(`${'x'.repeat(20_000)}\r\n\r\n`)), 16_384);
+/** All pieces of what arrives in these chunks. */
+function piecesOf(chunks: readonly Buffer[]): Buffer[] {
+  const pieces: Buffer[] = [];
+  let line = 0;
+  for (const chunk of chunks) {
+    for (let rest = chunk; rest.length > 0; ) {
+      const piece = firstPiece(rest, line);
+      pieces.push(rest.subarray(0, piece.end));
+      rest = rest.subarray(piece.end);
+      ({ line } = piece);
+    }
+  }
+  return pieces;
+}
+
+test('a piece ends behind the first blank line, also if chunks or lines end within its line end', () => {
+  const messages = [
+    'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
+    'GET /a HTTP/1.1\nHost: x\n\n',
+    'POST /\r\n\r\n',
+  ];
+  const bytes = Buffer.from(messages.join(''));
+  assert.deepEqual(piecesOf([bytes]).map(String), messages);
+  const everyByte = Array.from(bytes, (byte) => Buffer.from([byte]));
+  assert.equal(Buffer.concat(piecesOf(everyByte)).toString(), bytes.toString());
+  for (let cut = 1; cut < bytes.length; cut += 1) {
+    const pieces = piecesOf([bytes.subarray(0, cut), bytes.subarray(cut)]).map(String);
+    assert.equal(pieces.join(''), messages.join(''));
+    const ends = messages.map((_, index) => messages.slice(0, index + 1).join('').length);
+    const lengths = pieces.map((_, index) => pieces.slice(0, index + 1).join('').length);
+    assert.deepEqual(
+      ends.filter((end) => !lengths.includes(end)),
+      [],
+      `cut at ${cut}`,
+    );
+  }
+});
+
+test('property: pieces are the bytes in their order, none longer than 16 KiB or with two blank lines', () => {
+  const text = fc.oneof(
+    fc.constantFrom('\n', '\r', '\r\n', '\r\n\r\n', '\n\n', 'GET / HTTP/1.1', ': '),
+    fc.string({ maxLength: 20 }),
+    fc.nat(40_000).map((length) => 'y'.repeat(length)),
+  );
+  const chunk = fc
+    .array(text, { minLength: 1, maxLength: 20 })
+    .map((texts) => Buffer.from(texts.join('')));
+  fc.assert(
+    fc.property(fc.array(chunk, { maxLength: 8 }), (chunks) => {
+      const pieces = piecesOf(chunks);
+      assert.ok(Buffer.concat(pieces).equals(Buffer.concat(chunks)));
+      for (const piece of pieces) {
+        assert.ok(piece.length <= maxPieceBytes);
+        assert.ok(!/\n\r?\n[\s\S]/.test(piece.toString('latin1')));
+      }
+    }),
+  );
 });
 
 // ---- servers ----
@@ -138,6 +190,39 @@ test('requests that are sent ahead are taken one at a time and answered in their
     [...paths, '/last'].map((path) => `[${path}]`),
   );
   assert.equal(most, 1);
+});
+
+test('a body that completes behind an unanswered request begins one more request, no chain of them', async (t) => {
+  let begun = 0;
+  const served = await serve(t, (request, response) => {
+    begun += 1;
+    request.resume();
+    if (request.url === '/other') response.end();
+  });
+  const socket = connectTo(served);
+  const post = 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n';
+  socket.write(`${post}${`abcde${post}`.repeat(100)}`);
+  await eventually('the first requests have begun', () => begun >= 2);
+  for (let index = 0; index < 20; index += 1) {
+    const received = await conversation(
+      served,
+      'GET /other HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
+    );
+    assert.match(received, /^HTTP\/1\.1 200 /);
+  }
+  assert.equal(begun, 22);
+  socket.destroy();
+});
+
+test('a connection is closed with the answer to its thousandth request', async (t) => {
+  const served = await serve(t, (_request, response) => response.end('[]'));
+  const received = await conversation(served, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1100));
+  const answers = received.split(/(?=HTTP\/1\.1 )/);
+  assert.deepEqual(
+    answers.map((answer) => answer.slice(0, 12)),
+    Array(1000).fill('HTTP/1.1 200'),
+  );
+  assert.match(answers.at(-1) ?? '', /^Connection: close\r$/m);
 });
 
 test('a peer that takes no answers gets no more of its requests served', async (t) => {

@@ -10,15 +10,30 @@ import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 
 /** The longest piece of a request that is parsed in one turn, in bytes: Node's limit for all headers. */
-const maxPieceBytes = 16 * 1024;
-/** The end of a request's headers. */
-const headersEnd = Buffer.from('\r\n\r\n');
+export const maxPieceBytes = 16 * 1024;
+/** Requests that a connection may have. Then the peer has to make a new one, which is when it is counted. */
+const maxRequests = 1000;
 
-/** The length of the first piece: to the end of the first headers, so that it holds one request at most. */
-export function firstPieceLength(received: Buffer): number {
-  const end = received.indexOf(headersEnd);
-  const length = end < 0 ? received.length : end + headersEnd.length;
-  return Math.min(length, maxPieceBytes);
+/**
+ * Where the first piece of what was received ends: behind the first blank line, which ends a request's
+ * headers, so that it holds one request at most. `line` is the length of the line that the bytes
+ * continue; the answer has that of the line that the next ones continue.
+ */
+export function firstPiece(received: Buffer, line: number): { end: number; line: number } {
+  let begin = 0;
+  let before = line;
+  for (;;) {
+    const newline = received.indexOf('\n', begin);
+    if (newline < 0 || newline >= maxPieceBytes) {
+      const end = Math.min(received.length, maxPieceBytes);
+      return { end, line: before + end - begin };
+    }
+    // Node takes a line feed alone for the end of a line, too. One more character is the carriage
+    // return; any other only makes the piece shorter than it could be.
+    if (before + newline - begin <= 1) return { end: newline + 1, line: 0 };
+    before = 0;
+    begin = newline + 1;
+  }
 }
 
 /** Something that has work to do, one piece at a time. */
@@ -101,20 +116,27 @@ export function pacedConnection(
   /** The stream asks for more. */
   let wanted = false;
   let waiting = false;
+  /** The length of the line that the next bytes continue. */
+  let unfinishedLine = 0;
+  let requests = 0;
   let unanswered = 0;
   let newest: IncomingMessage | undefined;
 
-  /** Whether the stream may have more: not while a whole request is without an answer. */
-  const isOpen = () => unanswered === 0 || newest?.complete === false;
+  /**
+   * Whether the stream may have more: not while a whole request is without an answer. The bytes that
+   * complete a body may begin another request, of which only the first may so follow.
+   */
+  const isOpen = () => unanswered === 0 || (unanswered === 1 && newest?.complete === false);
   const mayWork = () => wanted && received.length > 0 && isOpen();
 
   const worker: Worker = {
     work() {
       waiting = false;
       if (!mayWork()) return false;
-      const length = firstPieceLength(received);
-      const piece = received.subarray(0, length);
-      received = length === received.length ? nothing : received.subarray(length);
+      const { end, line } = firstPiece(received, unfinishedLine);
+      unfinishedLine = line;
+      const piece = received.subarray(0, end);
+      received = end === received.length ? nothing : received.subarray(end);
       wanted = false;
       stream.push(piece);
       proceed();
@@ -196,6 +218,9 @@ export function pacedConnection(
     begin(request, response) {
       newest = request;
       unanswered += 1;
+      requests += 1;
+      // Not server.maxRequestsPerSocket, which answers 503 to what the peer has sent ahead.
+      if (requests >= maxRequests) response.shouldKeepAlive = false;
       response.once('close', () => {
         unanswered -= 1;
         proceed();

@@ -39,6 +39,9 @@ const remedies = new Map([
   ['EACCES', 'a port below 1024 needs CAP_NET_BIND_SERVICE (mdserver.service grants it)'],
 ]);
 
+/** Connections that wait in the kernel to be accepted: with Node's 511, a burst of one guest loses those of others. */
+const backlog = 4096;
+
 function listenOn(server: Server, host: IpAddress, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = ({ code = '', message }: NodeJS.ErrnoException) => {
@@ -46,7 +49,7 @@ function listenOn(server: Server, host: IpAddress, port: number): Promise<void> 
       reject(new ListenError(text, code === 'EADDRNOTAVAIL' && isIPv6(host)));
     };
     server.once('error', fail);
-    server.listen({ host, port, ipv6Only: true }, () => {
+    server.listen({ host, port, ipv6Only: true, backlog }, () => {
       server.off('error', fail);
       resolve();
     });
@@ -57,8 +60,6 @@ function listenOn(server: Server, host: IpAddress, port: number): Promise<void> 
 const idleTimeout = 30_000;
 /** Milliseconds that a connection is kept for another request. */
 const keepAliveTimeout = 5000;
-/** Then the peer has to make a new connection, which is when its number is counted. */
-const maxRequestsPerSocket = 1000;
 /** File descriptors for everything but connections: files, the control socket, child processes. */
 const otherDescriptors = 128;
 
@@ -144,7 +145,6 @@ export async function listen(
       const options = { headersTimeout, requestTimeout, keepAliveTimeout };
       const server = makeServer({ ...options, connectionsCheckingInterval: 5000 }, app.routing);
       server.timeout = idleTimeout;
-      server.maxRequestsPerSocket = maxRequestsPerSocket;
       logBrokenRequests(server, peerLog);
       return [address, server];
     }),
