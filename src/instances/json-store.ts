@@ -176,7 +176,8 @@ export function openJsonStore({ file, plan, location, log }: JsonStoreOptions): 
       problem = undefined;
     } catch (error) {
       const failure = new StoreError(`nothing was stored: ${(error as Error).message}`);
-      log.error(failure.message);
+      // Once: a guest can report host keys again and again.
+      if (failure.message !== problem) log.error(failure.message);
       problem = failure.message;
       for (const { reject } of batch) reject(failure);
       return;
