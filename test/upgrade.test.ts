@@ -139,7 +139,7 @@ test('over an installed Python md_server, every guest keeps address, names, inst
     assert.match(output, new RegExp(`^${sha256(text)} ${name}$`, 'm'));
   }
   assert.match(output, /^\/var\/lib\/mdserver\/db_file\.json mdserver 644$/m);
-  assert.match(output, /^Type=notify$/m);
+  assert.match(output, /^Type=exec$/m);
   assert.match(output, /^#!\/bin\/sh$/m);
   assert.doesNotMatch(output, / (ERROR|FATAL) /);
 
