@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -118,5 +125,31 @@ describe('the log rotation', () => {
     );
     assert.equal(done.said.match(/log files >= 104857600 are rotated earlier/g)?.length, 2);
     assert.doesNotMatch(done.said, /^error|^warning:(?! logrotate in debug mode)/m);
+  });
+
+  it('rotates a log that is larger than 100 MB before its week is over', {
+    skip: missing('logrotate'),
+  }, (t) => {
+    const logs = temporaryFolder(t, { 'mdserver.log': '', 'mdserver-dnsmasq.log': 'small\n' });
+    const log = join(logs, 'mdserver.log');
+    const text = readFileSync(join(repository, 'etc', 'logrotate', 'mdserver'), 'utf8')
+      .replaceAll(/(create 0640|su) mdserver mdserver/g, '$1 root root')
+      .replaceAll('/var/log/mdserver/', `${logs}/`)
+      // There may be an mdserver on this machine.
+      .replaceAll(/^ *systemctl .*$/gm, '');
+    const path = join(folder, 'logrotate-large');
+    writeFileSync(path, text);
+    const rotate = () => tool('logrotate', ['--state', join(folder, 'large.state'), path]);
+    assert.equal(rotate().status, 0, 'it sees them for the first time');
+    // Without a block on the disk.
+    truncateSync(log, 100 * 1024 * 1024 + 1);
+    const done = rotate();
+    assert.equal(done.status, 0, done.said);
+    assert.deepEqual(readdirSync(logs).sort(), [
+      'mdserver-dnsmasq.log',
+      'mdserver.log',
+      'mdserver.log.1',
+    ]);
+    assert.equal(statSync(log).size, 0);
   });
 });
