@@ -9,7 +9,10 @@ import { jsonText, shellWord, truncate, yamlText } from '../text.js';
 export type TemplateData = Readonly<Record<string, unknown>>;
 
 /** Renders a template. Throws TemplateError. */
-export type Template = (data: TemplateData) => string;
+export type Template = ((data: TemplateData) => string) & {
+  /** Whether the text depends on nothing but the data: not on the time, chance or other state. */
+  readonly isPure?: boolean;
+};
 
 /** A template cannot be compiled or rendered; the message is one line for the log. */
 export class TemplateError extends Error {
@@ -404,6 +407,36 @@ function syntaxProblem(tags: readonly Tag[], code: string): { tag: Tag; problem:
   return { tag: first, problem: 'or a later tag is not JavaScript' };
 }
 
+/** Globals whose results depend on their arguments only. Buffer can show old memory: see otherSources. */
+const pureGlobals = new Set([
+  ...['Object', 'Array', 'String', 'Number', 'Boolean', 'BigInt', 'Set', 'Map', 'RegExp', 'Error'],
+  ...['JSON', 'Math', 'Buffer', 'parseInt', 'parseFloat', 'isNaN', 'isFinite', 'atob', 'btoa'],
+  ...['encodeURIComponent', 'decodeURIComponent', 'encodeURI', 'decodeURI', 'escape', 'unescape'],
+  ...['undefined', 'NaN', 'Infinity'],
+]);
+/** Other words that lead to something outside the data. */
+const otherSources = [
+  'random',
+  'allocUnsafe',
+  'allocUnsafeSlow',
+  'constructor',
+  'import',
+  'arguments',
+];
+const impureWords = new Set([
+  ...Object.getOwnPropertyNames(globalThis).filter((name) => !pureGlobals.has(name)),
+  ...[...otherSources, '__proto__', 'prototype', 'it', 'options', '__eta', 'require', 'this'],
+]);
+
+/**
+ * Whether the code of a tag uses nothing but the template data, as far as its words tell. When in
+ * doubt it does not: a word counts in a string or as a property, too, and so does an escape.
+ */
+function isPureCode(code: string): boolean {
+  if (code.includes('\\u')) return false;
+  return !(code.match(/[A-Za-z_$][\w$]*/g) ?? []).some((word) => impureWords.has(word));
+}
+
 /** Hides the names of Object.prototype, where unknown names would be found otherwise. */
 const shadowedGlobals = `let ${Object.getOwnPropertyNames(Object.prototype).join(', ')};`;
 
@@ -466,5 +499,6 @@ export function compileTemplate(
     const { tag, problem } = syntaxProblem(tags, eta.compileToString(''));
     throw new TemplateError(file, tag.line, problemText(`${tagText(tag)} ${problem}`));
   }
-  return (data) => render.call(eta, data, {});
+  const isPure = tags.every(({ code }) => isPureCode(code));
+  return Object.assign((data: TemplateData) => render.call(eta, data, {}), { isPure });
 }

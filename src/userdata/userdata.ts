@@ -20,6 +20,7 @@ import {
   builtInTemplate,
   compileTemplate,
   quotingFunctions,
+  type Template,
   type TemplateData,
   TemplateError,
   type TemplateInstance,
@@ -39,7 +40,9 @@ export interface UserdataOptions {
   /** The configuration in force. A new object clears the caches. */
   readonly config: () => UserdataConfig;
   readonly log: Record<'error' | 'warn', (message: string) => void>;
-  /** Called with each rendered user-data (mdserver.debug_userdata). */
+  /** The time in milliseconds, from any start: by default performance.now. */
+  readonly now?: () => number;
+  /** Called with user-data each time that it is rendered anew (mdserver.debug_userdata). */
   readonly keepCopy?: (instanceName: string, body: string | Buffer) => void;
 }
 
@@ -74,8 +77,11 @@ interface FileSnapshot {
   readonly settled: boolean;
 }
 
+/** Makes the text of a file. */
+type Renderer = ((data: TemplateData) => string | Buffer) & Pick<Template, 'isPure'>;
+
 interface CacheEntry extends FileSnapshot {
-  readonly render: (data: TemplateData) => string | Buffer;
+  readonly render: Renderer;
 }
 
 /** Reads the file; undefined if it is gone or no longer a regular file. */
@@ -107,7 +113,7 @@ function readFile({ path, target }: SourceFile): FileSnapshot | undefined {
 const guestTemplate = /^## template: *jinja/i;
 
 /** Renders text as a template, and anything else unchanged. */
-function renderer(bytes: Buffer, path: string): CacheEntry['render'] {
+function renderer(bytes: Buffer, path: string): Renderer {
   if (!isUtf8(bytes) || guestTemplate.test(bytes.toString('latin1', 0, 40))) return () => bytes;
   try {
     if (bytes.length > maxTextLength) {
@@ -126,7 +132,7 @@ function renderer(bytes: Buffer, path: string): CacheEntry['render'] {
  * Returns a function that returns a file's renderer and caches it, so that an unchanged file is neither
  * read nor compiled again. It returns undefined for a file that is gone.
  */
-function cachedRenderers(): (file: SourceFile) => CacheEntry['render'] | undefined {
+function cachedRenderers(): (file: SourceFile) => Renderer | undefined {
   const cache = new Map<string, CacheEntry>();
   let cachedBytes = 0;
 
@@ -152,6 +158,74 @@ function cachedRenderers(): (file: SourceFile) => CacheEntry['render'] | undefin
       evict(path);
     }
     return entry.render;
+  };
+}
+
+/** What came of a rendering. */
+interface KeptRendering {
+  readonly instance: TemplateInstance;
+  readonly render: Renderer;
+  readonly outcome: string | Buffer | TemplateError;
+  readonly length: number;
+  /** When it is to be made anew, in milliseconds. */
+  readonly until: number;
+}
+
+const maxKeptLength = 64 * 1024 * 1024;
+/** Renderings that take less are not kept if they may change, in milliseconds. */
+const shortTime = 1;
+/** A text that may change is kept this many times longer than its rendering took. */
+const keptTimes = 20;
+
+/**
+ * Returns a function that renders, or gives what it rendered before: for as long as the instance and
+ * the template are the same if the text depends on nothing else, and otherwise for a while if it took
+ * long. So no guest can keep the server busy with one template.
+ */
+function keptRenderings(
+  now: () => number,
+): (
+  what: string,
+  instance: TemplateInstance,
+  render: Renderer,
+  data: TemplateData,
+) => KeptRendering {
+  const kept = new Map<string, KeptRendering>();
+  let keptLength = 0;
+
+  function forget(key: string): void {
+    keptLength -= kept.get(key)?.length ?? 0;
+    kept.delete(key);
+  }
+
+  return (what, instance, render, data) => {
+    const key = `${what} of ${instance.name}`;
+    const before = kept.get(key);
+    const isSame = before?.instance === instance && before.render === render;
+    if (isSame && (before.until === Number.POSITIVE_INFINITY || now() < before.until))
+      return before;
+    forget(key);
+    const started = now();
+    let outcome: KeptRendering['outcome'];
+    try {
+      outcome = render(data);
+    } catch (error) {
+      if (!(error instanceof TemplateError)) throw error;
+      outcome = error;
+    }
+    const ended = now();
+    const took = ended - started;
+    const until = render.isPure ? Number.POSITIVE_INFINITY : ended + keptTimes * took;
+    const length = outcome instanceof TemplateError ? outcome.message.length : outcome.length;
+    const made = { instance, render, outcome, length, until };
+    if (!render.isPure && took < shortTime) return made;
+    kept.set(key, made);
+    keptLength += length;
+    for (const oldest of kept.keys()) {
+      if (oldest === key || keptLength <= maxKeptLength) break;
+      forget(oldest);
+    }
+    return made;
   };
 }
 
@@ -185,13 +259,20 @@ interface RenderInputs {
 const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
 
 /** Creates the renderer of user-data and vendor-data. An error in a file is logged once until the file changes. */
-export function createUserdata({ config, log, keepCopy }: UserdataOptions): Userdata {
+export function createUserdata({
+  config,
+  log,
+  keepCopy,
+  now = () => performance.now(),
+}: UserdataOptions): Userdata {
   let current: UserdataConfig | undefined;
   let rendererOf = cachedRenderers();
   let logOnce = onceLogger();
   let entriesOf = cachedDirectoryEntries();
   // Instances are immutable: an update is a new key.
   let inputs = new WeakMap<TemplateInstance, RenderInputs>();
+  let rendered = keptRenderings(now);
+  const copies = new WeakMap<TemplateInstance, string | Buffer>();
 
   function inputsOf(instance: TemplateInstance, settings: UserdataConfig): RenderInputs {
     const cached = inputs.get(instance);
@@ -248,8 +329,11 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
           return { body: builtIn(Object.assign(data, quotingFunctions)), file: null };
         }
         version = found.version;
-        const body = rendererOf(found)?.(data);
-        if (body !== undefined) return { body, file: found.path };
+        const render = rendererOf(found);
+        if (render === undefined) continue;
+        const { outcome } = rendered(what, instance, render, data);
+        if (outcome instanceof TemplateError) throw outcome;
+        return { body: outcome, file: found.path };
       }
       throw new UserdataError(`${what} of ${instance.name}`, 'disappeared while it was read');
     } catch (error) {
@@ -269,6 +353,7 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       logOnce = onceLogger();
       entriesOf = cachedDirectoryEntries();
       inputs = new WeakMap();
+      rendered = keptRenderings(now);
     }
     return settings;
   }
@@ -281,9 +366,10 @@ export function createUserdata({ config, log, keepCopy }: UserdataOptions): User
       if (prefixed && !hasFile(instance, settings)) return undefined;
       return () => {
         const look = () => findSource(instance, settings);
-        const rendered = renderSource('user-data', instance, settings, look);
-        keepCopy?.(instance.name, rendered.body);
-        return rendered;
+        const found = renderSource('user-data', instance, settings, look);
+        if (copies.get(instance) !== found.body) keepCopy?.(instance.name, found.body);
+        copies.set(instance, found.body);
+        return found;
       };
     },
     vendorData(instance) {
