@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
+  chmodSync,
+  chownSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -151,5 +154,37 @@ describe('the log rotation', () => {
       'mdserver.log.1',
     ]);
     assert.equal(statSync(log).size, 0);
+  });
+
+  it('is done by the user of the logs, also where it left links', {
+    skip: missing('logrotate', 'root'),
+  }, () => {
+    const base = join(folder, 'rotated');
+    const logs = join(base, 'logs');
+    mkdirSync(logs, { recursive: true });
+    chmodSync(folder, 0o755);
+    const id = (flag: string) => Number(tool('id', [flag, 'nobody']).said);
+    const [uid, gid] = [id('-u'), id('-g')];
+    // A folder of root's, which the user has put in the place of one of its own.
+    const roots = join(base, 'roots');
+    mkdirSync(roots);
+    writeFileSync(join(roots, 'mdserver-dnsmasq.log'), 'of root');
+    symlinkSync(roots, join(logs, 'linked'));
+    writeFileSync(join(logs, 'mdserver.log'), 'line\n');
+    for (const path of [logs, join(logs, 'mdserver.log')]) chownSync(path, uid, gid);
+    const group = tool('id', ['-g', '-n', 'nobody']).said.trim();
+    const text = readFileSync(join(repository, 'etc', 'logrotate', 'mdserver'), 'utf8')
+      .replaceAll('/var/log/mdserver/mdserver-dnsmasq', `${logs}/linked/mdserver-dnsmasq`)
+      .replaceAll('/var/log/mdserver/', `${logs}/`)
+      .replaceAll('mdserver mdserver', `nobody ${group}`)
+      .replaceAll(/systemctl .*/g, 'true');
+    const configuration = join(base, 'logrotate.conf');
+    writeFileSync(configuration, text, { mode: 0o644 });
+    tool('logrotate', ['--force', '--state', join(base, 'state'), configuration]);
+    const rotated = statSync(join(logs, 'mdserver.log.1'));
+    assert.deepEqual([rotated.uid, rotated.size], [uid, 5]);
+    const created = statSync(join(logs, 'mdserver.log'));
+    assert.deepEqual([created.uid, created.gid, created.mode & 0o777], [uid, gid, 0o640]);
+    assert.deepEqual(readdirSync(roots), ['mdserver-dnsmasq.log']);
   });
 });
