@@ -151,10 +151,10 @@ test('no request is logged without an address, whatever its connection did', asy
   assert.doesNotMatch(daemon.output(), /undefined/);
 });
 
-test('a flood of requests is a few lines that count every one, those that are refused, too', async (t) => {
+test('a flood of requests is a few lines that count every one that was taken', async (t) => {
   const { daemon } = await startWithGuest(t);
   const asking = `GET /none HTTP/1.1\r\nHost: ${daemon.host}\r\n`;
-  // More than a connection may have: Node answers the last ones itself.
+  // More than the thousand that a connection may have: it is closed before the others are read.
   const socket = connect({ host: daemon.host, port: daemon.port, localAddress: guest });
   atEnd(t, () => socket.destroy());
   const closed = closing(socket);
@@ -164,10 +164,10 @@ test('a flood of requests is a few lines that count every one, those that are re
     const numbers = logged(daemon).map((line) => Number(/: (\d+) more in/.exec(line)?.[1] ?? 1));
     return numbers.reduce((sum, number) => sum + number, 0);
   };
-  await eventually('all requests are counted', () => counted() >= 1200);
+  await eventually('all requests are counted', () => counted() >= 1000);
   socket.destroy();
   await closed;
   const lines = logged(daemon).length;
   assert.ok(lines >= 100 && lines < 400, String(lines));
-  assert.equal(counted(), 1200);
+  assert.equal(counted(), 1000);
 });

@@ -98,13 +98,8 @@ export interface ListenOptions extends Pick<ConnectionLimits, 'peerOf'> {
   readonly peerLog: PeerLog;
 }
 
-/** Logs the requests that Node answers itself, and answers what is not an HTTP request. */
+/** Answers and logs what is not an HTTP request. */
 function logBrokenRequests(server: Server, peerLog: PeerLog): void {
-  server.on('dropRequest', (_request, socket) => {
-    const { remoteAddress } = socket as Socket;
-    const line = () => `${remoteAddress} - 503: more requests than a connection may have`;
-    peerLog('info', remoteAddress, line);
-  });
   server.on('clientError', ({ code = '', message }: NodeJS.ErrnoException, socket) => {
     const { remoteAddress } = socket as Socket;
     const isRequest = code.startsWith('HPE_') || code === 'ERR_HTTP_REQUEST_TIMEOUT';
