@@ -11,6 +11,11 @@ import { Duplex } from 'node:stream';
 
 /** The longest piece of a request that is parsed in one turn, in bytes: Node's limit for all headers. */
 export const maxPieceBytes = 16 * 1024;
+/**
+ * Turns of the event loop in which new connections come before requests. Each turn accepts one, so a
+ * peer that connects often would keep others waiting in the kernel's queue.
+ */
+const maxPostponed = 16;
 /** Requests that a connection may have. Then the peer has to make a new one, which is when it is counted. */
 const maxRequests = 1000;
 
@@ -253,7 +258,22 @@ export type ServerMaker = (options: ServerOptions, handler: RequestListener) => 
  * of each peer; each peer has its turns (fairTurns), one request of a connection at a time.
  */
 export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimits): ServerMaker {
-  const takeTurn = fairTurns();
+  let accepted = false;
+  let postponed = 0;
+
+  /** Runs in the next turn of the event loop, or a few later while each brings a new connection. */
+  function nextTurn(turn: () => void): void {
+    setImmediate(() => {
+      postponed = accepted ? postponed + 1 : 0;
+      accepted = false;
+      if (postponed === 0 || postponed > maxPostponed) {
+        postponed = 0;
+        turn();
+      } else nextTurn(turn);
+    });
+  }
+
+  const takeTurn = fairTurns(nextTurn);
   const counts = new Map<string, number>();
   const connections = new WeakMap<object, PacedConnection>();
   let total = 0;
@@ -292,15 +312,26 @@ export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimi
     const [serve] = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {
+      accepted = true;
       // Without an address, the peer has reset the connection already.
       const peer = socket.remoteAddress === undefined ? undefined : admit(socket);
       if (peer === undefined) {
         socket.destroy();
         return;
       }
-      const connection = pacedConnection(socket, (worker) => takeTurn(peer.key, worker));
-      connections.set(connection.stream, connection);
-      serve?.call(server, connection.stream);
+      // Nobody else listens yet.
+      socket.on('error', () => undefined);
+      // Making a parser takes longer than accepting: a peer that connects often waits for it, and
+      // does not keep others in the kernel's queue.
+      takeTurn(peer.key, {
+        work() {
+          if (socket.destroyed) return false;
+          const connection = pacedConnection(socket, (worker) => takeTurn(peer.key, worker));
+          connections.set(connection.stream, connection);
+          serve?.call(server, connection.stream);
+          return false;
+        },
+      });
     });
     return server;
   };
