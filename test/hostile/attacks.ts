@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { eventually } from '../support/daemon.js';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { domainXml } from '../support/samples.js';
 import {
   footprint,
@@ -306,10 +306,11 @@ export const attacks: readonly Attack[] = [
       try {
         const reports = await Promise.all(loads.map(({ report }) => report));
         const started = performance.now();
-        await eventually('mdserver closes the connections', () => {
-          // The witness and the kept-alive connection of a guest are there, too.
-          return footprint(site.daemon).descriptors <= before + 10;
-        });
+        // The witness has a few connections, too.
+        while (footprint(site.daemon).descriptors > before + 10) {
+          assert.ok(performance.now() - started < 120_000, 'connections are open after 2 minutes');
+          await sleep(1000);
+        }
         const taken = (performance.now() - started) / 1000;
         const connected = reports.reduce((sum, report) => sum + report.connected, 0);
         return `${connected} connections, closed ${taken.toFixed(0)} s later`;

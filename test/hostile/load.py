@@ -192,6 +192,6 @@ else:
 
 print(json.dumps(counts), flush=True)
 if settings.get("stay"):
-    time.sleep(120)
+    time.sleep(180)
 # Threads may still wait for answers.
 os._exit(0)
