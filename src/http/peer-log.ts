@@ -13,8 +13,8 @@ export type PeerLog = (
 
 /** Lines that a peer may cause in each second. */
 const linesPerSecond = 20;
-/** Lines that a peer may cause at once after a quiet time. cloud-init's requests of one boot are some 60. */
-const maxBurst = 100;
+/** Lines that a peer may cause at once after a quiet time: all requests of several boots. */
+const maxBurst = 400;
 
 interface Peer {
   /** How many lines it may still cause. */
