@@ -3,7 +3,6 @@ import { execFile } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
 import { ConfigError } from './config/dialect.js';
 import { changesNeedingRestart, loadConfig, reloadedConfig } from './config/load.js';
 import { type Config, ownVersion, releaseDate } from './config/options.js';
@@ -17,13 +16,10 @@ import { DatabaseError } from './instances/instance.js';
 import type { Instances } from './instances/instances.js';
 import { StoreError } from './instances/store.js';
 import { type Logger, type Logging, startLogging } from './log.js';
+import { giveMemoryBack } from './memory.js';
 import { TokenKeyError } from './metadata/token-key.js';
 import { serverUrl } from './network.js';
 import { defaultConfigFile, usage } from './usage.js';
-
-// The heap for new objects stays as small as it is at the start: V8 would let a flood of requests enlarge
-// it to three times 16 MiB, and a process that is then idle keeps that.
-setFlagsFromString('--semi-space-growth-factor=1');
 
 /** An error that an operator can fix; the message says how. */
 class StartError extends Error {}
@@ -104,6 +100,7 @@ async function run(file: string): Promise<void> {
     const whose = (remote: string | undefined) => peerOf(config.mdserver, store.instances, remote);
     const listening = await listen(app, addresses, port, { ...parts, peerOf: whose });
     const control = await serveControl(parts);
+    giveMemoryBack();
     logNextSteps(log, config, store.instances);
     notifyReady(log);
     void tryNeighbours(parts);

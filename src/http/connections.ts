@@ -118,6 +118,7 @@ export function pacedConnection(
   const nothing = Buffer.alloc(0);
   let received: Buffer = nothing;
   let ended = false;
+  let paused = false;
   /** The stream asks for more. */
   let wanted = false;
   let waiting = false;
@@ -156,8 +157,12 @@ export function pacedConnection(
       waiting = true;
       takeTurn(worker);
     } else if (received.length === 0) {
-      if (!ended) socket.resume();
-      else if (isOpen()) stream.push(null);
+      if (ended) {
+        if (isOpen()) stream.push(null);
+      } else if (paused) {
+        paused = false;
+        socket.resume();
+      }
     }
   }
 
@@ -206,9 +211,13 @@ export function pacedConnection(
   });
 
   socket.on('data', (chunk: Buffer) => {
-    socket.pause();
     received = received.length === 0 ? chunk : Buffer.concat([received, chunk]);
     proceed();
+    // Usually the one request was handed on at once, and pausing would cost as much as that.
+    if (received.length > 0 && !paused) {
+      paused = true;
+      socket.pause();
+    }
   });
   socket.on('end', () => {
     ended = true;

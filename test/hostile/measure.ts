@@ -58,9 +58,9 @@ export function watchFootprint({ site }: Network): () => Footprint {
   };
 }
 
-/** The memory in MB that may stay: the code that was compiled stays, and garbage for a while. */
+/** The memory in MB that may stay. */
 function memoryLimit(before: Footprint): number {
-  return before.rss * 1.2 + 32;
+  return before.rss * 1.2;
 }
 
 /** Waits until memory and descriptors are back, for a minute at most; gives what there is then. */
