@@ -11,11 +11,6 @@ import { Duplex } from 'node:stream';
 
 /** The longest piece of a request that is parsed in one turn, in bytes: Node's limit for all headers. */
 export const maxPieceBytes = 16 * 1024;
-/**
- * Turns of the event loop in which new connections come before requests. Each turn accepts one, so a
- * peer that connects often would keep others waiting in the kernel's queue.
- */
-const maxPostponed = 16;
 /** Requests that a connection may have. Then the peer has to make a new one, which is when it is counted. */
 const maxRequests = 1000;
 
@@ -41,15 +36,9 @@ export function firstPiece(received: Buffer, line: number): { end: number; line:
   }
 }
 
-/** Something that has work to do, one piece at a time. */
-export interface Worker {
-  /** Does one piece of work. Returns whether there is another piece to do now. */
-  work(): boolean;
-}
-
-/** The workers of one peer that wait for their turn. */
+/** What one peer waits for its turns with. */
 interface Line {
-  readonly waiting: Worker[];
+  readonly waiting: (() => void)[];
   /** The peer has had its turn since the event loop last looked for input. */
   served: boolean;
 }
@@ -61,14 +50,14 @@ interface Line {
  */
 export function fairTurns(
   nextTurn: (turn: () => void) => void = setImmediate,
-): (peer: string, worker: Worker) => void {
+): (peer: string, work: () => void) => void {
   const lines = new Map<string, Line>();
 
   function serve(line: Line): void {
-    const worker = line.waiting.shift();
-    if (worker === undefined) return;
+    const work = line.waiting.shift();
+    if (work === undefined) return;
     line.served = true;
-    if (worker.work()) line.waiting.push(worker);
+    work();
   }
 
   function turn(): void {
@@ -80,14 +69,14 @@ export function fairTurns(
     if (lines.size > 0) nextTurn(turn);
   }
 
-  return (peer, worker) => {
+  return (peer, work) => {
     let line = lines.get(peer);
     if (line === undefined) {
       if (lines.size === 0) nextTurn(turn);
       line = { waiting: [], served: false };
       lines.set(peer, line);
     }
-    line.waiting.push(worker);
+    line.waiting.push(work);
     // The usual case: a peer that sends one request does not wait.
     if (!line.served) serve(line);
   };
@@ -113,7 +102,7 @@ export interface PacedConnection {
  */
 export function pacedConnection(
   socket: Socket,
-  takeTurn: (worker: Worker) => void,
+  takeTurn: (work: () => void) => void,
 ): PacedConnection {
   const nothing = Buffer.alloc(0);
   let received: Buffer = nothing;
@@ -133,29 +122,26 @@ export function pacedConnection(
    * complete a body may begin another request, of which only the first may so follow.
    */
   const isOpen = () => unanswered === 0 || (unanswered === 1 && newest?.complete === false);
-  const mayWork = () => wanted && received.length > 0 && isOpen();
+  const mayHandOn = () => wanted && received.length > 0 && isOpen();
 
-  const worker: Worker = {
-    work() {
-      waiting = false;
-      if (!mayWork()) return false;
-      const { end, line } = firstPiece(received, unfinishedLine);
-      unfinishedLine = line;
-      const piece = received.subarray(0, end);
-      received = end === received.length ? nothing : received.subarray(end);
-      wanted = false;
-      stream.push(piece);
-      proceed();
-      return false;
-    },
-  };
+  function handOnPiece(): void {
+    waiting = false;
+    if (!mayHandOn()) return;
+    const { end, line } = firstPiece(received, unfinishedLine);
+    unfinishedLine = line;
+    const piece = received.subarray(0, end);
+    received = end === received.length ? nothing : received.subarray(end);
+    wanted = false;
+    stream.push(piece);
+    proceed();
+  }
 
   /** Does what can be done now: wait for a turn, or ask the socket for more. */
   function proceed(): void {
-    if (mayWork()) {
+    if (mayHandOn()) {
       if (waiting) return;
       waiting = true;
-      takeTurn(worker);
+      takeTurn(handOnPiece);
     } else if (received.length === 0) {
       if (ended) {
         if (isOpen()) stream.push(null);
@@ -179,11 +165,17 @@ export function pacedConnection(
       socket.write(chunk, encoding, done);
     },
     writev(chunks, done) {
-      // One packet for the headers and the body.
-      socket.cork();
-      for (const [index, { chunk, encoding }] of chunks.entries()) {
-        socket.write(chunk, encoding, index === chunks.length - 1 ? done : undefined);
+      // Of the headers with the body and the empty end that Node writes behind them, one is left. The
+      // headers and a body of bytes go into one packet.
+      const parts = chunks.filter(({ chunk }) => chunk.length > 0);
+      const last = parts.pop();
+      if (last === undefined) {
+        done();
+        return;
       }
+      socket.cork();
+      for (const { chunk, encoding } of parts) socket.write(chunk, encoding);
+      socket.write(last.chunk, last.encoding, done);
       socket.uncork();
     },
     final(done) {
@@ -267,22 +259,7 @@ export type ServerMaker = (options: ServerOptions, handler: RequestListener) => 
  * of each peer; each peer has its turns (fairTurns), one request of a connection at a time.
  */
 export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimits): ServerMaker {
-  let accepted = false;
-  let postponed = 0;
-
-  /** Runs in the next turn of the event loop, or a few later while each brings a new connection. */
-  function nextTurn(turn: () => void): void {
-    setImmediate(() => {
-      postponed = accepted ? postponed + 1 : 0;
-      accepted = false;
-      if (postponed === 0 || postponed > maxPostponed) {
-        postponed = 0;
-        turn();
-      } else nextTurn(turn);
-    });
-  }
-
-  const takeTurn = fairTurns(nextTurn);
+  const takeTurn = fairTurns();
   const counts = new Map<string, number>();
   const connections = new WeakMap<object, PacedConnection>();
   let total = 0;
@@ -321,7 +298,6 @@ export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimi
     const [serve] = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {
-      accepted = true;
       // Without an address, the peer has reset the connection already.
       const peer = socket.remoteAddress === undefined ? undefined : admit(socket);
       if (peer === undefined) {
@@ -332,14 +308,11 @@ export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimi
       socket.on('error', () => undefined);
       // Making a parser takes longer than accepting: a peer that connects often waits for it, and
       // does not keep others in the kernel's queue.
-      takeTurn(peer.key, {
-        work() {
-          if (socket.destroyed) return false;
-          const connection = pacedConnection(socket, (worker) => takeTurn(peer.key, worker));
-          connections.set(connection.stream, connection);
-          serve?.call(server, connection.stream);
-          return false;
-        },
+      takeTurn(peer.key, () => {
+        if (socket.destroyed) return;
+        const connection = pacedConnection(socket, (work) => takeTurn(peer.key, work));
+        connections.set(connection.stream, connection);
+        serve?.call(server, connection.stream);
       });
     });
     return server;
