@@ -54,6 +54,12 @@ async function tcpTable(path: string): Promise<string> {
 // Not /proc/net/tcp: with the unit's ProcSubset=pid, /proc holds only processes.
 const tablePaths = ['/proc/self/net/tcp', '/proc/self/net/tcp6'];
 
+/**
+ * The kernel prints the tables page by page, and not all of them at one moment: while connections come
+ * and go, a line can be left out or be there twice.
+ */
+const maxReadings = 3;
+
 let reading: Promise<unknown> = Promise.resolve();
 let nextTables: Promise<string> | undefined;
 
@@ -73,22 +79,28 @@ function tcpTables(): Promise<string> {
 
 /**
  * The uid of the process that has the other end of a connection; undefined if it is not on this
- * host, or has closed its end. Throws if the kernel's tables cannot be read.
+ * host, or has closed its end. `readTables` gives the kernel's tables as they are from now on. Throws if
+ * they cannot be read.
  */
 export async function peerUid(
   socket: Pick<Socket, 'destroyed' | 'localAddress' | 'localPort' | 'remoteAddress' | 'remotePort'>,
+  readTables: () => Promise<string> = tcpTables,
 ): Promise<number | undefined> {
   const own = peerAddress(socket.localAddress);
   const peer = peerAddress(socket.remoteAddress);
   const { localPort, remotePort } = socket;
   if (own === undefined || peer === undefined) return undefined;
   if (localPort === undefined || remotePort === undefined) return undefined;
-  const tables = await tcpTables();
-  // After a reset, another process may have the peer's port.
-  if (socket.destroyed) return undefined;
-  return uidInTcpTables(
-    tables,
-    { address: own, port: localPort },
-    { address: peer, port: remotePort },
-  );
+  for (let reading = 1; reading <= maxReadings; reading += 1) {
+    const tables = await readTables();
+    // After a reset, another process may have the peer's port.
+    if (socket.destroyed) return undefined;
+    const uid = uidInTcpTables(
+      tables,
+      { address: own, port: localPort },
+      { address: peer, port: remotePort },
+    );
+    if (uid !== undefined) return uid;
+  }
+  return undefined;
 }

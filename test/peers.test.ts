@@ -67,6 +67,22 @@ describe('the lines of /proc/net/tcp', { skip: endianness() !== 'LE' && 'big-end
     });
   }
 
+  test('tables that have the line twice, or lack it, are read again: three times at most', async () => {
+    const root = line(peerText, ownText, '01', 0, 701);
+    const socket = {
+      ...{ destroyed: false, localAddress: '127.0.0.1', localPort: 80 },
+      ...{ remoteAddress: '127.0.0.1', remotePort: 0x9c40 },
+    };
+    const uidOf = async (...tables: string[]) => {
+      const uid = await peerUid(socket, async () => head + tables.shift());
+      return [uid, tables.length];
+    };
+    assert.deepEqual(await uidOf(root, root), [0, 1]);
+    assert.deepEqual(await uidOf(root + root, root), [0, 0]);
+    assert.deepEqual(await uidOf(ours, root + ours + root, root), [0, 0]);
+    assert.deepEqual(await uidOf(ours, ours, ours, root), [undefined, 1]);
+  });
+
   test('an IPv6 address is four words', () => {
     const [local, remote] = [
       'B80D01200000000067452301EFCDAB89:1F90',
