@@ -190,13 +190,21 @@ function readUnit(host: Host, name: string): Record<string, string> {
   return Object.fromEntries([...lines].map(([, key, value]) => [key, value]));
 }
 
-/** Starts the command of a unit with the unit's user, capabilities and runtime folder. */
+/** The folders that systemd makes for a unit, below those of systemd.exec(5). */
+const unitFolders = {
+  RuntimeDirectory: '/run',
+  StateDirectory: '/var/lib',
+  LogsDirectory: '/var/log',
+} as const;
+
+/** Starts the command of a unit with the unit's user, capabilities and folders. */
 async function startUnit(host: Host, name: string, log: string): Promise<ChildProcess> {
   const unit = readUnit(host, name);
-  const { User = 'root', Group = User, ExecStart = '', RuntimeDirectory = '' } = unit;
-  if (RuntimeDirectory !== '') {
-    const owner = ['-o', User, '-g', Group];
-    await host.run('install', ['-d', ...owner, `/run/${RuntimeDirectory}`]);
+  const { User = 'root', Group = User, ExecStart = '' } = unit;
+  for (const [key, parent] of Object.entries(unitFolders)) {
+    for (const folder of (unit[key] ?? '').split(' ').filter(Boolean)) {
+      await host.run('install', ['-d', '-o', User, '-g', Group, `${parent}/${folder}`]);
+    }
   }
   const capabilities = (text = '') =>
     ['-all', ...text.split(' ').filter(Boolean)]
@@ -226,7 +234,9 @@ async function startUnit(host: Host, name: string, log: string): Promise<ChildPr
 
 /** The text of mdserver's log from an offset on. */
 export function mdserverLog(host: Host, from = 0): string {
-  return readFileSync(join(host.root, 'var/log/mdserver/mdserver.log'), 'utf8').slice(from);
+  const file = join(host.root, 'var/log/mdserver/mdserver.log');
+  // mdserver makes it when it first starts.
+  return existsSync(file) ? readFileSync(file, 'utf8').slice(from) : '';
 }
 
 /** Starts mdserver as its unit does, and waits until it listens. */
