@@ -250,6 +250,15 @@ function onceLogger(): (
   };
 }
 
+/** The data for an instance's template, with what the configuration has for templates. */
+export function dataOf(
+  { publicKeys, templateData: values, mdserver }: UserdataConfig,
+  instance: TemplateInstance,
+): TemplateData {
+  const settings = { publicKeys, templateData: values, password: mdserver.password };
+  return templateData(settings, instance);
+}
+
 /** The inputs of rendering that do not depend on the template. */
 interface RenderInputs {
   readonly candidates: Candidates;
@@ -277,17 +286,16 @@ export function createUserdata({
   function inputsOf(instance: TemplateInstance, settings: UserdataConfig): RenderInputs {
     const cached = inputs.get(instance);
     if (cached !== undefined) return cached;
-    const { publicKeys, templateData: values, mdserver } = settings;
+    const { mdserver } = settings;
     const location = {
       directory: mdserver.userdata_dir,
       suffixes: mdserver.userdata_suffixes,
       defaultTemplate: mdserver.default_template,
     };
     const { name, mac, metadata } = instance;
-    const parts = { publicKeys, templateData: values, password: mdserver.password };
     const made = {
       candidates: candidatesOf(location, { name, mac, prefix: userdataPrefix(metadata) }),
-      data: templateData(parts, instance),
+      data: dataOf(settings, instance),
     };
     inputs.set(instance, made);
     return made;

@@ -6,8 +6,8 @@ import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
 import { operand, truncate } from '../../text.js';
 import { UserdataError } from '../../userdata/find.js';
-import { TemplateError, templateData } from '../../userdata/template.js';
-import { createUserdata } from '../../userdata/userdata.js';
+import { TemplateError } from '../../userdata/template.js';
+import { createUserdata, dataOf } from '../../userdata/userdata.js';
 import { mapConcurrently } from '../concurrency.js';
 import { counted } from '../output.js';
 import { runProgram } from '../programs.js';
@@ -65,9 +65,7 @@ export async function* checkTemplates(
   function bareIn(file: string, instance: Instance): BareValue[] {
     const source = sources.get(file) ?? readFileSync(file, 'utf8');
     sources.set(file, source);
-    const { publicKeys, templateData: values, mdserver } = config;
-    const parts = { publicKeys, templateData: values, password: mdserver.password };
-    return bareValues(source, file, templateData(parts, instance), instance);
+    return bareValues(source, file, dataOf(config, instance), instance);
   }
 
   function checkInstance(instance: Instance): void {
