@@ -91,7 +91,7 @@ export async function peerUid(
   const { localPort, remotePort } = socket;
   if (own === undefined || peer === undefined) return undefined;
   if (localPort === undefined || remotePort === undefined) return undefined;
-  for (let reading = 1; reading <= maxReadings; reading += 1) {
+  for (let attempt = 1; attempt <= maxReadings; attempt += 1) {
     const tables = await readTables();
     // After a reset, another process may have the peer's port.
     if (socket.destroyed) return undefined;

@@ -9,6 +9,7 @@ import {
 } from 'fastify';
 import { type AppParts, headersTimeout, requestTimeout } from '../http/app.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
+import { maxLogged } from '../http/peer-log.js';
 import { domainErrorStatus, maxDomainXmlBytes, uploadRoutes } from '../http/upload-routes.js';
 import { parseDomain } from '../instances/domain-xml.js';
 import { dnsNames } from '../instances/host-names.js';
@@ -93,7 +94,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     const status = statusOf(error);
     if (status >= 500 && !(error instanceof NoAddressError)) {
       const what = () =>
-        `${request.method} ${truncate(request.url, 200)} on the control socket failed:`;
+        `${request.method} ${truncate(request.url, maxLogged)} on the control socket failed:`;
       peerLog('error', undefined, what, error);
     }
     return reply.code(status).send({ error: error.message.split('\n')[0] });

@@ -20,7 +20,7 @@ import type { Userdata } from '../userdata/userdata.js';
 import { internalError, isThisHost, notFound, sendAnswer } from './caller.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
-import type { PeerLog } from './peer-log.js';
+import { maxLogged, type PeerLog } from './peer-log.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
 import { uploadRoutes } from './upload-routes.js';
 import { type OwnHosts, webPageRefusal } from './web-pages.js';
@@ -95,9 +95,6 @@ async function uploadRefusal(
   const who = uid === undefined ? 'an unknown user' : `uid ${uid}`;
   return `uploads over TCP are accepted from root only, not from ${who}: use sudo curl, or mdserverctl upload (as root or in the group mdserver), or set mdserver.upload_from = host`;
 }
-
-/** Characters of a URL or a user agent that are logged. */
-const maxLogged = 200;
 
 /**
  * The line of the request log: who asked for what, and the status of the answer. A user agent and a

@@ -7,7 +7,7 @@ import type { DatasourceName } from '../metadata/datasources.js';
 import { NeighbourError, type NeighbourMac } from '../neighbours.js';
 import { type IpAddress, type Mac, peerAddress } from '../network.js';
 import type { Peer } from './connections.js';
-import type { PeerLog } from './peer-log.js';
+import { type PeerLog, strangersName } from './peer-log.js';
 
 /**
  * Who sent a request: an instance, an address that no instance has (`stranger`), or an instance's
@@ -41,7 +41,7 @@ export function peerOf(
   if (instance !== undefined) {
     return { key: `the instance ${machineKey(instance)}`, maxConnections: instanceConnections };
   }
-  const key = isThisHost(config, remote) ? 'this host' : 'addresses of no instance';
+  const key = isThisHost(config, remote) ? 'this host' : strangersName;
   return { key, maxConnections: otherConnections };
 }
 
@@ -143,35 +143,24 @@ export function answerGuest(
   kind: RequestRecord['kind'],
   answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
 ): void | Promise<void> {
-  // Here, where every route gets its instance, and before each answer: a connection is kept for many.
-  if (options.checkMac()) {
-    return checkedCaller(request, options).then((caller) =>
-      answerCaller(request, reply, caller, kind, answer),
-    );
-  }
-  // Without a promise, which would cost more than the answer.
-  return answerCaller(request, reply, instanceOf(request, options) ?? 'stranger', kind, answer);
-}
-
-function answerCaller(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  caller: Caller,
-  kind: RequestRecord['kind'],
-  answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
-): void | Promise<void> {
-  const send = (sent: GuestAnswer) => {
+  const send = (caller: Caller, sent: GuestAnswer) => {
     request.guestRecord = { caller, kind, token: sent.token, userdata: sent.userdata };
     sendAnswer(reply, sent);
   };
-  if (caller === 'stranger' || caller === 'impostor') {
-    send(notFound);
-    return;
-  }
-  // This record stays if the route throws: Fastify's error handler answers then.
-  request.guestRecord = { caller, kind };
-  const answered = answer(caller);
-  // Waiting for a promise costs more than the answer, so only a route that needs one returns it.
-  if (answered instanceof Promise) return answered.then(send);
-  send(answered);
+  const respond = (caller: Caller): void | Promise<void> => {
+    if (caller === 'stranger' || caller === 'impostor') {
+      send(caller, notFound);
+      return;
+    }
+    // This record stays if the route throws: Fastify's error handler answers then.
+    request.guestRecord = { caller, kind };
+    const answered = answer(caller);
+    // Waiting for a promise costs more than the answer, so only a route that needs one returns it.
+    if (answered instanceof Promise) return answered.then((sent) => send(caller, sent));
+    send(caller, answered);
+  };
+  // Here, where every route gets its instance, and before each answer: a connection is kept for many.
+  if (options.checkMac()) return checkedCaller(request, options).then(respond);
+  // Without a promise, which would cost more than the answer.
+  return respond(instanceOf(request, options) ?? 'stranger');
 }

@@ -11,6 +11,10 @@ export type PeerLog = (
   error?: unknown,
 ) => void;
 
+/** The name of all addresses that no instance has: they are one peer, since a guest can send from thousands. */
+export const strangersName = 'addresses of no instance';
+/** Characters of a URL or a user agent that are logged. */
+export const maxLogged = 200;
 /** Lines that a peer may cause in each second. */
 const linesPerSecond = 20;
 /** Lines that a peer may cause at once after a quiet time: all requests of several boots. */
@@ -27,7 +31,7 @@ interface Peer {
 /**
  * Limits the lines that each peer causes, so that none can fill the disk: of the lines above the
  * rate, one in each second says how many they are. All addresses that `isKnown` does not know count
- * as one peer, because a guest can send from thousands.
+ * as one peer.
  */
 export function limitedLog(log: Logger, isKnown: (address: string) => boolean): PeerLog {
   const peers = new Map<string, Peer>();
@@ -54,7 +58,7 @@ export function limitedLog(log: Logger, isKnown: (address: string) => boolean): 
 
   function peerOf(address: string | undefined): Peer {
     let name = 'the control socket';
-    if (address !== undefined) name = isKnown(address) ? address : 'addresses of no instance';
+    if (address !== undefined) name = isKnown(address) ? address : strangersName;
     const known = peers.get(name);
     if (known !== undefined) return known;
     const peer = { left: maxBurst, dropped: 0, droppedWarnings: 0 };
