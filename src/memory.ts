@@ -6,6 +6,11 @@ import { runInNewContext } from 'node:vm';
 const interval = 5000;
 /** The share of its time that an idle event loop may be busy. */
 const idleShare = 0.1;
+/**
+ * Milliseconds after which a collection is tried again while memory is above its lowest: what was in
+ * use at the last one, such as connections that a peer held, may be garbage by now.
+ */
+const again = 20_000;
 /** How much more memory than after the last collection is worth another one. */
 const growth = 1.1;
 
@@ -31,13 +36,18 @@ export function giveMemoryBack(): void {
   setFlagsFromString('--expose-gc');
   const collect: () => void = runInNewContext('gc');
   let before = process.memoryUsage.rss();
+  let lowest = before;
+  let collected = performance.now();
   let seen = performance.eventLoopUtilization();
   setInterval(() => {
     const now = performance.eventLoopUtilization();
     const sinceThen = performance.eventLoopUtilization(now, seen);
     seen = now;
-    if (!isWorthCollecting(sinceThen, process.memoryUsage.rss(), before)) return;
+    const compared = performance.now() - collected < again ? before : lowest;
+    if (!isWorthCollecting(sinceThen, process.memoryUsage.rss(), compared)) return;
     collect();
+    collected = performance.now();
     before = process.memoryUsage.rss();
+    lowest = Math.min(lowest, before);
   }, interval).unref();
 }
