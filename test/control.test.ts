@@ -779,40 +779,28 @@ describe('the control socket', { concurrency: 4 }, () => {
     });
     // Refused by its content-length alone: a client that goes on sending is disconnected.
     const large = { method: 'POST', headers: { 'content-length': String(1024 * 1024 + 1) } };
-    const name = "must have required property 'name'";
-    const cases: [path: string, asking: RequestOptions, status: number, error: RegExp][] = [
+    const notAnEvent = /^expected JSON such as \{"kind": "released", "name": "web1"\}$/;
+    const noDocument = /^there is no document secrets, only user-data, /;
+    type Case = [path: string, asking: RequestOptions, status: number, error: RegExp];
+    const cases: Case[] = [
       ['/events', event('{"kind":"released",'), 400, /JSON/],
       ['/events', event('{kind}'), 400, /JSON/],
       ['/events', event(''), 400, /empty/],
-      ['/events', event('null'), 400, /^body must be object$/],
-      ['/events', event('[]'), 400, /^body must be object$/],
-      ['/events', event('"released"'), 400, /^body must be object$/],
-      ['/events', event('{}'), 400, /^body must have required property 'kind'$/],
-      ['/events', event('{"kind":"released"}'), 400, new RegExp(`^body ${name}$`)],
-      ['/events', event('{"kind":"released","name":5}'), 400, /^body\/name must be string$/],
-      ['/events', event('{"kind":"released","name":null}'), 400, /^body\/name must be string$/],
-      ['/events', event('{"kind":"released","name":""}'), 400, /fewer than 1/],
-      ['/events', event(`{"kind":"released","name":"${'x'.repeat(256)}"}`), 400, /more than 255/],
-      [
-        '/events',
-        event('{"kind":"killed","name":"web1"}'),
-        400,
-        /^body\/kind must be equal to constant$/,
-      ],
-      ['/events', event('{"kind":1,"name":"web1"}'), 400, /^body\/kind must be equal to constant$/],
+      ...[
+        'null',
+        '[]',
+        '"released"',
+        '{}',
+        '{"kind":"released"}',
+        '{"kind":"released","name":5}',
+        '{"kind":"released","name":null}',
+        '{"kind":"released","name":["web1"]}',
+        '{"kind":"killed","name":"web1"}',
+        '{"kind":1,"name":"web1"}',
+      ].map((body): Case => ['/events', event(body), 400, notAnEvent]),
       ['/events', event('{"__proto__":{"kind":"released"},"name":"web1"}'), 400, /JSON/],
-      [
-        '/events',
-        event('{"kind":"released","name":"web1"}', 'text/plain'),
-        400,
-        /^body must be object$/,
-      ],
-      [
-        '/events',
-        event('{"kind":"released","name":"web1"}', 'x/y'),
-        400,
-        /^body must have required/,
-      ],
+      ['/events', event('{"kind":"released","name":"web1"}', 'text/plain'), 400, notAnEvent],
+      ['/events', event('{"kind":"released","name":"web1"}', 'x/y'), 400, notAnEvent],
       ['/events', event(Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/],
       [
         '/events',
@@ -820,7 +808,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         413,
         /too large/,
       ],
-      ['/events', { method: 'POST' }, 400, /^body must be object$/],
+      ['/events', { method: 'POST' }, 400, notAnEvent],
       ['/instance-upload', large, 413, /too large/],
       ['/documents/user-data', large, 413, /too large/],
       ['/documents/user-data', upload(''), 400, /the body is empty/],
@@ -833,19 +821,14 @@ describe('the control socket', { concurrency: 4 }, () => {
       ['/documents/user-data', upload('<domain>'), 400, /./],
       ['/documents/user-data', upload('<!DOCTYPE x><domain/>'), 400, /DOCTYPE/],
       ['/documents/user-data', upload(domainXml(5).replace("'mds'", "'else'")), 422, /./],
-      [
-        '/documents/secrets',
-        upload(domainXml(5)),
-        400,
-        /must be equal to one of the allowed values/,
-      ],
+      ['/documents/secrets', upload(domainXml(5)), 400, noDocument],
       ['/documents/', upload(domainXml(5)), 400, /./],
-      ['/instances/web1/secrets', {}, 400, /must be equal to one of the allowed values/],
+      ['/instances/web1/secrets', {}, 400, noDocument],
       ['/instances/nobody/user-data', {}, 404, /^there is no instance nobody$/],
       ['/instances/nobody', {}, 404, /^there is no instance nobody$/],
       ['/instances/__proto__', {}, 404, /^there is no instance __proto__$/],
       ['/instances/constructor', { method: 'DELETE' }, 404, /^there is no instance constructor$/],
-      ['/instances/', {}, 400, /fewer than 1/],
+      ['/instances/', {}, 404, /^there is no instance $/],
       ['/instances/..', {}, 404, /^there is no instance \.\.$/],
       ['/instances/%2e%2e', {}, 404, /^there is no instance \.\.$/],
       [
@@ -862,8 +845,8 @@ describe('the control socket', { concurrency: 4 }, () => {
       ['/instances/%0a%1b[2J', {}, 404, /^there is no instance/],
       ['/instances/%ff', {}, 400, /./],
       ['/instances/%', {}, 400, /./],
-      [`/instances/${'x'.repeat(256)}`, {}, 400, /more than 255/],
-      [`/instances/${'x'.repeat(10_000)}`, {}, 400, /more than 255/],
+      [`/instances/${'x'.repeat(256)}`, {}, 404, /^there is no instance x+$/],
+      [`/instances/${'x'.repeat(10_000)}`, {}, 404, /^there is no instance x+$/],
       [
         '/instances',
         { method: 'POST', body: '{}', headers: { 'content-type': 'application/json' } },

@@ -7,7 +7,7 @@ import {
   fastify,
   LogController,
 } from 'fastify';
-import { type AppParts, headersTimeout, requestTimeout } from '../http/app.js';
+import { type AppParts, headersTimeout, noSchemas, requestTimeout } from '../http/app.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
 import { maxLogged } from '../http/peer-log.js';
 import { domainErrorStatus, maxDomainXmlBytes, uploadRoutes } from '../http/upload-routes.js';
@@ -42,35 +42,43 @@ export interface ControlParts extends AppParts {
 /** No instance has the name. */
 class UnknownInstanceError extends Error {}
 
+/** The request is none that its route knows; the message says what it expects. */
+class BadRequestError extends Error {
+  readonly statusCode = 400;
+}
+
 function statusOf(error: FastifyError): number {
   if (error instanceof UnknownInstanceError) return 404;
   if (error instanceof TemplateError || error instanceof UserdataError) return 422;
   return domainErrorStatus(error) ?? error.statusCode ?? 500;
 }
 
-const text = { type: 'string', minLength: 1, maxLength: 255 } as const;
-const nameParameter = { type: 'object', properties: { name: text } } as const;
-const documentParameter = {
-  type: 'object',
-  properties: { name: text, document: { enum: documentNames } },
-} as const;
-const eventBody = {
-  type: 'object',
-  properties: { kind: { const: 'released' }, name: text },
-  required: ['kind', 'name'],
-} as const;
+/** The document of this name. Throws BadRequestError. */
+function documentOf(name: string): DocumentName {
+  const known = documentNames.find((document) => document === name);
+  if (known !== undefined) return known;
+  throw new BadRequestError(`there is no document ${name}, only ${documentNames.join(', ')}`);
+}
+
+/** The event that a body in JSON reports. Throws BadRequestError. */
+function eventOf(body: unknown): GuestEvent {
+  const { kind, name } = (body ?? {}) as { readonly [key in keyof GuestEvent]?: unknown };
+  if (kind === 'released' && typeof name === 'string') return { kind, name };
+  throw new BadRequestError('expected JSON such as {"kind": "released", "name": "web1"}');
+}
 
 /** Milliseconds that requests in flight get when the daemon stops, as on TCP. */
 const closeTimeout = 5000;
 
 type NameParams = { readonly name: string };
-type DocumentParams = { readonly document: DocumentName };
+type DocumentParams = { readonly document: string };
 
 /** The app of the control socket (see api.ts). Whoever can open the socket may use all of it. */
 export function buildControl(parts: ControlParts): FastifyInstance {
   const { store, boots, config, log, peerLog, plan } = parts;
   const source = { ...parts, instances: () => store.instances };
   const app = fastify({
+    schemaController: noSchemas,
     logController: new LogController({ disableRequestLogging: true }),
     childLoggerFactory: () => log as FastifyBaseLogger,
     requestTimeout,
@@ -80,8 +88,6 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     frameworkErrors: (error, _request, reply) => {
       void (reply as FastifyReply).code(error.statusCode ?? 400).send({ error: error.message });
     },
-    // Refuse values of other types; do not convert them to strings.
-    ajv: { customOptions: { coerceTypes: false } },
   });
   app.addContentTypeParser(
     '*',
@@ -160,37 +166,26 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.get('/instances', () => Array.from(store.instances.byName.values(), summary));
 
-  app.get<{ Params: NameParams }>(
-    '/instances/:name',
-    { schema: { params: nameParameter } },
-    (request) => details(find(request.params.name)),
-  );
+  app.get<{ Params: NameParams }>('/instances/:name', (request) => {
+    return details(find(request.params.name));
+  });
 
-  app.delete<{ Params: NameParams }>(
-    '/instances/:name',
-    { schema: { params: nameParameter } },
-    async (request) => {
-      const before = summary(find(request.params.name));
-      const gone = await store.remove(before.name);
-      if (gone === undefined) throw unknown(before.name);
-      log.info(`removed ${before.name} (${before.mac}, ${before.ipv4})`);
-      return before;
-    },
-  );
+  app.delete<{ Params: NameParams }>('/instances/:name', async (request) => {
+    const before = summary(find(request.params.name));
+    const gone = await store.remove(before.name);
+    if (gone === undefined) throw unknown(before.name);
+    log.info(`removed ${before.name} (${before.mac}, ${before.ipv4})`);
+    return before;
+  });
 
-  app.get<{ Params: NameParams & DocumentParams }>(
-    '/instances/:name/:document',
-    { schema: { params: documentParameter } },
-    ({ params }) => {
-      const context = metadataContext(source, find(params.name), 'latest');
-      return renderDocument(params.document, context);
-    },
-  );
+  app.get<{ Params: NameParams & DocumentParams }>('/instances/:name/:document', ({ params }) => {
+    const document = documentOf(params.document);
+    return renderDocument(document, metadataContext(source, find(params.name), 'latest'));
+  });
 
   app.post<{ Params: DocumentParams }>(
     '/documents/:document',
     {
-      schema: { params: documentParameter },
       // Like uploads: with any content type.
       onRequest: (request, _reply, done) => {
         request.raw.headers['content-type'] = 'application/xml';
@@ -198,6 +193,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       },
     },
     ({ params, body }) => {
+      const document = documentOf(params.document);
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
       const domain = parseDomain(xml, config().dnsmasq.net_name);
       // On a copy: this shows the result of an upload and stores nothing.
@@ -205,7 +201,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
       return renderDocument(
-        params.document,
+        document,
         metadataContext({ ...source, instances: () => draft }, instance, 'latest'),
       );
     },
@@ -231,9 +227,9 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     },
   );
 
-  app.post<{ Body: GuestEvent }>('/events', { schema: { body: eventBody } }, (request) => {
+  app.post('/events', (request) => {
     // The hook reports every guest, including those that mdserver does not know.
-    const instance = store.instances.byName.get(request.body.name);
+    const instance = store.instances.byName.get(eventOf(request.body).name);
     if (instance !== undefined) boots.release(instance);
     return {};
   });
