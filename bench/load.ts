@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
-import { connect, type Socket } from 'node:net';
+import { connect, type NetConnectOpts, type Socket } from 'node:net';
+import { cpuMilliseconds } from './servers.js';
 
 /** One round of requests to a server. */
 export interface Round {
@@ -24,16 +24,6 @@ export interface RoundResult {
 
 /** Sends requests until `over()` returns true; returns their number. */
 type Load = (round: Round, over: () => boolean) => Promise<number>;
-
-// USER_HZ: on all platforms of Node, times in /proc are in hundredths of a second.
-const ticksPerSecond = 100;
-
-/** The CPU time that a process has used, in seconds (proc(5), `stat`: utime and stime). */
-function cpuSeconds(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
-}
 
 function unexpectedResponse(what: string): Error {
   return new Error(`unexpected response: ${what}`);
@@ -63,9 +53,10 @@ const oneByOne: Load = async ({ host, port, path, sources }, over) => {
   return requests;
 };
 
-function connected(host: string, port: number, localAddress: string): Promise<Socket> {
+/** A connection over TCP, or to a unix socket. */
+export function connected(where: NetConnectOpts): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host, port, localAddress, noDelay: true }, () => resolve(socket));
+    const socket = connect(where, () => resolve(socket));
     socket.once('error', reject);
   });
 }
@@ -82,7 +73,7 @@ function responseLength(text: string): number | undefined {
 }
 
 /** Sends one request after another on a connection until `over()` returns true. */
-function exchange(socket: Socket, request: string, over: () => boolean): Promise<number> {
+export function exchange(socket: Socket, request: string, over: () => boolean): Promise<number> {
   return new Promise((resolve, reject) => {
     let answered = 0;
     let received = '';
@@ -116,25 +107,27 @@ function exchange(socket: Socket, request: string, over: () => boolean): Promise
 }
 
 /** One request from every source at all times, over plain sockets, so that the server is the bottleneck. */
-const allAtOnce: Load = async ({ host, port, path, sources }, over) => {
-  const sockets = await Promise.all(sources.map((source) => connected(host, port, source)));
+const flood: Load = async ({ host, port, path, sources }, over) => {
+  const sockets = await Promise.all(
+    sources.map((localAddress) => connected({ host, port, localAddress, noDelay: true })),
+  );
   const request = `GET ${path} HTTP/1.1\r\nhost: ${host}\r\nconnection: keep-alive\r\n\r\n`;
   const counts = await Promise.all(sockets.map((socket) => exchange(socket, request, over)));
   return counts.reduce((sum, count) => sum + count, 0);
 };
 
-const loads = { oneByOne, allAtOnce };
+const loads = { oneByOne, flood };
 export type LoadName = keyof typeof loads;
 
 /** Loads a server for one round. Throws if the status of a response is not 200. */
 export async function runRound(load: LoadName, round: Round): Promise<RoundResult> {
-  const cpuBefore = cpuSeconds(round.pid);
+  const cpuBefore = cpuMilliseconds(round.pid);
   const start = performance.now();
   const end = start + round.milliseconds;
   const requests = await loads[load](round, () => performance.now() >= end);
   return {
     requests,
     seconds: (performance.now() - start) / 1000,
-    cpuSeconds: cpuSeconds(round.pid) - cpuBefore,
+    cpuSeconds: (cpuMilliseconds(round.pid) - cpuBefore) / 1000,
   };
 }
