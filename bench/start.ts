@@ -24,28 +24,28 @@ const cases = {
 /** All cases of the start. */
 export const startCases: readonly Case[] = Object.values(cases);
 
-/** Milliseconds, and those of CPU time, that `node -e 0` takes. */
-export async function nodeStart(): Promise<{ milliseconds: number; cpu: number }> {
+/** The milliseconds, and those of CPU time, that a start takes. */
+export interface Start {
+  readonly milliseconds: number;
+  readonly cpu: number;
+}
+
+/** What `node -e 0` takes; it also writes its CPU time. */
+export async function nodeStart(): Promise<Start> {
   const started = performance.now();
-  // The shell prints the times of its own process, and then of its children: 0m0.050s 0m0.010s.
-  const shell = spawn('sh', ['-c', '"$0" -e 0; times', process.execPath], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const script =
+    'const { user, system } = process.cpuUsage(); fs.writeSync(1, String(user + system))';
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
   let printed = '';
-  shell.stdout.on('data', (chunk) => (printed += chunk));
-  await once(shell, 'close');
-  const milliseconds = performance.now() - started;
-  const times = [...printed.matchAll(/(\d+)m([\d.]+)s/g)].map(
-    ([, minutes, seconds]) => Number(minutes) * 60 + Number(seconds),
-  );
-  const [, , user = Number.NaN, system = Number.NaN] = times;
-  return { milliseconds, cpu: (user + system) * 1000 };
+  child.stdout.on('data', (chunk) => (printed += chunk));
+  await once(child, 'close');
+  return { milliseconds: performance.now() - started, cpu: Number(printed) / 1000 };
 }
 
 /** Measures the start beside that of Node itself, in turn. */
 export async function* measureStart(scope: Scope, effort: Effort): AsyncGenerator<Result> {
-  const node: { milliseconds: number; cpu: number }[] = [];
-  const mdserver: typeof node = [];
+  const node: Start[] = [];
+  const mdserver: Start[] = [];
   // The first turn warms up.
   for (let repeat = 0; repeat <= effort.repeats; repeat += 1) {
     node.push(await nodeStart());
@@ -53,8 +53,9 @@ export async function* measureStart(scope: Scope, effort: Effort): AsyncGenerato
     mdserver.push({ milliseconds: daemon.startMilliseconds, cpu: daemon.startCpu });
     await stop(daemon);
   }
-  const result = (of: Case, figure: 'milliseconds' | 'cpu'): Result => {
-    const medianOf = (starts: typeof node) => median(starts.slice(1).map((one) => one[figure]));
+  const result = (of: Case, figure: keyof Start): Result => {
+    const medianOf = (starts: readonly Start[]) =>
+      median(starts.slice(1).map((one) => one[figure]));
     return { of, mdserver: medianOf(mdserver), reference: medianOf(node) };
   };
   if (!effort.onlyChecked) yield result(cases.time, 'milliseconds');

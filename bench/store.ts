@@ -199,7 +199,11 @@ function uploadOf(daemon: Daemon, number: number): () => Promise<void> {
 /** Sends so many uploads of known domains at the same moment, each on a connection of its own. */
 async function uploadsAtOnce({ socket }: Daemon): Promise<Cost> {
   const sockets = [];
-  while (sockets.length < atOnce) sockets.push(await connected({ path: socket }));
+  while (sockets.length < atOnce) {
+    sockets.push(await connected({ path: socket }));
+    // Those before an answer have been taken: the queue of those that wait never gets full.
+    if (sockets.length % 100 === 0) await ask({ socketPath: socket }, '/instances/vm100000');
+  }
   const started = performance.now();
   await Promise.all(
     sockets.map((connection, index) => {
