@@ -104,6 +104,7 @@ async function run(file: string): Promise<void> {
     logNextSteps(log, config, store.instances);
     notifyReady(log);
     void tryNeighbours(parts);
+    setTimeout(() => void loadRest(log), restDelay);
 
     onReload = () => {
       config = reload(file, config, logging);
@@ -123,6 +124,24 @@ async function run(file: string): Promise<void> {
     const clear = isOperatorError(error) || isSystemError(error);
     log.fatal({ err: clear ? undefined : error }, (error as Error).message);
     throw error;
+  }
+}
+
+/** Milliseconds from the start to the loading of what the first answer does without. */
+const restDelay = 1000;
+
+/**
+ * Loads what the first answer does without, so that no upload waits for it. Later it might be of
+ * another release: npm replaces the files while mdserver runs.
+ */
+async function loadRest(log: Logger): Promise<void> {
+  try {
+    await import('./instances/domain-xml.js');
+  } catch (error) {
+    const reason = (error as Error).message;
+    log.error(
+      `uploads fail, because their parser cannot be loaded: ${reason}. Install mdserver again`,
+    );
   }
 }
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type Domain, DomainXmlError, parseDomain } from '../src/instances/domain-xml.js';
+import { type Domain, DomainXmlError } from '../src/instances/domain.js';
+import { parseDomain } from '../src/instances/domain-xml.js';
 import { deceptiveCharacters } from '../src/text.js';
 import { rowName } from './support/rows.js';
 

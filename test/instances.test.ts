@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { freeIpv4 } from '../src/instances/addresses.js';
-import type { Domain } from '../src/instances/domain-xml.js';
+import type { Domain } from '../src/instances/domain.js';
 import {
   DatabaseError,
   formatDatabase,

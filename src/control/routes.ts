@@ -11,7 +11,6 @@ import { type AppParts, headersTimeout, noSchemas, requestTimeout } from '../htt
 import { monitoringRoutes } from '../http/monitoring-routes.js';
 import { maxLogged } from '../http/peer-log.js';
 import { domainErrorStatus, maxDomainXmlBytes, uploadRoutes } from '../http/upload-routes.js';
-import { parseDomain } from '../instances/domain-xml.js';
 import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import { type AddressPlan, draftOf, NoAddressError, register } from '../instances/instances.js';
@@ -192,9 +191,10 @@ export function buildControl(parts: ControlParts): FastifyInstance {
         done();
       },
     },
-    ({ params, body }) => {
+    async ({ params, body }) => {
       const document = documentOf(params.document);
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
+      const { parseDomain } = await import('../instances/domain-xml.js');
       const domain = parseDomain(xml, config().dnsmasq.net_name);
       // On a copy: this shows the result of an upload and stores nothing.
       const draft = draftOf(store.instances);

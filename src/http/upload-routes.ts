@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Boots } from '../boots/boots.js';
-import { DomainXmlError, parseDomain } from '../instances/domain-xml.js';
+import { DomainXmlError } from '../instances/domain.js';
 import { describeInstance, recordFromInstance } from '../instances/instance.js';
 import { instanceOf, NoAddressError } from '../instances/instances.js';
 import { type Store, StoreError } from '../instances/store.js';
@@ -69,6 +69,7 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
       const started = performance.now();
       try {
         const body = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+        const { parseDomain } = await import('../instances/domain-xml.js');
         const domain = parseDomain(body, network);
         const before = instanceOf(store.instances, domain);
         // To be asked before: the boots of a uuid that goes are forgotten.

@@ -1,43 +1,10 @@
 import { XMLParser } from 'fast-xml-parser';
 import { SyntaxValidator, type validationOptions } from 'fast-xml-validator';
 import { type Mac, parseMac } from '../network.js';
-import { deceptiveCharacters, printable, quoted, truncate } from '../text.js';
+import { deceptiveCharacters, quoted, truncate } from '../text.js';
+import { type Domain, DomainXmlError } from './domain.js';
 import { maxMetadataBytes, metadataBytes } from './instance.js';
-import { parseUuid, type Uuid } from './uuid.js';
-
-/** The parts of a libvirt domain (libvirt.org/formatdomain.html) that mdserver uses, validated. */
-export interface Domain {
-  /**
-   * As libvirt has it, with blanks at its ends. A valid file name: at most 255 bytes, no "/",
-   * neither "." nor "..". None of text.ts's deceptive characters: a name is an identity.
-   */
-  readonly name: string;
-  readonly uuid: Uuid;
-  /** The MAC address of the first interface on the network. */
-  readonly mac: Mac;
-  /** Trimmed values by local name. Of two elements with the same name, the first counts. */
-  readonly metadata: Readonly<Record<string, string>>;
-  /** The maximum, from `<vcpu>`. */
-  readonly vcpus: number | undefined;
-  /** The maximum in KiB, rounded up, from `<memory>`. */
-  readonly memoryKib: number | undefined;
-  /** libvirt's name: `x86_64`, `aarch64`. */
-  readonly architecture: string | undefined;
-}
-
-/**
- * A domain XML was refused; the message says why, in one line. `DOMAIN_XML` means that it is not a
- * valid domain, `NO_INTERFACE` that the domain has no interface on the network.
- */
-export class DomainXmlError extends Error {
-  override readonly name = 'DomainXmlError';
-  readonly code: 'DOMAIN_XML' | 'NO_INTERFACE';
-
-  constructor(code: DomainXmlError['code'], message: string) {
-    super(truncate(printable(message), 300));
-    this.code = code;
-  }
-}
+import { parseUuid } from './uuid.js';
 
 function invalid(message: string): DomainXmlError {
   return new DomainXmlError('DOMAIN_XML', message);

@@ -16,7 +16,7 @@ import {
   type RestingAddress,
   type RestingAddresses,
 } from './addresses.js';
-import type { Domain } from './domain-xml.js';
+import type { Domain } from './domain.js';
 import type { Instance } from './instance.js';
 import type { Uuid } from './uuid.js';
 

@@ -1,6 +1,6 @@
 import type { FileContent } from '../files.js';
 import type { HostKeys } from './details.js';
-import type { Domain } from './domain-xml.js';
+import type { Domain } from './domain.js';
 import type { Instance } from './instance.js';
 import type { Instances } from './instances.js';
 

@@ -1,5 +1,5 @@
 import type { BootRecord } from '../../src/control/api.js';
-import type { Domain } from '../../src/instances/domain-xml.js';
+import type { Domain } from '../../src/instances/domain.js';
 import type { Uuid } from '../../src/instances/uuid.js';
 import type { Mac } from '../../src/network.js';
 
