@@ -7,9 +7,11 @@ import type { ControlParts } from './control/routes.js';
 import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
 import { healthOf } from './health.js';
 import { limitedLog } from './http/peer-log.js';
-import type { AddressPlan } from './instances/instances.js';
-import { openJsonStore } from './instances/json-store.js';
-import type { Uuid } from './instances/uuid.js';
+import { namingOf } from './instances/host-names.js';
+import type { Instance } from './instances/instance.js';
+import type { AddressPlan, Instances } from './instances/instances.js';
+import { jsonFile, limitDatabaseMode } from './instances/json-file.js';
+import { openRegistry } from './instances/registry.js';
 import type { Logger } from './log.js';
 import { readTokenKey } from './metadata/token-key.js';
 import { countsOf, createMetrics } from './metrics.js';
@@ -28,6 +30,11 @@ function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
   };
 }
 
+/** Whether the machine is one of the instances, under whatever name. */
+function isKnown({ byUuid, byName }: Instances, { uuid, name }: Instance): boolean {
+  return uuid === undefined ? byName.has(name) : byUuid.has(uuid);
+}
+
 /**
  * Puts a daemon together: loads the database, writes dnsmasq's files, and returns the parts that the
  * HTTP app and the control socket are built from. Nothing listens yet. `config` returns the
@@ -40,14 +47,16 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   const stateFolder = dirname(db_file);
   mkdirSync(stateFolder, { recursive: true });
   const plan = addressPlan(start);
-  const store = openJsonStore({
-    file: db_file,
+  limitDatabaseMode(db_file);
+  const store = await openRegistry({
+    backend: jsonFile(db_file),
     plan,
+    naming: () => namingOf(config()),
     location: () => config().service.location,
     log,
   });
   const boots = createBoots();
-  const metrics = createMetrics(countsOf(store, plan, boots));
+  const metrics = createMetrics(countsOf(() => store.instances, plan, boots));
   followDhcpLog(dnsmasqLogPath(start), ({ mac, action, address }) => {
     const instance = store.instances.byMac.get(mac);
     if (instance !== undefined) boots.dhcp(instance, action, address);
@@ -56,8 +65,10 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
   store.subscribe({
     files: () => [],
-    changed: ({ byUuid, byName }) => {
-      boots.keepOnly((key) => byUuid.has(key as Uuid) || byName.has(key));
+    changed: ({ differences, instances }) => {
+      for (const { before } of differences) {
+        if (before !== undefined && !isKnown(instances, before)) boots.forget(before);
+      }
     },
   });
   await store.refresh();

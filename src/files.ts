@@ -1,11 +1,13 @@
-import { chmodSync, statSync } from 'node:fs';
+import { chmodSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { shortTurns } from './turns.js';
 
 /** A file to write. */
 export interface FileContent {
   readonly path: string;
-  readonly content: string;
+  /** The text, or its pieces in UTF-8, which are made when the file is written. */
+  readonly content: string | Iterable<Buffer>;
   /** Permission bits, whatever the umask is; 0644 by default. */
   readonly mode?: number;
 }
@@ -39,22 +41,53 @@ export function limitMode(path: string, mode: number): void {
   }
 }
 
-/** Writes the content to disk under the temporary name. */
-async function stage({ path, content, mode = 0o644 }: FileContent): Promise<void> {
-  try {
-    // Not a file that is there: a killed process left it, and whoever has it open could read on.
-    await rm(temporaryName(path), { force: true });
-    await withFile(temporaryName(path), 'wx', async (file) => {
-      await file.chmod(mode);
-      await file.writeFile(content);
-      await file.sync();
-    });
-  } catch (error) {
-    // An error on an open file (ENOSPC, EIO) does not name the file.
-    const { message, code } = error as NodeJS.ErrnoException;
-    const located = message.includes(path) ? message : `${message} '${path}'`;
-    throw Object.assign(new Error(located, { cause: error }), { code });
+/** The whole text of a file. */
+export function fileText({ content }: FileContent): string {
+  return typeof content === 'string' ? content : Buffer.concat([...content]).toString();
+}
+
+/** The pieces of a content, without empty ones. Others are served while they are made. */
+async function piecesOf(content: FileContent['content']): Promise<readonly Buffer[]> {
+  const pieces: Buffer[] = [];
+  const turn = shortTurns();
+  for (const piece of typeof content === 'string' ? [Buffer.from(content)] : content) {
+    if (piece.length > 0) pieces.push(piece);
+    await turn();
   }
+  return pieces;
+}
+
+/** The number of pieces that the system takes in one call (IOV_MAX). */
+const maxPieces = 1024;
+
+async function writePieces(file: FileHandle, pieces: readonly Buffer[]): Promise<void> {
+  for (let start = 0; start < pieces.length; start += maxPieces) {
+    let rest = pieces.slice(start, start + maxPieces);
+    while (rest.length > 0) {
+      const { bytesWritten } = await file.writev(rest);
+      rest = behind(rest, bytesWritten);
+    }
+  }
+}
+
+/** What is left of the pieces behind so many bytes. */
+function behind(pieces: readonly Buffer[], bytes: number): Buffer[] {
+  let left = bytes;
+  const index = pieces.findIndex((piece) => {
+    if (piece.length > left) return true;
+    left -= piece.length;
+    return false;
+  });
+  if (index < 0) return [];
+  const [first, ...others] = pieces.slice(index);
+  return first === undefined ? [] : [first.subarray(left), ...others];
+}
+
+/** A file whose content is ready to be written. */
+interface PreparedFile {
+  readonly path: string;
+  readonly pieces: readonly Buffer[];
+  readonly mode: number;
 }
 
 /**
@@ -68,6 +101,74 @@ async function refuseFolder(path: string): Promise<void> {
   throw Object.assign(new Error(message), { code: 'EISDIR' });
 }
 
+/** Writes the content to disk under the temporary name. */
+async function stage({ path, pieces, mode }: PreparedFile): Promise<void> {
+  try {
+    await refuseFolder(path);
+    // Not a file that is there: a killed process left it, and whoever has it open could read on.
+    await rm(temporaryName(path), { force: true });
+    await withFile(temporaryName(path), 'wx', async (file) => {
+      await file.chmod(mode);
+      await writePieces(file, pieces);
+      await file.sync();
+    });
+  } catch (error) {
+    // An error on an open file (ENOSPC, EIO) does not name the file.
+    const { message, code } = error as NodeJS.ErrnoException;
+    const located = message.includes(path) ? message : `${message} '${path}'`;
+    throw Object.assign(new Error(located, { cause: error }), { code });
+  }
+}
+
+/** Files that are on disk under temporary names. */
+export interface StagedFiles {
+  /** The paths of the files that they replace. */
+  readonly paths: readonly string[];
+  /**
+   * Replaces the files, in the given order; when it resolves, that is on disk. Only a broken disk or
+   * a folder that is gone can make it fail.
+   */
+  commit(): Promise<void>;
+  /** Removes them. Never rejects. */
+  discard(): Promise<void>;
+}
+
+async function stageAll(files: readonly PreparedFile[]): Promise<StagedFiles> {
+  const staged = new Set(files.map(({ path }) => temporaryName(path)));
+  const discard = async () => {
+    // An error that led here is the one to report, even if this fails too.
+    await Promise.allSettled(Array.from(staged, (name) => rm(name, { force: true })));
+  };
+  const outcomes = await Promise.allSettled(files.map(stage));
+  for (const outcome of outcomes) {
+    if (outcome.status === 'fulfilled') continue;
+    await discard();
+    throw outcome.reason;
+  }
+  return {
+    paths: files.map(({ path }) => path),
+    discard,
+    async commit() {
+      try {
+        for (const { path } of files) {
+          await rename(temporaryName(path), path);
+          staged.delete(temporaryName(path));
+        }
+      } catch (error) {
+        await discard();
+        throw error;
+      }
+      for (const folder of new Set(files.map(({ path }) => dirname(path)))) {
+        await withFile(folder, 'r', (handle) => handle.sync());
+      }
+    },
+  };
+}
+
+async function prepare({ path, content, mode = 0o644 }: FileContent): Promise<PreparedFile> {
+  return { path, pieces: await piecesOf(content), mode };
+}
+
 /**
  * Replaces all of the files or none: it writes all contents to disk under temporary names before it
  * renames the first file. It renames them in the given order; when it returns, the renames are on
@@ -75,23 +176,65 @@ async function refuseFolder(path: string): Promise<void> {
  * Throws the file system's error (ENOSPC, EACCES, …), which names the file; the files are unchanged.
  */
 export async function replaceFiles(files: readonly FileContent[]): Promise<void> {
-  const staged = new Set<string>();
-  try {
-    for (const file of files) {
-      await refuseFolder(file.path);
-      staged.add(temporaryName(file.path));
-      await stage(file);
-    }
-    for (const { path } of files) {
-      await rename(temporaryName(path), path);
-      staged.delete(temporaryName(path));
-    }
-  } catch (error) {
-    // The first error is the one to report, even if this fails too.
-    await Promise.allSettled(Array.from(staged, (name) => rm(name, { force: true })));
-    throw error;
+  const prepared: PreparedFile[] = [];
+  for (const file of files) prepared.push(await prepare(file));
+  await (await stageAll(prepared)).commit();
+}
+
+/** The state of a file; undefined if there is none. */
+export function statOrNone(path: string): Stats | undefined {
+  return statSync(path, { throwIfNoEntry: false });
+}
+
+/** Whether the file is the same and has not been written in between. */
+export function isUnchanged(a: Stats | undefined, b: Stats | undefined): boolean {
+  return a?.ino === b?.ino && a?.mtimeMs === b?.mtimeMs && a?.size === b?.size;
+}
+
+/** Writes files again and again, and each of them only when its content differs. */
+export interface FileKeeper {
+  /**
+   * Writes the files to disk under temporary names, but for those whose content is as it was last
+   * written and still there. Throws as replaceFiles does.
+   */
+  stage(files: readonly FileContent[]): Promise<StagedFiles>;
+  /** Makes the next `stage` write all files. */
+  forget(): void;
+}
+
+/** Creates a keeper of files that nobody else should write. */
+export function fileKeeper(): FileKeeper {
+  const written = new Map<string, { pieces: readonly Buffer[]; stats: Stats | undefined }>();
+
+  function isThere({ path, pieces }: PreparedFile): boolean {
+    const before = written.get(path);
+    return (
+      before !== undefined &&
+      before.pieces.length === pieces.length &&
+      pieces.every((piece, index) => before.pieces[index]?.equals(piece)) &&
+      isUnchanged(before.stats, statOrNone(path))
+    );
   }
-  for (const folder of new Set(files.map(({ path }) => dirname(path)))) {
-    await withFile(folder, 'r', (handle) => handle.sync());
-  }
+
+  return {
+    async stage(files) {
+      const prepared: PreparedFile[] = [];
+      for (const file of files) prepared.push(await prepare(file));
+      const different = prepared.filter((file) => !isThere(file));
+      const staged = await stageAll(different);
+      return {
+        ...staged,
+        async commit() {
+          for (const { path } of different) written.delete(path);
+          await staged.commit();
+          for (const { path, pieces } of different) {
+            written.set(path, { pieces, stats: statOrNone(path) });
+          }
+        },
+      };
+    },
+    forget() {
+      written.clear();
+    },
+  };
 }

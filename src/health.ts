@@ -1,7 +1,7 @@
 import { dnsmasqLogPath, isReadable } from './boots/dhcp-log.js';
 import { type Config, ownVersion } from './config/options.js';
 import { findDnsmasq } from './dnsmasq/dnsmasq.js';
-import type { Store } from './instances/store.js';
+import type { Registry } from './instances/registry.js';
 
 /** The state of the daemon and its surroundings. */
 export interface Health {
@@ -26,7 +26,7 @@ function dnsmasqProblem(config: Config): string | undefined {
 }
 
 /** Looks at the daemon and its surroundings. */
-export function healthOf(config: Config, store: Store): Health {
+export function healthOf(config: Config, store: Registry): Health {
   const dnsmasq = dnsmasqProblem(config);
   const problems = [
     ...(dnsmasq === undefined ? [] : [dnsmasq]),

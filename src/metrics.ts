@@ -1,9 +1,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Boots } from './boots/boots.js';
 import { isHostAddress } from './instances/addresses.js';
-import type { AddressPlan } from './instances/instances.js';
-import type { Store } from './instances/store.js';
-import { parseIpv4 } from './network.js';
+import type { AddressPlan, Instances } from './instances/instances.js';
+import { ipv4ToNumber, parseIpv4 } from './network.js';
 
 /** The metrics of the daemon: how to count events, and what Prometheus reads. */
 export interface Metrics {
@@ -26,23 +25,37 @@ export interface Counts {
   readonly boots: () => ReadonlyMap<string, number>;
 }
 
-/** The values that come from the store and the boot records. */
-export function countsOf(store: Store, plan: AddressPlan, boots: Boots): Counts {
-  const { network, reserved } = plan;
-  const inNetwork = (address: string) => {
-    const ipv4 = parseIpv4(address);
-    return ipv4 !== undefined && isHostAddress(network, ipv4);
+/** The number of addresses that instances could have and none has. Those that rest are free. */
+function freeAddresses(
+  { takenIpv4, resting }: Instances,
+  { network, reserved }: AddressPlan,
+): number {
+  let free = network.last - network.first - 1;
+  for (const value of takenIpv4.keys()) {
+    if (value > network.first && value < network.last) free -= 1;
+  }
+  const isInNetwork = (text: string) => {
+    const address = parseIpv4(text);
+    return address !== undefined && isHostAddress(network, address);
   };
-  const instances = () => [...store.instances.byName.values()];
+  for (const address of resting.keys()) if (isInNetwork(address)) free += 1;
+  for (const text of reserved) {
+    const address = parseIpv4(text);
+    if (address === undefined || !isHostAddress(network, address)) continue;
+    if (!takenIpv4.has(ipv4ToNumber(address)) || resting.has(address)) free -= 1;
+  }
+  return free;
+}
+
+/** The values that come from the instances and the boot records. */
+export function countsOf(instances: () => Instances, plan: AddressPlan, boots: Boots): Counts {
   return {
-    instances: () => store.instances.byName.size,
-    freeAddresses: () => {
-      const taken = new Set([...store.instances.byAddress.keys(), ...reserved].filter(inNetwork));
-      return network.last - network.first - 1 - taken.size;
-    },
+    instances: () => instances().byName.size,
+    freeAddresses: () => freeAddresses(instances(), plan),
     boots: () => {
       const counts = new Map<string, number>();
-      for (const [boot] of instances().map(boots.of)) {
+      for (const instance of instances().byName.values()) {
+        const [boot] = boots.of(instance);
         if (boot !== undefined) counts.set(boot.outcome, (counts.get(boot.outcome) ?? 0) + 1);
       }
       return counts;

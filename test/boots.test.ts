@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { createBoots, type MetadataRequest } from '../src/boots/boots.js';
 import type { BootOutcome, BootRecord } from '../src/control/api.js';
-import { type Instance, instanceFromRecord, machineKey } from '../src/instances/instance.js';
+import { instanceFromRecord } from '../src/instances/database-file.js';
+import { type Instance, machineKey } from '../src/instances/instance.js';
 import { blankBoot } from './support/samples.js';
 
 function instance(name: string, uuid?: string): Instance {
@@ -364,11 +365,11 @@ test('the newest 1000 refused addresses are remembered', () => {
   assert.equal(boots.lastRefused('10.9.9.9'), undefined);
 });
 
-test('keepOnly forgets removed instances, and nobody else', () => {
+test('a removed instance is forgotten, and nobody else', () => {
   const boots = ticking();
   boots.begin(web, 'prepare');
   boots.begin(other, 'prepare');
-  boots.keepOnly((key) => key === other.uuid);
+  boots.forget(web);
   assert.deepEqual([boots.of(web).length, boots.of(other).length], [0, 1]);
   // One that comes back begins anew.
   boots.begin(web, 'restore');

@@ -3,9 +3,10 @@ import { hostname } from 'node:os';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { configFrom } from '../src/config/load.js';
-import { dhcpHosts, dnsHosts, dnsmasqConfiguration, dnsmasqOptions } from '../src/dnsmasq/files.js';
-import { dhcpName, dnsNames, hostNames, toHostName } from '../src/instances/host-names.js';
-import { instanceFromRecord } from '../src/instances/instance.js';
+import { dnsmasqConfiguration, dnsmasqOptions, hostsFiles } from '../src/dnsmasq/files.js';
+import { type FileContent, fileText } from '../src/files.js';
+import { instanceFromRecord } from '../src/instances/database-file.js';
+import { dhcpName, dnsNames, namingOf, toHostName } from '../src/instances/host-names.js';
 import { type Instances, instancesFrom } from '../src/instances/instances.js';
 import { rowName } from './support/rows.js';
 
@@ -13,8 +14,10 @@ function config(dnsmasq: string, mdserver = '') {
   return configFrom(`[mdserver]\n${mdserver}\n[dnsmasq]\n${dnsmasq}`).config;
 }
 
+type Settings = ReturnType<typeof config>;
+
 /** Instances of these names; their number is in MAC, uuid and address. */
-function instances(...names: string[]): Instances {
+function instances(settings: Settings, ...names: string[]): Instances {
   const records = names.map((domain_name, index) =>
     instanceFromRecord({
       domain_name,
@@ -23,7 +26,13 @@ function instances(...names: string[]): Instances {
       mds_ipv4: `10.122.0.${index + 10}`,
     }),
   );
-  return instancesFrom(records).draft;
+  return instancesFrom(records, namingOf(settings)).draft;
+}
+
+/** The texts of the files about the instances of these names. */
+function hostsOf(settings: Settings, ...names: string[]): { dhcp: string; dns: string } {
+  const { dhcp, dns } = hostsFiles(settings)(instances(settings, ...names));
+  return { dhcp: fileText(dhcp), dns: fileText(dns) };
 }
 
 test('use_dns and domain reach the client: DNS server, domain, and a lease for every address', () => {
@@ -65,8 +74,10 @@ option:dns-server,10.122.0.1
 });
 
 test('the host’s /etc/hosts and domains with private addresses are served where they are asked for', () => {
-  const lines = ({ content }: { content: string }) =>
-    content.split('\n').filter((line) => /hosts$|rebind/.test(line) && line !== 'expand-hosts');
+  const lines = (file: FileContent) =>
+    fileText(file)
+      .split('\n')
+      .filter((line) => /hosts$|rebind/.test(line) && line !== 'expand-hosts');
   assert.deepEqual(lines(dnsmasqConfiguration(config(''))), ['no-hosts', 'stop-dns-rebind']);
   const asked = 'use_etc_hosts = yes\nprivate_domains = office.example, dnsbl.example.net';
   assert.deepEqual(lines(dnsmasqConfiguration(config(asked))), [
@@ -76,14 +87,14 @@ test('the host’s /etc/hosts and domains with private addresses are served wher
 });
 
 test('the lease time is the configured one', () => {
-  const { content } = dhcpHosts(config('lease_len = 600'), instances('web1'));
-  assert.equal(content, '52:54:00:00:00:00,id:*,10.122.0.10,web1,600\n');
+  const { dhcp } = hostsOf(config('lease_len = 600'), 'web1');
+  assert.equal(dhcp, '52:54:00:00:00:00,id:*,10.122.0.10,web1,600\n');
 });
 
 /** The host names of domains, in their order. */
 function hostNamesOf(settings: string, ...names: string[]): string[] {
-  const given = hostNames(instances(...names), config(settings));
-  return names.map((name) => given.get(name) ?? '');
+  const { hostNames } = instances(config(settings), ...names);
+  return names.map((name) => hostNames.get(name) ?? '');
 }
 
 /** The names with a part of the uuid that the instance with this number has. */
@@ -176,7 +187,7 @@ test('a name that programs trust, or the host’s own, is given to no instance',
   ]);
   const asked = config('domain = example.com', 'host_names = seed, mds.example.com');
   assert.deepEqual(
-    [...hostNames(instances('seed', 'mds'), asked).values()],
+    [...instances(asked, 'seed', 'mds').hostNames.values()],
     [changed('seed', 0), changed('mds', 1)],
   );
   const withPrefix = 'prefix = local\nentry_order = prefix\ndomain = example.com';
@@ -187,7 +198,7 @@ test('a name that programs trust, or the host’s own, is given to no instance',
 });
 
 /** Names that dnsmasq serves for an instance, in lower case: those of its two files, with and without the domain. */
-function served(settings: ReturnType<typeof config>, hostName: string): string[] {
+function served(settings: Settings, hostName: string): string[] {
   const { domain } = settings.dnsmasq;
   const leased = dhcpName(settings.dnsmasq, hostName);
   const names = [
@@ -250,18 +261,16 @@ test('whatever domains are called: names are valid, none is served for two, and 
 });
 
 test('dnsmasq gets names in lower case: it would refuse some of those with capital letters', () => {
-  const known = instances('Ab--cd');
-  assert.equal(
-    dhcpHosts(config(''), known).content,
-    '52:54:00:00:00:00,id:*,10.122.0.10,ab--cd,86400\n',
-  );
-  assert.equal(dnsHosts(config(''), known).content, '10.122.0.10 ab--cd\n');
+  assert.deepEqual(hostsOf(config(''), 'Ab--cd'), {
+    dhcp: '52:54:00:00:00:00,id:*,10.122.0.10,ab--cd,86400\n',
+    dns: '10.122.0.10 ab--cd\n',
+  });
 });
 
 test('a name that dnsmasq would take for a lease time, a keyword or a name in a subdomain is left to DNS', () => {
-  const known = instances('0123', '12h', 'infinite', 'ignore', '12a');
+  const { dhcp, dns } = hostsOf(config(''), '0123', '12h', 'infinite', 'ignore', '12a');
   assert.equal(
-    dhcpHosts(config(''), known).content,
+    dhcp,
     `52:54:00:00:00:00,id:*,10.122.0.10,86400
 52:54:00:00:00:01,id:*,10.122.0.11,86400
 52:54:00:00:00:02,id:*,10.122.0.12,86400
@@ -270,7 +279,7 @@ test('a name that dnsmasq would take for a lease time, a keyword or a name in a 
 `,
   );
   assert.equal(
-    dnsHosts(config(''), known).content,
+    dns,
     `10.122.0.10 0123
 10.122.0.11 12h
 10.122.0.12 infinite
@@ -286,7 +295,7 @@ test('records without a MAC or an address break no file', () => {
     instanceFromRecord({ domain_name: 'b', mds_mac: '52:54:00:00:00:01' }),
     instanceFromRecord({ domain_name: 'c', mds_ipv4: '10.122.0.9' }),
   ];
-  const known = instancesFrom(records).draft;
-  assert.equal(dhcpHosts(config(''), known).content, '');
-  assert.equal(dnsHosts(config(''), known).content, '10.122.0.9 c\n');
+  const { draft } = instancesFrom(records, namingOf(config('')));
+  const { dhcp, dns } = hostsFiles(config(''))(draft);
+  assert.deepEqual([dhcp, dns].map(fileText), ['', '10.122.0.9 c\n']);
 });

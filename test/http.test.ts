@@ -10,7 +10,7 @@ import { pino } from 'pino';
 import { configFrom } from '../src/config/load.js';
 import { createDaemon } from '../src/daemon.js';
 import { buildApp } from '../src/http/app.js';
-import type { Subscriber } from '../src/instances/store.js';
+import type { Subscriber } from '../src/instances/registry.js';
 import { atEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
 import { closing, type Daemon, type RequestOptions } from './support/daemon.js';
 import { rowName } from './support/rows.js';

@@ -1,19 +1,22 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { configFrom } from '../src/config/load.js';
 import { freeIpv4 } from '../src/instances/addresses.js';
-import type { Domain } from '../src/instances/domain.js';
 import {
   DatabaseError,
-  formatDatabase,
-  type Instance,
+  databasePieces,
   instanceFromRecord,
   parseDatabase,
-} from '../src/instances/instance.js';
+} from '../src/instances/database-file.js';
+import type { Domain } from '../src/instances/domain.js';
+import { namingOf } from '../src/instances/host-names.js';
+import type { Instance } from '../src/instances/instance.js';
 import {
   type AddressPlan,
   type Draft,
   drop,
+  emptyDraft,
   instancesFrom,
   NoAddressError,
   register,
@@ -26,6 +29,7 @@ import {
   ipv4Network,
   ipv6Network,
   type Mac,
+  numberToIpv4,
 } from '../src/network.js';
 import { rowName } from './support/rows.js';
 import { domain, uuid } from './support/samples.js';
@@ -38,6 +42,7 @@ const plan: AddressPlan = {
   restTime: 600,
 };
 const about = { location: 'lab', now: 1000 };
+const naming = namingOf(configFrom('').config);
 
 function names(draft: Draft): string[] {
   return [...draft.byName.keys()];
@@ -54,7 +59,7 @@ test('an address is in the network, not one of its ends, and free', () => {
         const taken = new Set(offsets.map((n) => `10.9.${Math.floor(n / 256)}.${n % 256}`));
         const address = freeIpv4(
           small,
-          (candidate) => taken.has(candidate),
+          (candidate) => taken.has(numberToIpv4(candidate)),
           () => random,
         );
         const hosts = Array.from({ length: small.last - small.first - 1 }, (_, index) => {
@@ -71,7 +76,7 @@ test('an address is in the network, not one of its ends, and free', () => {
 
 test('the last free address of a full /16 is found, and then there is none', () => {
   const last = '10.122.200.7';
-  const all = (address: string) => address !== last;
+  const all = (candidate: number) => numberToIpv4(candidate) !== last;
   assert.equal(freeIpv4(network, all), last);
   assert.equal(
     freeIpv4(network, () => true),
@@ -80,7 +85,7 @@ test('the last free address of a full /16 is found, and then there is none', () 
 });
 
 test('every address of a small network is given out once, the reserved ones never', () => {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   const small: AddressPlan = {
     network: ipv4Network('10.9.0.0' as Ipv4, 29),
     network6: undefined,
@@ -111,7 +116,7 @@ const smallPlan: AddressPlan = {
 
 /** A draft in which domains are registered and removed at times of its own. */
 function smallSite() {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   return {
     draft,
     register: (now: number, given: Domain) =>
@@ -225,7 +230,7 @@ test('the addresses of a replaced machine rest, as do those that an instance giv
 });
 
 test('of very many addresses that rest, those that have rested longest are forgotten', () => {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   for (let number = 1; number <= 5000; number++) {
     drop(draft, register(draft, domain(number), plan, about).instance, about.now);
   }
@@ -234,7 +239,7 @@ test('of very many addresses that rest, those that have rested longest are forgo
 });
 
 test('the same uuid is the same instance: address and first sight stay, all else is new', () => {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   const { instance: before } = register(draft, domain(1), plan, about);
   const renamed = domain(1, {
     name: 'other',
@@ -256,7 +261,7 @@ test('the same uuid is the same instance: address and first sight stay, all else
 });
 
 test('a domain recreated under its name keeps the address', () => {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   const { instance: before } = register(draft, domain(1), plan, about);
   const anew = domain(1, { uuid: parseUuid('ffffffff-0000-0000-0000-000000000001') as Uuid });
   const { instance, superseded } = register(draft, anew, plan, { location: 'lab', now: 2000 });
@@ -267,7 +272,7 @@ test('a domain recreated under its name keeps the address', () => {
 });
 
 test('the newest upload has the MAC; the record that had it goes', () => {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   const { instance: first } = register(draft, domain(1), plan, about);
   const { superseded } = register(draft, domain(2, { mac: domain(1).mac }), plan, about);
   assert.deepEqual(superseded, [first]);
@@ -276,7 +281,7 @@ test('the newest upload has the MAC; the record that had it goes', () => {
 });
 
 test('a domain renamed to a name that another record has takes it over', () => {
-  const { draft } = instancesFrom([]);
+  const draft = emptyDraft(naming);
   const { instance: first } = register(draft, domain(1), plan, about);
   const { instance: second } = register(draft, domain(2), plan, about);
   const { instance, superseded } = register(draft, domain(2, { name: 'vm1' }), plan, about);
@@ -288,9 +293,10 @@ test('a domain renamed to a name that another record has takes it over', () => {
 test('an address that the network no longer has, or that is the host’s own now, is replaced', async (t) => {
   for (const ipv4 of ['192.168.0.5', '10.122.0.1', '10.122.0.0', '10.122.255.255']) {
     await t.test(ipv4, () => {
-      const { draft } = instancesFrom([
-        instanceFromRecord({ domain_name: 'vm1', mds_ipv4: ipv4, domain_uuid: domain(1).uuid }),
-      ]);
+      const { draft } = instancesFrom(
+        [instanceFromRecord({ domain_name: 'vm1', mds_ipv4: ipv4, domain_uuid: domain(1).uuid })],
+        naming,
+      );
       const { instance } = register(draft, domain(1), plan, about);
       assert.notEqual(instance.ipv4, ipv4);
       assert.equal(draft.byAddress.get(ipv4 as Ipv4), undefined);
@@ -306,7 +312,7 @@ test('whatever is registered, no two instances share a name, uuid, MAC or addres
   });
   fc.assert(
     fc.property(fc.array(some, { maxLength: 30 }), (uploads) => {
-      const { draft } = instancesFrom([]);
+      const draft = emptyDraft(naming);
       for (const upload of uploads) {
         const { instance } = register(draft, domain(1, upload), plan, about);
         assert.equal(draft.byName.get(upload.name), instance);
@@ -353,8 +359,9 @@ test('the database of Python is read in both of its forms, old records with miss
 
 test('the database is written as Python writes it', () => {
   const [instance] = parseDatabase('[{"domain_name": "bücher", "mds_ipv4": "10.122.0.9"}]');
+  const { draft } = instancesFrom([instance as Instance], naming);
   assert.equal(
-    formatDatabase([instance as Instance]),
+    Buffer.concat([...databasePieces(draft.pages)]).toString(),
     `[
     {
         "domain_name": "b\\u00fccher",
@@ -404,7 +411,7 @@ test('of two records of one machine, the one updated last is kept', () => {
     [older, newer],
     [newer, older],
   ]) {
-    const { draft, superseded } = instancesFrom(order);
+    const { draft, superseded } = instancesFrom(order, naming);
     assert.deepEqual([...draft.byName.values()], [newer]);
     assert.deepEqual(superseded, [older]);
   }

@@ -6,8 +6,10 @@ import { fastify } from 'fastify';
 import { configFrom } from '../src/config/load.js';
 import { publishedVersions } from '../src/config/options.js';
 import { metadataRoutes } from '../src/http/metadata-routes.js';
+import { instanceFromRecord } from '../src/instances/database-file.js';
 import type { Hardware } from '../src/instances/details.js';
-import { type Instance, instanceFromRecord } from '../src/instances/instance.js';
+import { namingOf } from '../src/instances/host-names.js';
+import type { Instance } from '../src/instances/instance.js';
 import { instancesFrom } from '../src/instances/instances.js';
 import { newTokenKey } from '../src/metadata/tokens.js';
 import { missing, python } from './support/parts.js';
@@ -58,7 +60,7 @@ function serve(settings: Settings = {}): Served {
     ...instanceFromRecord({ ...record, ...settings.record }),
     details: { hardware: settings.hardware ?? wholeHardware, hostKeys: [] },
   };
-  const { draft } = instancesFrom([web, ...(settings.others ?? [])]);
+  const { draft } = instancesFrom([web, ...(settings.others ?? [])], namingOf(config));
   const app = fastify();
   metadataRoutes(app, {
     config: () => config,

@@ -99,8 +99,8 @@ export interface Boots {
   lastRefused(address: string): number | undefined;
   /** Newest first. */
   of(instance: Instance): readonly BootRecord[];
-  /** Forgets all other instances. */
-  keepOnly(alive: (key: string) => boolean): void;
+  /** The instance is gone. */
+  forget(instance: Instance): void;
 }
 
 /** How far the boot got. */
@@ -205,8 +205,8 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       const boots = all.get(machineKey(instance)) ?? [];
       return boots.map((boot) => ({ ...boot, outcome: outcomeOf(boot) })).reverse();
     },
-    keepOnly(alive) {
-      for (const key of all.keys()) if (!alive(key)) all.delete(key);
+    forget(instance) {
+      all.delete(machineKey(instance));
     },
   };
 }

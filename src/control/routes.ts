@@ -13,7 +13,7 @@ import { maxLogged } from '../http/peer-log.js';
 import { domainErrorStatus, maxDomainXmlBytes, uploadRoutes } from '../http/upload-routes.js';
 import { dnsNames } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
-import { type AddressPlan, draftOf, NoAddressError, register } from '../instances/instances.js';
+import { type AddressPlan, NoAddressError, register } from '../instances/instances.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
 import { ec2 } from '../metadata/ec2.js';
 import { nocloud } from '../metadata/nocloud.js';
@@ -197,7 +197,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const { parseDomain } = await import('../instances/domain-xml.js');
       const domain = parseDomain(xml, config().dnsmasq.net_name);
       // On a copy: this shows the result of an upload and stores nothing.
-      const draft = draftOf(store.instances);
+      const draft = store.draft();
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
       return renderDocument(

@@ -1,16 +1,14 @@
 import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { replaceFiles } from '../files.js';
-import type { Instances } from '../instances/instances.js';
-import type { Subscriber } from '../instances/store.js';
+import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import {
   type DnsmasqConfig,
-  dhcpHosts,
-  dnsHosts,
   dnsmasqConfiguration,
   dnsmasqOptions,
   dnsmasqPaths,
+  hostsFiles,
 } from './files.js';
 import { type Lease, releaseLeases } from './release.js';
 
@@ -117,12 +115,13 @@ function reloadDnsmasq(config: DnsmasqConfig, log: Logger): boolean {
   }
 }
 
-function leasesOf(instances: Instances): Map<string, Lease> {
-  const leases = new Map<string, Lease>();
-  for (const { ipv4, mac } of instances.byName.values()) {
-    if (ipv4 !== undefined && mac !== undefined) leases.set(`${ipv4} ${mac}`, { ipv4, mac });
-  }
-  return leases;
+/** The leases of machines that are gone, or whose address or MAC is another now. */
+function endedLeases({ differences, instances }: Change): Lease[] {
+  return differences.flatMap(({ before }) => {
+    if (before?.ipv4 === undefined || before.mac === undefined) return [];
+    const { ipv4, mac } = before;
+    return instances.byAddress.get(ipv4)?.mac === mac ? [] : [{ ipv4, mac }];
+  });
 }
 
 /** Keeps dnsmasq up to date: writes its hosts files, reloads it and ends leases after a change. */
@@ -131,9 +130,13 @@ export function dnsmasqSubscriber(
   log: Logger,
   onReload: (outcome: 'told' | 'absent') => void,
 ): Subscriber {
-  let leases = new Map<string, Lease>();
+  // A new configuration of dnsmasq is in force after a restart only.
+  const filesOf = hostsFiles(config());
+  const paths = dnsmasqPaths(config().dnsmasq);
+  /** dnsmasq has not been told of the last change. */
+  let isBehind = true;
 
-  /** Ends the leases of machines that were removed or whose address or MAC changed. */
+  /** Ends leases of machines that would otherwise be known until the leases expire. */
   async function endLeases(ended: readonly Lease[]): Promise<void> {
     try {
       await releaseLeases(ended, config().dnsmasq.gateway);
@@ -145,14 +148,16 @@ export function dnsmasqSubscriber(
   }
 
   return {
-    files: (instances) => [dhcpHosts(config(), instances), dnsHosts(config(), instances)],
-    changed: (instances) => {
-      const before = leases;
-      leases = leasesOf(instances);
-      const running = reloadDnsmasq(config(), log);
-      onReload(running ? 'told' : 'absent');
-      if (!running) return;
-      const ended = [...before].filter(([key]) => !leases.has(key)).map(([, lease]) => lease);
+    files: (instances) => Object.values(filesOf(instances)),
+    changed: (change) => {
+      if (change.written.has(paths.dhcpHosts) || change.written.has(paths.dnsHosts)) {
+        isBehind = true;
+      }
+      if (!isBehind) return;
+      isBehind = !reloadDnsmasq(config(), log);
+      onReload(isBehind ? 'absent' : 'told');
+      if (isBehind) return;
+      const ended = endedLeases(change);
       if (ended.length > 0) void endLeases(ended);
     },
   };

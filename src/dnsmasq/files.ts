@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import type { Config } from '../config/options.js';
 import type { FileContent } from '../files.js';
-import { dhcpName, dnsNames, hostNames } from '../instances/host-names.js';
+import { dhcpName, dnsNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
+import { type Entry, pageFormatter } from '../instances/pages.js';
 import { ipv4Network, parseIpv4 } from '../network.js';
 
 /** The part of the configuration that dnsmasq's files are made from. */
@@ -95,33 +96,47 @@ function inDnsmasqFile(names: string): string {
   return names.toLowerCase();
 }
 
-/** dnsmasq's dhcp-hostsfile: one line for each instance that has a MAC and an address. */
-export function dhcpHosts(config: DnsmasqConfig, instances: Instances): FileContent {
-  const { dnsmasq } = config;
-  const names = hostNames(instances, config);
-  const lines = [];
-  for (const { name, mac, ipv4, ipv6 } of instances.byName.values()) {
-    if (mac === undefined || ipv4 === undefined) continue;
-    // Without a name here, dnsmasq uses the one that its hosts file has for the address.
-    const hostName = dhcpName(dnsmasq, names.get(name) ?? '');
-    const named = hostName === undefined ? '' : `${inDnsmasqFile(hostName)},`;
-    const addresses = ipv6 === undefined ? ipv4 : `${ipv4},[${ipv6}]`;
-    lines.push(`${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`);
-  }
-  return { path: dnsmasqPaths(dnsmasq).dhcpHosts, content: lines.join('') };
+/** The line of an instance in dnsmasq's dhcp-hostsfile; '' if it has no MAC or no address. */
+function dhcpLine({ dnsmasq }: DnsmasqConfig, { instance, hostName }: Entry): string {
+  const { mac, ipv4, ipv6 } = instance;
+  if (mac === undefined || ipv4 === undefined) return '';
+  // Without a name here, dnsmasq uses the one that its hosts file has for the address.
+  const name = dhcpName(dnsmasq, hostName);
+  const named = name === undefined ? '' : `${inDnsmasqFile(name)},`;
+  const addresses = ipv6 === undefined ? ipv4 : `${ipv4},[${ipv6}]`;
+  return `${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`;
 }
 
-/** The hosts file for DNS: one line for each address. */
-export function dnsHosts(config: DnsmasqConfig, instances: Instances): FileContent {
-  const { dnsmasq } = config;
-  const hostNameOf = hostNames(instances, config);
-  const lines = [];
-  for (const { name, ipv4, ipv6 } of instances.byName.values()) {
-    const names = inDnsmasqFile(dnsNames(dnsmasq, hostNameOf.get(name) ?? '').join(' '));
-    if (names === '') continue;
-    for (const address of [ipv4, ipv6]) {
-      if (address !== undefined) lines.push(`${address} ${names}\n`);
-    }
-  }
-  return { path: dnsmasqPaths(dnsmasq).dnsHosts, content: lines.join('') };
+/** The lines of an instance in the hosts file for DNS: one for each address. */
+function dnsLines({ dnsmasq }: DnsmasqConfig, { instance, hostName }: Entry): string {
+  const names = inDnsmasqFile(dnsNames(dnsmasq, hostName).join(' '));
+  if (names === '') return '';
+  return [instance.ipv4, instance.ipv6]
+    .filter((address) => address !== undefined)
+    .map((address) => `${address} ${names}\n`)
+    .join('');
+}
+
+/** dnsmasq's files about the instances. */
+export interface HostsFiles {
+  readonly dhcp: FileContent;
+  readonly dns: FileContent;
+}
+
+/**
+ * Returns a function that makes dnsmasq's hosts files from the instances. It formats again only the
+ * pages that have changed since its last call.
+ */
+export function hostsFiles(config: DnsmasqConfig): (instances: Instances) => HostsFiles {
+  const paths = dnsmasqPaths(config.dnsmasq);
+  const dhcpLines = pageFormatter((page) => page.map((entry) => dhcpLine(config, entry)).join(''));
+  const dnsPage = pageFormatter((page) => page.map((entry) => dnsLines(config, entry)).join(''));
+  return ({ pages }) => ({
+    dhcp: { path: paths.dhcpHosts, content: mapped(pages.values(), dhcpLines) },
+    dns: { path: paths.dnsHosts, content: mapped(pages.values(), dnsPage) },
+  });
+}
+
+function* mapped<T, U>(items: Iterable<T>, map: (item: T) => U): Generator<U> {
+  for (const item of items) yield map(item);
 }

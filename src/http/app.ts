@@ -9,7 +9,7 @@ import {
 import type { Boots } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import type { Health } from '../health.js';
-import type { Store } from '../instances/store.js';
+import type { Registry } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import type { NeighbourMac } from '../neighbours.js';
@@ -29,7 +29,7 @@ import { type OwnHosts, webPageRefusal } from './web-pages.js';
 export interface AppParts {
   /** The configuration in force; a reload replaces it. */
   readonly config: () => Config;
-  readonly store: Store;
+  readonly store: Registry;
   readonly userdata: Userdata;
   readonly tokenKey: Buffer;
   readonly boots: Boots;

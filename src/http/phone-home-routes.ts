@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { PhoneHomeError, parsePhoneHome } from '../boots/phone-home.js';
 import { type HostKeys, HostKeysError, knowsHostKeys } from '../instances/details.js';
-import type { Store } from '../instances/store.js';
+import type { Registry } from '../instances/registry.js';
 import { answerGuest, type CallerOptions, instanceOf, notFound } from './caller.js';
 
 /** cloud-init sends a handful of keys: less than 3 KB with an RSA key of 4096 bits. */
@@ -13,7 +13,7 @@ const maxFormBytes = 8 * 1024;
  */
 export function phoneHomeRoutes(
   app: FastifyInstance,
-  store: Store,
+  store: Registry,
   callerOptions: CallerOptions,
 ): void {
   app.post('/phone-home', {

@@ -1,9 +1,10 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Boots } from '../boots/boots.js';
+import { recordFromInstance } from '../instances/database-file.js';
 import { DomainXmlError } from '../instances/domain.js';
-import { describeInstance, recordFromInstance } from '../instances/instance.js';
+import { describeInstance } from '../instances/instance.js';
 import { instanceOf, NoAddressError } from '../instances/instances.js';
-import { type Store, StoreError } from '../instances/store.js';
+import { type Registry, StoreError } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import type { Metrics } from '../metrics.js';
 import { jsonText } from '../text.js';
@@ -14,7 +15,7 @@ export const maxDomainXmlBytes = 1024 * 1024;
 
 /** What the upload route depends on. */
 export interface UploadOptions {
-  readonly store: Pick<Store, 'instances' | 'register'>;
+  readonly store: Pick<Registry, 'instances' | 'register'>;
   /** The libvirt network whose interface identifies an instance. */
   readonly network: string;
   /** Why the request may not upload; undefined if it may. */

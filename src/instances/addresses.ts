@@ -26,18 +26,19 @@ export type RestingAddresses = ReadonlyMap<IpAddress, RestingAddress>;
 /**
  * Finds a free IPv4 address of the network: the first for which `taken` returns false, starting from
  * a random one. Never the network or broadcast address. Undefined if the network is full.
- * `random` returns numbers from 0 up to but not including 1.
+ * `taken` gets the address as a number, since a full network has many to ask for; `random` returns
+ * numbers from 0 up to but not including 1.
  */
 export function freeIpv4(
   network: Ipv4Network,
-  taken: (address: Ipv4) => boolean,
+  taken: (value: number) => boolean,
   random: () => number = Math.random,
 ): Ipv4 | undefined {
   const hosts = network.last - network.first - 1;
   const start = Math.floor(random() * hosts);
   for (let step = 0; step < hosts; step++) {
-    const address = numberToIpv4(network.first + 1 + ((start + step) % hosts));
-    if (!taken(address)) return address;
+    const value = network.first + 1 + ((start + step) % hosts);
+    if (!taken(value)) return numberToIpv4(value);
   }
   return undefined;
 }

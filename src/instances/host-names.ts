@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import type { Config, NameForm } from '../config/options.js';
 import { deceptiveCharacters } from '../text.js';
 import type { Instance } from './instance.js';
-import type { Instances } from './instances.js';
+import type { WritableMap } from './layered-map.js';
 
 /** The options that names in DNS depend on. */
 export type NameOptions = Pick<Config['dnsmasq'], 'prefix' | 'domain' | 'entry_order'>;
@@ -99,51 +99,91 @@ function withSuffix(hostName: string, suffix: string): string {
   return [first.slice(0, maxLabelLength - suffix.length) + suffix, ...rest].join('.');
 }
 
-/** The names of this host, on which guests reach mdserver. */
-function ownNames({ mdserver }: NameConfig): string[] {
+/** What the names of instances depend on, prepared once. */
+export interface Naming {
+  readonly options: NameOptions;
+  /** The keys of the names of this host, on which guests reach mdserver. */
+  readonly own: ReadonlySet<string>;
+}
+
+/** Prepares the naming of instances for a configuration. */
+export function namingOf({ mdserver, dnsmasq: options }: NameConfig): Naming {
   const full = hostname();
-  return [full, full.replace(/\..*/, ''), ...(mdserver.host_names ?? [])];
+  const own = [full, full.replace(/\..*/, ''), ...(mdserver.host_names ?? [])];
+  return { options, own: new Set(own.map((name) => nameKey(name, options.domain))) };
 }
 
-/** The host name of each instance, by the name of its domain. */
-function assignHostNames(instances: Instances, config: NameConfig): Map<string, string> {
-  const options = config.dnsmasq;
-  const names = new Map<string, string>();
-  const taken = new Set(ownNames(config).map((name) => nameKey(name, options.domain)));
-  const isFree = (key: string) => !taken.has(key) && !reservedNames.has(key);
-  for (const { name, uuid } of instances.byName.values()) {
-    const wanted = toHostName(name, options.domain);
-    const tail = uuid?.slice(0, 8) ?? 'x';
-    let hostName = wanted;
-    let keys = nameKeys(options, hostName);
-    for (let attempt = 1; ![...keys].every(isFree); attempt++) {
-      hostName = withSuffix(wanted, attempt === 1 ? `-${tail}` : `-${tail}-${attempt}`);
-      keys = nameKeys(options, hostName);
-    }
-    for (const key of keys) taken.add(key);
-    names.set(name, hostName);
+/** Which instance has which names. Instances are named by the names of their domains. */
+export interface NameTable {
+  /** The host name of each instance in DHCP and DNS. */
+  readonly hostNames: WritableMap<string, string>;
+  /** The instance that has each key of a name. */
+  readonly nameHolders: WritableMap<string, string>;
+  /** The instances that do not have the host name that they would have alone. */
+  readonly displaced: WritableMap<string, true>;
+}
+
+/** An instance as far as its names depend on it. */
+type Named = Pick<Instance, 'name' | 'uuid'>;
+
+/** The first of the host names that an instance may have that `isFree`, with its keys. */
+function firstFreeName(
+  { options, own }: Naming,
+  { name, uuid }: Named,
+  isFree: (key: string) => boolean,
+): { hostName: string; keys: ReadonlySet<string>; isDisplaced: boolean } {
+  const wanted = toHostName(name, options.domain);
+  const tail = uuid?.slice(0, 8) ?? 'x';
+  const isAllowed = (key: string) => !own.has(key) && !reservedNames.has(key) && isFree(key);
+  let hostName = wanted;
+  let keys = nameKeys(options, hostName);
+  for (let attempt = 1; ![...keys].every(isAllowed); attempt++) {
+    hostName = withSuffix(wanted, attempt === 1 ? `-${tail}` : `-${tail}-${attempt}`);
+    keys = nameKeys(options, hostName);
   }
-  return names;
+  return { hostName, keys, isDisplaced: hostName !== wanted };
 }
-
-interface Assigned {
-  readonly config: NameConfig;
-  readonly names: ReadonlyMap<string, string>;
-}
-
-const cache = new WeakMap<Instances, Assigned>();
 
 /**
- * The host name of each instance in DHCP and DNS, by the name of its domain. No two instances share
- * a name in DNS, in any of its forms, and none has a reserved name or one of the host. The instance
- * that was seen first keeps its name; a later one that would have the same gets a part of its uuid.
+ * Names an instance. No two instances share a name in DNS, in any of its forms, and none has a
+ * reserved name or one of the host. The instance that was seen first keeps its name; a later one
+ * that would have the same gets a part of its uuid. `isBefore` tells whether another was seen first.
+ * Returns the later instances whose names this one took: they have to be named anew.
  */
-export function hostNames(instances: Instances, config: NameConfig): ReadonlyMap<string, string> {
-  const cached = cache.get(instances);
-  if (cached?.config === config) return cached.names;
-  const names = assignHostNames(instances, config);
-  cache.set(instances, { config, names });
-  return names;
+export function giveHostName(
+  table: NameTable,
+  naming: Naming,
+  instance: Named,
+  isBefore: (other: string) => boolean,
+): Set<string> {
+  const { name } = instance;
+  takeHostName(table, naming, name);
+  const { hostName, keys, isDisplaced } = firstFreeName(naming, instance, (key) => {
+    const holder = table.nameHolders.get(key);
+    return holder === undefined || !isBefore(holder);
+  });
+  const evicted = new Set<string>();
+  for (const key of keys) {
+    const holder = table.nameHolders.get(key);
+    if (holder !== undefined) evicted.add(holder);
+    table.nameHolders.set(key, name);
+  }
+  table.hostNames.set(name, hostName);
+  if (isDisplaced) table.displaced.set(name, true);
+  else table.displaced.delete(name);
+  return evicted;
+}
+
+/** Takes its names from an instance, if it has any. */
+export function takeHostName(table: NameTable, { options }: Naming, name: string): void {
+  const hostName = table.hostNames.get(name);
+  if (hostName === undefined) return;
+  for (const key of nameKeys(options, hostName)) {
+    // Another one may have got it already.
+    if (table.nameHolders.get(key) === name) table.nameHolders.delete(key);
+  }
+  table.hostNames.delete(name);
+  table.displaced.delete(name);
 }
 
 /** The names of an instance in DNS, without duplicates; a reverse lookup returns the first. */

@@ -5,7 +5,9 @@ import {
   type Ipv6,
   type Ipv6Network,
   inIpv6Network,
+  ipv4ToNumber,
   type Mac,
+  numberToIpv4,
   parseIpv4,
   parseIpv6,
 } from '../network.js';
@@ -17,10 +19,13 @@ import {
   type RestingAddresses,
 } from './addresses.js';
 import type { Domain } from './domain.js';
+import { giveHostName, type NameTable, type Naming, takeHostName } from './host-names.js';
 import type { Instance } from './instance.js';
+import { LayeredMap, type WritableMap } from './layered-map.js';
+import { type Entry, type Page, pageSize } from './pages.js';
 import type { Uuid } from './uuid.js';
 
-/** All instances, indexed. Immutable: a change makes a new object. */
+/** All instances, indexed. */
 export interface Instances {
   /** In the order in which they were first seen. */
   readonly byName: ReadonlyMap<string, Instance>;
@@ -29,16 +34,40 @@ export interface Instances {
   readonly byAddress: ReadonlyMap<IpAddress, Instance>;
   /** None of them is in `byAddress`. */
   readonly resting: RestingAddresses;
+  /** All IPv4 addresses of `byAddress` and `resting`, as numbers. */
+  readonly takenIpv4: ReadonlyMap<number, true>;
+  /** The host name of each instance in DHCP and DNS, by the name of its domain. */
+  readonly hostNames: ReadonlyMap<string, string>;
+  /** All instances, in the order of `byName`, by the numbers of their pages. */
+  readonly pages: ReadonlyMap<number, Page>;
 }
 
-/** A modifiable copy of the instances, not in force yet. */
-export interface Draft extends Instances {
-  readonly byName: Map<string, Instance>;
-  readonly byUuid: Map<Uuid, Instance>;
-  readonly byMac: Map<Mac, Instance>;
-  readonly byAddress: Map<IpAddress, Instance>;
-  readonly resting: Map<IpAddress, RestingAddress>;
+/** Instances that rules can change. */
+export interface Draft extends Instances, NameTable {
+  readonly naming: Naming;
+  readonly byName: WritableMap<string, Instance>;
+  readonly byUuid: WritableMap<Uuid, Instance>;
+  readonly byMac: WritableMap<Mac, Instance>;
+  readonly byAddress: WritableMap<IpAddress, Instance>;
+  readonly resting: WritableMap<IpAddress, RestingAddress>;
+  readonly takenIpv4: WritableMap<number, true>;
+  readonly hostNames: WritableMap<string, string>;
+  readonly pages: WritableMap<number, Page>;
+  /** The number of each instance's page. */
+  readonly pageNumbers: WritableMap<string, number>;
+  /** The number of the newest page. */
+  lastPage: number;
 }
+
+/** The maps of a draft. */
+type DraftMaps = Omit<Draft, 'naming' | 'lastPage'>;
+
+/** Changes on top of a draft, which stays as it is until they are applied. */
+export type LayeredDraft = Draft & {
+  readonly [Name in keyof DraftMaps]: DraftMaps[Name] extends WritableMap<infer K, infer V>
+    ? LayeredMap<K, V & {}>
+    : never;
+};
 
 /** The addresses that instances can have. */
 export interface AddressPlan {
@@ -57,30 +86,174 @@ const maxResting = 4096;
 /** The network has no free address. */
 export class NoAddressError extends Error {}
 
-/** Copies the instances into a draft. */
-export function draftOf(instances: Instances): Draft {
+/** No instances, to add to. */
+export function emptyDraft(naming: Naming): Draft {
   return {
-    byName: new Map(instances.byName),
-    byUuid: new Map(instances.byUuid),
-    byMac: new Map(instances.byMac),
-    byAddress: new Map(instances.byAddress),
-    resting: new Map(instances.resting),
+    naming,
+    byName: new Map(),
+    byUuid: new Map(),
+    byMac: new Map(),
+    byAddress: new Map(),
+    resting: new Map(),
+    takenIpv4: new Map(),
+    hostNames: new Map(),
+    nameHolders: new Map(),
+    displaced: new Map(),
+    pages: new Map(),
+    pageNumbers: new Map(),
+    lastPage: 0,
   };
 }
 
-/** Adds an instance, or replaces an earlier state of it that has the same names and addresses. */
-export function put(draft: Draft, instance: Instance): void {
-  draft.byName.set(instance.name, instance);
-  if (instance.uuid !== undefined) draft.byUuid.set(instance.uuid, instance);
-  if (instance.mac !== undefined) draft.byMac.set(instance.mac, instance);
+/** A draft on top of another one: it costs by its changes, not by the number of instances. */
+export function draftOf(base: Draft): LayeredDraft {
+  return {
+    naming: base.naming,
+    byName: new LayeredMap(base.byName),
+    byUuid: new LayeredMap(base.byUuid),
+    byMac: new LayeredMap(base.byMac),
+    byAddress: new LayeredMap(base.byAddress),
+    resting: new LayeredMap(base.resting),
+    takenIpv4: new LayeredMap(base.takenIpv4),
+    hostNames: new LayeredMap(base.hostNames),
+    nameHolders: new LayeredMap(base.nameHolders),
+    displaced: new LayeredMap(base.displaced),
+    pages: new LayeredMap(base.pages),
+    pageNumbers: new LayeredMap(base.pageNumbers),
+    lastPage: base.lastPage,
+  };
+}
+
+/** Makes the changes of a draft in the one that it is on top of. */
+export function applyDraft(draft: LayeredDraft, base: Draft): void {
+  draft.byName.applyTo(base.byName);
+  draft.byUuid.applyTo(base.byUuid);
+  draft.byMac.applyTo(base.byMac);
+  draft.byAddress.applyTo(base.byAddress);
+  draft.resting.applyTo(base.resting);
+  draft.takenIpv4.applyTo(base.takenIpv4);
+  draft.hostNames.applyTo(base.hostNames);
+  draft.nameHolders.applyTo(base.nameHolders);
+  draft.displaced.applyTo(base.displaced);
+  draft.pages.applyTo(base.pages);
+  draft.pageNumbers.applyTo(base.pageNumbers);
+  base.lastPage = draft.lastPage;
+}
+
+/**
+ * Adds an instance, or replaces an earlier state of it that has the same name. No other one may have
+ * its uuid, MAC or addresses. `now` is in Unix seconds.
+ */
+export function put(draft: Draft, instance: Instance, now: number): void {
+  const { name, uuid, mac } = instance;
+  const before = draft.byName.get(name);
+  if (before !== undefined) unindex(draft, before, instance);
+  draft.byName.set(name, instance);
+  if (uuid !== undefined) draft.byUuid.set(uuid, instance);
+  if (mac !== undefined) draft.byMac.set(mac, instance);
   for (const address of addressesOf(instance)) {
     draft.byAddress.set(address, instance);
     draft.resting.delete(address);
+    markTaken(draft, address);
   }
+  if (before === undefined) {
+    if ((draft.pages.get(draft.lastPage)?.length ?? 0) >= pageSize) draft.lastPage += 1;
+    draft.pageNumbers.set(name, draft.lastPage);
+  } else {
+    rest(draft, before, now);
+  }
+  writeEntry(draft, { instance, hostName: draft.hostNames.get(name) ?? '' });
+  if (before === undefined || before.uuid !== uuid) nameAnew(draft, [name]);
+}
+
+/** Takes an instance out of the indexes in which the next state of it, if any, does not replace it. */
+function unindex(draft: Draft, instance: Instance, next?: Instance): void {
+  const { uuid, mac } = instance;
+  if (uuid !== undefined && uuid !== next?.uuid) draft.byUuid.delete(uuid);
+  if (mac !== undefined && mac !== next?.mac) draft.byMac.delete(mac);
+  for (const address of addressesOf(instance)) {
+    if (address !== next?.ipv4 && address !== next?.ipv6) draft.byAddress.delete(address);
+  }
+}
+
+/** Removes an instance. `now` is in Unix seconds. */
+export function drop(draft: Draft, instance: Instance, now: number): void {
+  const place = placeOf(draft, instance.name);
+  unindex(draft, instance);
+  rest(draft, instance, now);
+  draft.byName.delete(instance.name);
+  takeHostName(draft, draft.naming, instance.name);
+  removeEntry(draft, instance.name);
+  nameAnew(draft, laterThan(draft, draft.displaced.keys(), place));
 }
 
 function addressesOf({ ipv4, ipv6 }: Instance): IpAddress[] {
   return [ipv4, ipv6].filter((address) => address !== undefined);
+}
+
+function markTaken(draft: Draft, address: IpAddress): void {
+  const ipv4 = parseIpv4(address);
+  if (ipv4 !== undefined) draft.takenIpv4.set(ipv4ToNumber(ipv4), true);
+}
+
+/** Writes an instance on its page, in its place or at the end. */
+function writeEntry(draft: Draft, entry: Entry): void {
+  const number = draft.pageNumbers.get(entry.instance.name) ?? draft.lastPage;
+  const page = [...(draft.pages.get(number) ?? [])];
+  const place = page.findIndex(({ instance }) => instance.name === entry.instance.name);
+  if (place < 0) page.push(entry);
+  else page[place] = entry;
+  draft.pages.set(number, page);
+}
+
+function removeEntry(draft: Draft, name: string): void {
+  const number = draft.pageNumbers.get(name) ?? -1;
+  const page = (draft.pages.get(number) ?? []).filter(({ instance }) => instance.name !== name);
+  if (page.length === 0) draft.pages.delete(number);
+  else draft.pages.set(number, page);
+  draft.pageNumbers.delete(name);
+}
+
+/** The place of an instance in the order of all. */
+function placeOf(draft: Draft, name: string): number {
+  const number = draft.pageNumbers.get(name) ?? -1;
+  const page = draft.pages.get(number) ?? [];
+  return number * pageSize + page.findIndex(({ instance }) => instance.name === name);
+}
+
+/**
+ * Names instances, and all others that this concerns: those whose names these take, and those that
+ * could have a name that became free.
+ */
+function nameAnew(draft: Draft, names: Iterable<string>): void {
+  const queued = new Set<string>();
+  const queue: { readonly name: string; readonly place: number }[] = [];
+  const add = (others: Iterable<string>) => {
+    for (const name of others) {
+      if (queued.has(name)) continue;
+      queued.add(name);
+      queue.push({ name, place: placeOf(draft, name) });
+    }
+    queue.sort((a, b) => b.place - a.place);
+  };
+  add(names);
+  // In the order of the instances, and each once: a name depends only on those before it.
+  for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
+    const { name, place } = next;
+    const instance = draft.byName.get(name);
+    if (instance === undefined) continue;
+    const before = draft.hostNames.get(name);
+    const isBefore = (other: string) => placeOf(draft, other) < place;
+    add(giveHostName(draft, draft.naming, instance, isBefore));
+    const hostName = draft.hostNames.get(name);
+    if (hostName === undefined || hostName === before) continue;
+    writeEntry(draft, { instance, hostName });
+    if (before !== undefined) add(laterThan(draft, draft.displaced.keys(), place));
+  }
+}
+
+function laterThan(draft: Draft, names: Iterable<string>, place: number): string[] {
+  return [...names].filter((name) => placeOf(draft, name) > place);
 }
 
 /** Lets the addresses of an instance that is gone rest from now on (Unix seconds), unless another has them. */
@@ -91,25 +264,19 @@ export function rest(draft: Draft, instance: Instance, now: number): void {
     // An address that rested before goes to the end of the order.
     draft.resting.delete(address);
     draft.resting.set(address, { since: now, name, uuid });
+    markTaken(draft, address);
   }
   for (const address of draft.resting.keys()) {
     if (draft.resting.size <= maxResting) return;
-    draft.resting.delete(address);
+    endRestOf(draft, address);
   }
 }
 
-/** Removes an instance from all indexes but `byName`, where it keeps its place in the order. */
-function unindex(draft: Draft, instance: Instance, now: number): void {
-  if (instance.uuid !== undefined) draft.byUuid.delete(instance.uuid);
-  if (instance.mac !== undefined) draft.byMac.delete(instance.mac);
-  for (const address of addressesOf(instance)) draft.byAddress.delete(address);
-  rest(draft, instance, now);
-}
-
-/** Removes an instance. `now` is in Unix seconds. */
-export function drop(draft: Draft, instance: Instance, now: number): void {
-  unindex(draft, instance, now);
-  draft.byName.delete(instance.name);
+/** An address that rested is free. */
+function endRestOf(draft: Draft, address: IpAddress): void {
+  draft.resting.delete(address);
+  const ipv4 = parseIpv4(address);
+  if (ipv4 !== undefined) draft.takenIpv4.delete(ipv4ToNumber(ipv4));
 }
 
 /** The instances that share a name, uuid, MAC or address with this one. */
@@ -131,19 +298,18 @@ function conflicting(draft: Draft, instance: Instance): Set<Instance> {
  */
 export function instancesFrom(
   records: readonly Instance[],
+  naming: Naming,
   resting: RestingAddresses = new Map(),
   now = 0,
 ): {
   draft: Draft;
   superseded: Instance[];
 } {
-  const draft = draftOf({
-    byName: new Map(),
-    byUuid: new Map(),
-    byMac: new Map(),
-    byAddress: new Map(),
-    resting,
-  });
+  const draft = emptyDraft(naming);
+  for (const [address, about] of resting) {
+    draft.resting.set(address, about);
+    markTaken(draft, address);
+  }
   const superseded: Instance[] = [];
   for (const instance of records) {
     const others = [...conflicting(draft, instance)];
@@ -154,7 +320,7 @@ export function instancesFrom(
     }
     for (const other of others) drop(draft, other, now);
     superseded.push(...others);
-    put(draft, instance);
+    put(draft, instance, now);
   }
   return { draft, superseded };
 }
@@ -171,20 +337,21 @@ function addressesFor(
 ): { ipv4: Ipv4 | undefined; ipv6: Ipv6 | undefined } {
   const own = before === undefined ? restingOf(draft, domain) : [];
   // The address of a superseded instance counts as taken: it may still be leased.
-  const taken = (address: IpAddress) =>
+  const taken4 = (value: number) => draft.takenIpv4.has(value) || reserved.has(numberToIpv4(value));
+  const taken6 = (address: Ipv6) =>
     draft.byAddress.has(address) || draft.resting.has(address) || reserved.has(address);
 
   const earlier = [before?.ipv4, before?.ipv6, ...own];
   const allowed4 = (address: Ipv4) => isHostAddress(network, address) && !reserved.has(address);
   const ipv4 =
     firstAllowed(earlier, parseIpv4, allowed4) ??
-    freeIpv4(network, taken) ??
+    freeIpv4(network, taken4) ??
     firstAllowed(draft.resting.keys(), parseIpv4, allowed4);
   if (network6 === undefined) return { ipv4, ipv6: before?.ipv6 };
   const allowed6 = (address: Ipv6) => inIpv6Network(network6, address) && !reserved.has(address);
   const ipv6 =
     firstAllowed(earlier, parseIpv6, allowed6) ??
-    freeIpv6(network6, taken) ??
+    freeIpv6(network6, taken6) ??
     firstAllowed(draft.resting.keys(), parseIpv6, allowed6);
   return { ipv4, ipv6 };
 }
@@ -212,17 +379,18 @@ function firstAllowed<Address extends IpAddress>(
 
 /** The addresses that a machine had before it was removed, the last one first. */
 function restingOf({ resting }: Draft, domain: Domain): IpAddress[] {
-  return [...resting]
-    .filter(([, { uuid, name }]) => uuid === domain.uuid || name === domain.name)
-    .map(([address]) => address)
-    .reverse();
+  const found: IpAddress[] = [];
+  for (const [address, { uuid, name }] of resting) {
+    if (uuid === domain.uuid || name === domain.name) found.unshift(address);
+  }
+  return found;
 }
 
 /** Ends the rest of the addresses that have rested for long enough. */
-function endRest({ resting }: Draft, { restTime }: AddressPlan, now: number): void {
-  for (const [address, { since }] of resting) {
+function endRest(draft: Draft, { restTime }: AddressPlan, now: number): void {
+  for (const [address, { since }] of draft.resting) {
     if (now - since < restTime) return;
-    resting.delete(address);
+    endRestOf(draft, address);
   }
 }
 
@@ -276,8 +444,7 @@ export function register(
   };
   const superseded = [...conflicting(draft, instance)].filter((other) => other !== before);
   for (const other of superseded) drop(draft, other, about.now);
-  if (before?.name === instance.name) unindex(draft, before, about.now);
-  else if (before !== undefined) drop(draft, before, about.now);
-  put(draft, instance);
+  if (before !== undefined && before.name !== instance.name) drop(draft, before, about.now);
+  put(draft, instance, about.now);
   return { instance, superseded };
 }

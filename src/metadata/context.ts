@@ -1,5 +1,5 @@
 import type { Config } from '../config/options.js';
-import { hostNames, toHostName } from '../instances/host-names.js';
+import { toHostName } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
 import type { Instances } from '../instances/instances.js';
 import type { Rendering, Userdata } from '../userdata/userdata.js';
@@ -37,7 +37,7 @@ export function metadataContext(
     config: config(),
     version,
     hostName: () =>
-      hostNames(instances(), config()).get(instance.name) ??
+      instances().hostNames.get(instance.name) ??
       toHostName(instance.name, config().dnsmasq.domain),
     userdata: () => userdata.userdata(instance),
     vendorData: () => userdata.vendorData(instance),

@@ -4,13 +4,12 @@ import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { findDnsmasq } from '../../dnsmasq/dnsmasq.js';
 import {
-  dhcpHosts,
-  dnsHosts,
   dnsmasqConfiguration,
   dnsmasqOptions,
   dnsmasqPaths,
+  hostsFiles,
 } from '../../dnsmasq/files.js';
-import type { FileContent } from '../../files.js';
+import { type FileContent, fileText } from '../../files.js';
 import type { Instances } from '../../instances/instances.js';
 import { counted } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
@@ -19,15 +18,15 @@ import { type Finding, findingsOf } from './finding.js';
 
 /** What mdserver writes for dnsmasq, with the files that `dnsmasq --test` does not read as options. */
 function wholeConfiguration(config: Config, instances: Instances): string {
-  const asOptions = ({ content }: FileContent, option: string) =>
-    content
+  const asOptions = (file: FileContent, option: string) =>
+    fileText(file)
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => `${option}=${line}`);
   return [
-    dnsmasqConfiguration(config).content.trimEnd(),
+    fileText(dnsmasqConfiguration(config)).trimEnd(),
     ...asOptions(dnsmasqOptions(config), 'dhcp-option'),
-    ...asOptions(dhcpHosts(config, instances), 'dhcp-host'),
+    ...asOptions(hostsFiles(config)(instances).dhcp, 'dhcp-host'),
     '',
   ].join('\n');
 }
@@ -67,12 +66,11 @@ export async function* checkDnsmasq(config: Config, instances: Instances): Async
   const written = [
     dnsmasqConfiguration(config),
     dnsmasqOptions(config),
-    dhcpHosts(config, instances),
-    dnsHosts(config, instances),
+    ...Object.values(hostsFiles(config)(instances)),
   ];
-  for (const { path, content } of written) {
-    if (readIfPresent(path) === content) continue;
-    yield warning(`${path} is not what mdserver writes now`, 'systemctl restart mdserver');
+  for (const file of written) {
+    if (readIfPresent(file.path) === fileText(file)) continue;
+    yield warning(`${file.path} is not what mdserver writes now`, 'systemctl restart mdserver');
   }
   const state = findDnsmasq(config);
   if (state.pid === undefined) yield failure(state.problem, 'systemctl restart mdserver-dnsmasq');

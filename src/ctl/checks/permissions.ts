@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type { Config } from '../../config/options.js';
-import { detailsFile } from '../../instances/json-store.js';
+import { detailsFile } from '../../instances/json-file.js';
 import { exists, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 

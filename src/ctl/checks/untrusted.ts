@@ -1,7 +1,9 @@
-import { readFileSync } from 'node:fs';
 import type { Config } from '../../config/options.js';
-import { DatabaseError, largeRecords, parseDatabase } from '../../instances/instance.js';
-import { type Instances, instancesFrom } from '../../instances/instances.js';
+import { DatabaseError } from '../../instances/database-file.js';
+import { namingOf } from '../../instances/host-names.js';
+import { largeRecords } from '../../instances/instance.js';
+import { emptyDraft, type Instances, instancesFrom } from '../../instances/instances.js';
+import { jsonFile } from '../../instances/json-file.js';
 import { counted } from '../output.js';
 import { checkDnsmasq } from './dnsmasq.js';
 import { type Finding, findingsOf, guarded } from './finding.js';
@@ -12,45 +14,47 @@ import { checkTemplates } from './templates.js';
  * them as root: see checkAsDaemon. `access` is the remedy if a file may not be opened.
  */
 export async function* checkUntrusted(config: Config, access?: string): AsyncGenerator<Finding> {
-  const { findings, instances } = readDatabase(config, access);
+  const { findings, instances } = await readDatabase(config, access);
   yield* findings;
   yield* guarded('user-data', checkTemplates(config, instances.byName.values()), access);
   yield* guarded('dnsmasq', checkDnsmasq(config, instances), access);
 }
 
-function readDatabase(
-  { mdserver }: Config,
+async function readDatabase(
+  config: Config,
   access = 'run this with sudo',
-): { instances: Instances; findings: Finding[] } {
+): Promise<{ instances: Instances; findings: Finding[] }> {
   const { ok, warning, failure } = findingsOf('database');
-  const path = mdserver.db_file;
+  const naming = namingOf(config);
   const noInstances = (finding: Finding) => ({
-    instances: instancesFrom([]).draft,
+    instances: emptyDraft(naming),
     findings: [finding],
   });
   try {
-    const { draft, superseded } = instancesFrom(parseDatabase(readFileSync(path, 'utf8')));
-    const large = largeRecords(draft.byName.values());
+    const backend = jsonFile(config.mdserver.db_file);
+    const { isNew, records, warnings } = await backend.load();
+    if (isNew) {
+      return noInstances(warning(`${backend.name} does not exist yet: there are no instances`));
+    }
+    const { draft, superseded } = instancesFrom(records, naming);
+    const large = largeRecords(records);
     return {
       instances: draft,
       findings: [
-        ...(large === undefined ? [] : [warning(`${path} has ${large}`)]),
+        ...warnings.map((text) => warning(text)),
+        ...(large === undefined ? [] : [warning(`${backend.name} has ${large}`)]),
         ...superseded.map(({ name }) =>
           warning(
-            `${path}: an old record of ${name} is ignored, because there is a newer one of the same machine`,
+            `${backend.name}: an old record of ${name} is ignored, because there is a newer one of the same machine`,
           ),
         ),
-        ok(`${path} has ${counted(draft.byName.size, 'instance')}`),
+        ok(`${backend.name} has ${counted(draft.byName.size, 'instance')}`),
       ],
     };
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (error instanceof DatabaseError) {
-      const remedy = 'repair it, or move it away to start with an empty database';
-      return noInstances(failure(`${path}: ${message}`, remedy));
-    }
-    if (code === 'ENOENT')
-      return noInstances(warning(`${path} does not exist yet: there are no instances`));
+    const cause = error instanceof DatabaseError && error.cause ? error.cause : error;
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (cause instanceof DatabaseError) return noInstances(failure(cause.problem, cause.remedy));
     if (code === 'EACCES') return noInstances(failure(message, access));
     if (code === undefined) throw error;
     return noInstances(failure(message));

@@ -13,20 +13,28 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pino } from 'pino';
-import { DatabaseError, parseDatabase } from '../src/instances/instance.js';
+import { configFrom } from '../src/config/load.js';
+import { DatabaseError, parseDatabase } from '../src/instances/database-file.js';
+import { namingOf } from '../src/instances/host-names.js';
 import { type Instances, NoAddressError } from '../src/instances/instances.js';
-import { openJsonStore } from '../src/instances/json-store.js';
-import { type Store, StoreError, type Subscriber } from '../src/instances/store.js';
+import { jsonFile } from '../src/instances/json-file.js';
+import {
+  openRegistry,
+  type Registry,
+  StoreError,
+  type Subscriber,
+} from '../src/instances/registry.js';
 import { type Ipv4, ipv4Network } from '../src/network.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { rowName } from './support/rows.js';
 import { databaseRecord, domain, mac, uuid } from './support/samples.js';
 
-function open(file: string, prefix = 24, log = pino({ level: 'silent' })): Store {
+function open(file: string, prefix = 24, log = pino({ level: 'silent' })): Promise<Registry> {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
   const reserved = new Set(['10.9.0.1' as Ipv4]);
   const plan = { network, network6: undefined, reserved, restTime: 600 };
-  return openJsonStore({ file, plan, location: () => 'lab', log });
+  const naming = () => namingOf(configFrom('').config);
+  return openRegistry({ backend: jsonFile(file), plan, naming, location: () => 'lab', log });
 }
 
 function names({ byName }: Instances): string[] {
@@ -56,9 +64,12 @@ const isStoreError = (reason: RegExp) => (error: unknown) => {
 
 test('changes that arrive together share one round, those during a round the next', async (t) => {
   const folder = temporaryFolder(t);
-  const store = open(join(folder, 'db.json'));
+  const store = await open(join(folder, 'db.json'));
   const told: number[] = [];
-  store.subscribe({ files: () => [], changed: ({ byName }) => told.push(byName.size) });
+  store.subscribe({
+    files: () => [],
+    changed: ({ instances }) => told.push(instances.byName.size),
+  });
 
   await Promise.all([1, 2, 3, 4, 5].map((number) => store.register(domain(number))));
   assert.deepEqual(told, [5]);
@@ -75,11 +86,11 @@ test('when a change is answered, the database and the files that follow from it 
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const hosts = join(folder, 'hosts');
-  const store = open(file);
+  const store = await open(file);
   const told: string[][] = [];
   store.subscribe({
     files: hostsFile(hosts),
-    changed: (instances) => told.push([...names(instances), readFileSync(hosts, 'utf8')]),
+    changed: ({ instances }) => told.push([...names(instances), readFileSync(hosts, 'utf8')]),
   });
   const seen = await Promise.all(
     [1, 2].map((number) =>
@@ -140,7 +151,7 @@ for (const { name, path, reason, put, mend } of obstacles) {
   test(`one file that cannot be written (${name}) stops the whole round, until it is mended`, async (t) => {
     const folder = temporaryFolder(t);
     const file = join(folder, 'db.json');
-    const store = open(file);
+    const store = await open(file);
     await store.register(domain(1));
     const before = readFileSync(file, 'utf8');
     let told = 0;
@@ -169,7 +180,7 @@ for (const { name, path, reason, put, mend } of obstacles) {
 test('a folder that nobody may write to stops the round', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file);
+  const store = await open(file);
   await store.register(domain(1));
   // Not even root makes files there.
   store.subscribe({ files: hostsFile('/sys/mdserver-test'), changed: () => {} });
@@ -182,7 +193,7 @@ test('a database whose folder is gone refuses changes until the folder is back',
   const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'var'));
   const file = join(folder, 'var/db.json');
-  const store = open(file);
+  const store = await open(file);
   rmdirSync(join(folder, 'var'));
   await assert.rejects(store.register(domain(1)), isStoreError(/ENOENT.*var/));
   mkdirSync(join(folder, 'var'));
@@ -193,7 +204,7 @@ test('a database whose folder is gone refuses changes until the folder is back',
 test('an instance that gets no address does not fail the others in the round', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file, 29);
+  const store = await open(file, 29);
   await Promise.all([1, 2, 3, 4].map((number) => store.register(domain(number))));
   const outcomes = await Promise.allSettled([
     store.register(domain(5)),
@@ -211,7 +222,7 @@ test('an instance that gets no address does not fail the others in the round', a
 test('a round in which all are refused writes nothing', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file, 30);
+  const store = await open(file, 30);
   await store.register(domain(1));
   const before = lstatSync(file);
   await assert.rejects(store.register(domain(2)), NoAddressError);
@@ -222,7 +233,7 @@ test('a database that is edited while the server runs is read again', async (t) 
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const hosts = join(folder, 'hosts');
-  const store = open(file);
+  const store = await open(file);
   store.subscribe({ files: hostsFile(hosts), changed: () => {} });
   await Promise.all([1, 2].map((number) => store.register(domain(number))));
 
@@ -245,7 +256,7 @@ test('a database that is edited while the server runs is read again', async (t) 
 test('an edit that cannot be read refuses every change and is never written over', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file);
+  const store = await open(file);
   await Promise.all([1, 2].map((number) => store.register(domain(number))));
   const good = readFileSync(file, 'utf8');
   for (const bad of [good.slice(0, -3), '', '{}', '[{"domain_name": 7}]']) {
@@ -267,7 +278,7 @@ test('an edit that cannot be read refuses every change and is never written over
 test('an edit is not lost when the round that reads it fails', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file);
+  const store = await open(file);
   await store.register(domain(1));
   store.subscribe({ files: hostsFile(join(folder, 'sub/hosts')), changed: () => {} });
   const edited = readFileSync(file, 'utf8').replace('vm1', 'edited');
@@ -282,24 +293,24 @@ test('an edit is not lost when the round that reads it fails', async (t) => {
 test('a database that is not there is an empty one, and is made by the first change', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file);
+  const store = await open(file);
   assert.deepEqual(names(store.instances), []);
   assert.deepEqual(tree(folder), [], 'opening writes nothing');
   await store.refresh();
   assert.equal(readFileSync(file, 'utf8'), '[]');
   await store.register(domain(1));
   assert.deepEqual(namesInFile(file), ['vm1']);
-  assert.deepEqual(names(open(file).instances), ['vm1']);
+  assert.deepEqual(names((await open(file)).instances), ['vm1']);
 });
 
 test('a database that cannot be used is not opened and stays as it is', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   for (const bad of ['', '{', 'null', '[1]', '[{"domain_name": "a", "mds_ipv4": "x"}]']) {
-    await t.test(rowName(bad), () => {
+    await t.test(rowName(bad), async () => {
       writeFileSync(file, bad);
-      assert.throws(
-        () => open(file),
+      await assert.rejects(
+        open(file),
         (error) =>
           error instanceof DatabaseError &&
           error.message.startsWith(`${file}: `) &&
@@ -311,7 +322,7 @@ test('a database that cannot be used is not opened and stays as it is', async (t
   }
   rmSync(file);
   mkdirSync(file);
-  assert.throws(() => open(file), { constructor: DatabaseError, message: /db\.json.*EISDIR/ });
+  await assert.rejects(open(file), { constructor: DatabaseError, message: /db\.json.*EISDIR/ });
 });
 
 test('a database behind a symbolic link stays behind it', async (t) => {
@@ -320,7 +331,7 @@ test('a database behind a symbolic link stays behind it', async (t) => {
   const [link, real] = [join(folder, 'etc/db.json'), join(folder, 'disk/real.json')];
   writeFileSync(real, '[]');
   symlinkSync('../disk/real.json', link);
-  const store = open(link);
+  const store = await open(link);
   await store.register(domain(1));
   assert.ok(lstatSync(link).isSymbolicLink());
   assert.ok(lstatSync(real).isFile());
@@ -331,7 +342,7 @@ test('a database behind a symbolic link stays behind it', async (t) => {
 
 test('an instance that is removed frees its address and its name', async (t) => {
   const folder = temporaryFolder(t);
-  const store = open(join(folder, 'db.json'), 30);
+  const store = await open(join(folder, 'db.json'), 30);
   const { ipv4 } = await store.register(domain(1));
   await assert.rejects(store.register(domain(2)), NoAddressError);
   assert.equal((await store.remove('vm1'))?.ipv4, ipv4);
@@ -346,7 +357,7 @@ test('an instance that is removed frees its address and its name', async (t) => 
 
 test('an address that rests does so after a restart, too, and after a record was deleted by hand', async (t) => {
   const file = join(temporaryFolder(t), 'db.json');
-  const store = open(file, 29);
+  const store = await open(file, 29);
   const [removed, deleted, ...others] = await Promise.all(
     [1, 2, 3, 4].map((number) => store.register(domain(number))),
   );
@@ -364,7 +375,7 @@ test('an address that rests does so after a restart, too, and after a record was
     (resting as { since: number }[]).map(({ since, ...rest }) => rest),
     [removed, deleted].map((one) => ({ address: one?.ipv4, name: one?.name, uuid: one?.uuid })),
   );
-  const again = open(file, 29);
+  const again = await open(file, 29);
   assert.equal((await again.register(domain(2))).ipv4, deleted?.ipv4, 'its own');
   assert.equal((await again.register(domain(6))).ipv4, removed?.ipv4, 'the last one');
 });
@@ -383,7 +394,7 @@ test('resting addresses that are no addresses are ignored', async (t) => {
     }),
   });
   assert.deepEqual(
-    [...open(join(folder, 'db.json')).instances.resting],
+    [...(await open(join(folder, 'db.json'))).instances.resting],
     [
       ['10.9.0.9', { since: 0, name: '', uuid: undefined }],
       ['10.9.0.8', { since: 5, name: 'a', uuid: undefined }],
@@ -391,20 +402,30 @@ test('resting addresses that are no addresses are ignored', async (t) => {
   );
 });
 
-test('instances in force are never changed in place', async (t) => {
+test('a change is in force when it is stored, not before', async (t) => {
   const folder = temporaryFolder(t);
-  const store = open(join(folder, 'db.json'));
+  const store = await open(join(folder, 'db.json'));
   await store.register(domain(1));
-  const before = store.instances;
+  const seen: [asked: string[], inForce: string[]][] = [];
+  store.subscribe({
+    files: (draft) => {
+      seen.push([names(draft), names(store.instances)]);
+      return [];
+    },
+    changed: ({ instances }) => seen.push([names(instances), names(store.instances)]),
+  });
   await Promise.all([store.register(domain(2)), store.remove('vm1')]);
-  assert.deepEqual(names(before), ['vm1']);
-  assert.deepEqual(names(store.instances), ['vm2']);
+  assert.deepEqual(seen, [
+    [['vm2'], ['vm1']],
+    [['vm2'], ['vm2']],
+  ]);
+  assert.deepEqual(names(store.draft()), ['vm2']);
 });
 
 test('closing waits for all that was asked for before', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = open(file);
+  const store = await open(file);
   await store.close();
   let answered = 0;
   const count = () => answered++;
@@ -416,7 +437,7 @@ test('closing waits for all that was asked for before', async (t) => {
   assert.deepEqual(namesInFile(file), ['vm1', 'vm2']);
 });
 
-test('records that grew before metadata had a limit are served, and one line says how many they are', (t) => {
+test('records that grew before metadata had a limit are served, and one line says how many they are', async (t) => {
   const file = join(temporaryFolder(t), 'db.json');
   const large = { value: 'x'.repeat(20_000) };
   const records = [
@@ -427,7 +448,7 @@ test('records that grew before metadata had a limit are served, and one line say
   writeFileSync(file, JSON.stringify(records));
   const lines: string[] = [];
   const write = (line: string) => lines.push(JSON.parse(line).msg);
-  const store = open(file, 24, pino({ level: 'warn' }, { write }));
+  const store = await open(file, 24, pino({ level: 'warn' }, { write }));
   assert.deepEqual(names(store.instances), ['vm1', 'vm2', 'vm3']);
   assert.deepEqual(lines, [
     `${file} has 2 records with more than 16384 bytes of metadata, 40029 bytes in all, which make each upload slow, the largest are those of "vm2", "vm1": upload these domains again with less metadata, or remove them (mdserverctl remove NAME)`,

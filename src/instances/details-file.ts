@@ -1,0 +1,111 @@
+import { parseIp } from '../network.js';
+import type { RestingAddresses } from './addresses.js';
+import type { Details } from './details.js';
+import type { Instance } from './instance.js';
+import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
+import { type Page, pageFormatter } from './pages.js';
+import { parseUuid } from './uuid.js';
+
+function objectOrEmpty(value: unknown): JsonObject {
+  return isJsonObject(value) ? value : {};
+}
+
+function arrayOrEmpty(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
+}
+
+function detailsOf(value: unknown): Details {
+  const { hardware, hostKeys } = objectOrEmpty(value);
+  const { vcpus, memoryKib, architecture } = objectOrEmpty(hardware);
+  return {
+    hardware: {
+      vcpus: asNumber(vcpus),
+      memoryKib: asNumber(memoryKib),
+      architecture: asString(architecture),
+    },
+    hostKeys: arrayOrEmpty(hostKeys).map((item) => {
+      const { at, hostname, fqdn, keys } = objectOrEmpty(item);
+      return {
+        at: asNumber(at) ?? 0,
+        hostname: asString(hostname) ?? null,
+        fqdn: asString(fqdn) ?? null,
+        keys: arrayOrEmpty(keys).filter((key) => typeof key === 'string'),
+      };
+    }),
+  };
+}
+
+/** What the details file holds. */
+export interface DetailsFile {
+  /** By the uuid of the instance. */
+  readonly details: ReadonlyMap<string, Details>;
+  readonly resting: RestingAddresses;
+}
+
+/** The details file of a store that has stored nothing yet. */
+export const noDetailsFile: DetailsFile = { details: new Map(), resting: new Map() };
+
+/** The entry of an instance in the details file; undefined if it has no uuid. */
+export function detailsText(
+  instance: Pick<Instance, 'uuid' | 'details'> | undefined,
+): string | undefined {
+  if (instance?.uuid === undefined) return undefined;
+  return `${JSON.stringify(instance.uuid)}:${JSON.stringify(instance.details)}`;
+}
+
+const separator = ',';
+const detailsOfPage = pageFormatter((page) =>
+  page
+    .map(({ instance }) => detailsText(instance))
+    .filter((text) => text !== undefined)
+    .join(separator),
+);
+
+/**
+ * The details file in pieces: a JSON object with the uuids as keys, and `resting`, which versions up
+ * to 1.0.0 ignore.
+ */
+export function* detailsPieces({
+  pages,
+  resting,
+}: {
+  readonly pages: ReadonlyMap<number, Page>;
+  readonly resting: RestingAddresses;
+}): Generator<Buffer> {
+  let before = '{';
+  for (const page of pages.values()) {
+    const piece = detailsOfPage(page);
+    if (piece.length === 0) continue;
+    yield Buffer.from(before);
+    yield piece;
+    before = separator;
+  }
+  if (resting.size > 0) {
+    const list = Array.from(resting, ([address, about]) => ({ address, ...about }));
+    yield Buffer.from(`${before}"resting":${JSON.stringify(list)}`);
+    before = separator;
+  }
+  yield Buffer.from(before === separator ? '}\n' : '{}\n');
+}
+
+/** Parses the text of a details file. Throws SyntaxError if it is not JSON. */
+export function parseDetails(text: string): DetailsFile {
+  const { resting, ...byUuid } = objectOrEmpty(JSON.parse(text));
+  const details = Object.entries(byUuid).map(([uuid, value]) => [uuid, detailsOf(value)] as const);
+  return { details: new Map(details), resting: parseResting(resting) };
+}
+
+function parseResting(value: unknown): RestingAddresses {
+  const resting = arrayOrEmpty(value).flatMap((item) => {
+    const { address, since, name, uuid } = objectOrEmpty(item);
+    const parsed = parseIp(asString(address) ?? '');
+    if (parsed === undefined) return [];
+    const about = {
+      since: asNumber(since) ?? 0,
+      name: asString(name) ?? '',
+      uuid: parseUuid(asString(uuid) ?? ''),
+    };
+    return [[parsed, about] as const];
+  });
+  return new Map(resting);
+}
