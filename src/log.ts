@@ -1,5 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { pino } from 'pino';
+
+import pino = require('pino');
+
 import type { Config, LogLevel } from './config/options.js';
 import { limitMode } from './files.js';
 import { printable } from './text.js';

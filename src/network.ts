@@ -1,5 +1,6 @@
 import { isIPv4, isIPv6 } from 'node:net';
-import ipaddr from 'ipaddr.js';
+
+import ipaddr = require('ipaddr.js');
 
 declare const checked: unique symbol;
 

@@ -1,7 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { endianness } from 'node:os';
-import ipaddr from 'ipaddr.js';
+
+import ipaddr = require('ipaddr.js');
+
 import { type IpAddress, peerAddress } from './network.js';
 
 /** One end of a TCP connection. */

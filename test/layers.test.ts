@@ -24,7 +24,8 @@ function layerOf(path: string): string {
 /** What a source file imports, types and what is loaded later included. */
 function importsOf(path: string): string[] {
   const text = readFileSync(join(repository, 'src', path), 'utf8');
-  return [...text.matchAll(/(?:\bfrom|\bimport\(?) ?'([^']+)'/g)].map(([, name = '']) => name);
+  const imports = /(?:\bfrom |\bimport[ (]|\brequire\()'([^']+)'/g;
+  return [...text.matchAll(imports)].map(([, name = '']) => name);
 }
 
 test('every file and folder of src has its place in the order', () => {

@@ -1,4 +1,5 @@
-import { parse as parseIni } from 'ini';
+import ini = require('ini');
+
 import { jsonText, printable } from '../text.js';
 
 /** The configuration cannot be used; the message is one line that says what is wrong and where. */
@@ -164,7 +165,7 @@ function unescapePercent(value: string, name: string, here: string): string {
  */
 export function parseConfigFile(text: string, file: string): ConfigSections {
   const sections = readLines(text.replace(/^\ufeff/, ''), file);
-  const values: Record<string, Record<string, unknown>> = parseIni(iniText(sections));
+  const values: Record<string, Record<string, unknown>> = ini.parse(iniText(sections));
 
   const entriesOf = (section: RawSection): Map<string, ConfigEntry> =>
     new Map(

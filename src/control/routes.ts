@@ -1,12 +1,8 @@
 import { isUtf8 } from 'node:buffer';
-import {
-  type FastifyBaseLogger,
-  type FastifyError,
-  type FastifyInstance,
-  type FastifyReply,
-  fastify,
-  LogController,
-} from 'fastify';
+import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply } from 'fastify';
+
+import fastify = require('fastify');
+
 import { type AppParts, headersTimeout, noSchemas, requestTimeout } from '../http/app.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
 import { maxLogged } from '../http/peer-log.js';
@@ -78,7 +74,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   const source = { ...parts, instances: () => store.instances };
   const app = fastify({
     schemaController: noSchemas,
-    logController: new LogController({ disableRequestLogging: true }),
+    logController: new fastify.LogController({ disableRequestLogging: true }),
     childLoggerFactory: () => log as FastifyBaseLogger,
     requestTimeout,
     http: { headersTimeout, connectionsCheckingInterval: 5000 },

@@ -1,11 +1,8 @@
 import type { Socket } from 'node:net';
-import {
-  type FastifyError,
-  type FastifyInstance,
-  type FastifyReply,
-  type FastifyRequest,
-  fastify,
-} from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+
+import fastify = require('fastify');
+
 import type { Boots } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import type { Health } from '../health.js';

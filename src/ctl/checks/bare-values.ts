@@ -1,5 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
-import { parseDocument } from 'yaml';
+
+import yaml = require('yaml');
+
 import { controlCharacters } from '../../text.js';
 import {
   compileTemplate,
@@ -38,7 +40,7 @@ function isHarmless(text: string): boolean {
 
 /** What YAML 1.1 (PyYAML, and so cloud-init) reads from a text; undefined if it is not valid. */
 function read(text: string): unknown {
-  const document = parseDocument(text, { version: '1.1', logLevel: 'error' });
+  const document = yaml.parseDocument(text, { version: '1.1', logLevel: 'error' });
   if (document.errors.length > 0) return undefined;
   try {
     return document.toJS({ mapAsMap: true });

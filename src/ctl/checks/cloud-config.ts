@@ -1,5 +1,7 @@
 import { isUtf8 } from 'node:buffer';
-import { parseDocument } from 'yaml';
+
+import yaml = require('yaml');
+
 import { quoted } from '../../text.js';
 import type { Finding } from './finding.js';
 
@@ -52,7 +54,7 @@ export function userdataProblems(body: string | Buffer): UserdataProblem[] {
 
 /** The first problem; later ones are often consequences of it. */
 function yamlProblems(text: string): UserdataProblem[] {
-  const document = parseDocument(text, { version: '1.1' });
+  const document = yaml.parseDocument(text, { version: '1.1' });
   const problems: UserdataProblem[] = [...document.errors, ...document.warnings].map((error) => ({
     // PyYAML accepts a duplicate key and uses the last one.
     level: error.code === 'DUPLICATE_KEY' || error.name === 'YAMLWarning' ? 'warning' : 'failure',
