@@ -1,4 +1,4 @@
-import { isIP } from 'node:net';
+import { isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
 import type { Config, NameForm } from '../config/options.js';
 import { deceptiveCharacters } from '../text.js';
@@ -68,7 +68,7 @@ export function toHostName(name: string, domain: string | false): string {
   const labels = relative.split('.').map(toLabel);
   const below = labels.filter((label) => label !== '').join('.') + name.slice(relative.length);
   // In a hosts file, a name such as 10.0.0.1 would be an address.
-  const isValid = !below.startsWith('.') && below.length <= maxNameLength && isIP(below) === 0;
+  const isValid = !below.startsWith('.') && below.length <= maxNameLength && !isIPv4(below);
   return isValid ? below : label;
 }
 
