@@ -158,9 +158,10 @@ async function stageAll(files: readonly PreparedFile[]): Promise<StagedFiles> {
         await discard();
         throw error;
       }
-      for (const folder of new Set(files.map(({ path }) => dirname(path)))) {
-        await withFile(folder, 'r', (handle) => handle.sync());
-      }
+      const folders = new Set(files.map(({ path }) => dirname(path)));
+      await Promise.all(
+        Array.from(folders, (folder) => withFile(folder, 'r', (handle) => handle.sync())),
+      );
     },
   };
 }
