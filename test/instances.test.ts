@@ -42,6 +42,7 @@ const plan: AddressPlan = {
   restTime: 600,
 };
 const about = { location: 'lab', now: 1000 };
+const parse = (text: string) => parseDatabase(Buffer.from(text));
 const naming = namingOf(configFrom('').config);
 
 function names(draft: Draft): string[] {
@@ -344,8 +345,9 @@ test('the database of Python is read in both of its forms, old records with miss
     },
   ];
   const text = JSON.stringify(records);
-  const [old, full] = parseDatabase(text);
-  assert.deepEqual(parseDatabase(`{"metadata": {"version": 2}, "entries": ${text}}`), [old, full]);
+  const [old, full] = parse(text);
+  assert.deepEqual(parse(`{"metadata": {"version": 2}, "entries": ${text}}`), [old, full]);
+  assert.deepEqual(parse(JSON.stringify(records, null, 4)), [old, full]);
   assert.equal(old?.name, 'old');
   assert.equal(old?.ipv4, undefined);
   assert.equal(full?.uuid, 'aecb25c7-b581-4ecd-b60e-a9942ad18879');
@@ -358,7 +360,7 @@ test('the database of Python is read in both of its forms, old records with miss
 });
 
 test('the database is written as Python writes it', () => {
-  const [instance] = parseDatabase('[{"domain_name": "bücher", "mds_ipv4": "10.122.0.9"}]');
+  const [instance] = parse('[{"domain_name": "bücher", "mds_ipv4": "10.122.0.9"}]');
   const { draft } = instancesFrom([instance as Instance], naming);
   assert.equal(
     Buffer.concat([...databasePieces(draft.pages)]).toString(),
@@ -394,7 +396,7 @@ test('an invalid database is refused with what is wrong and where', async (t) =>
   for (const [text, message] of refused) {
     await t.test(rowName(text), () => {
       assert.throws(
-        () => parseDatabase(text),
+        () => parse(text),
         (error) => error instanceof DatabaseError && message.test(error.message),
         text,
       );

@@ -42,7 +42,7 @@ function names({ byName }: Instances): string[] {
 }
 
 function namesInFile(file: string): string[] {
-  return parseDatabase(readFileSync(file, 'utf8')).map(({ name }) => name);
+  return parseDatabase(readFileSync(file)).map(({ name }) => name);
 }
 
 /** One line an instance, as the hosts files of dnsmasq. */
@@ -96,7 +96,7 @@ test('when a change is answered, the database and the files that follow from it 
     [1, 2].map((number) =>
       store.register(domain(number)).then(({ ipv4 }) => ({
         ipv4,
-        record: parseDatabase(readFileSync(file, 'utf8'))[number - 1],
+        record: parseDatabase(readFileSync(file))[number - 1],
         hosts: readFileSync(hosts, 'utf8'),
         held: store.instances.byName.get(`vm${number}`)?.ipv4,
       })),

@@ -1,6 +1,6 @@
 import type { RestingAddresses } from './addresses.js';
 import type { Instance } from './instance.js';
-import type { LayeredDraft } from './instances.js';
+import type { Instances, LayeredDraft } from './instances.js';
 
 /** What a backend has stored. */
 export interface StoredInstances<Version> {
@@ -38,6 +38,8 @@ export interface Backend<Version = unknown> {
     draft: LayeredDraft,
     differences: readonly Difference[],
   ): Promise<Version>;
+  /** Makes ready what the next `commit` of these instances needs. Others are served meanwhile. */
+  prepare(instances: Instances): Promise<void>;
   /** Calls the function a moment after something may have changed the instances. Returns how to end that. */
   watch(mayHaveChanged: () => void): () => void;
 }

@@ -1,6 +1,6 @@
 import { parseIpv4, parseIpv6, parseMac } from '../network.js';
 import { jsonText, truncate, unicodeEscape } from '../text.js';
-import { noDetails } from './details.js';
+import { type Details, noDetails } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { type Page, pageFormatter } from './pages.js';
@@ -47,11 +47,16 @@ function metadataOf(value: unknown): Readonly<Record<string, string>> | undefine
   return metadata;
 }
 
+const noOtherFields: Instance['otherFields'] = {};
+
 /**
- * The instance of a database record, including those of old Python versions. Throws DatabaseError
- * if the record is invalid.
+ * The instance of a database record, including those of old Python versions, with its `details`
+ * by the uuid. Throws DatabaseError if the record is invalid.
  */
-export function instanceFromRecord(record: unknown): Instance {
+export function instanceFromRecord(
+  record: unknown,
+  details: (uuid: string) => Details | undefined = () => undefined,
+): Instance {
   if (!isJsonObject(record)) throw new DatabaseError('a record is not a JSON object');
   const {
     domain_name: _name,
@@ -68,10 +73,11 @@ export function instanceFromRecord(record: unknown): Instance {
   const text = optionalField(record, 'domain_name', 'a name', asString);
   if (text === undefined || text === '') throw new DatabaseError('domain_name is missing');
   // A lone surrogate becomes U+FFFD: UTF-8 has none, so nobody could ask for the instance.
-  const name = Buffer.from(text).toString();
+  const name = /[\ud800-\udfff]/.test(text) ? Buffer.from(text).toString() : text;
+  const uuid = optionalField(record, 'domain_uuid', 'a uuid', parsedString(parseUuid));
   return {
     name,
-    uuid: optionalField(record, 'domain_uuid', 'a uuid', parsedString(parseUuid)),
+    uuid,
     mac: optionalField(record, 'mds_mac', 'a MAC address', parsedString(parseMac)),
     ipv4: optionalField(record, 'mds_ipv4', 'an IPv4 address', parsedString(parseIpv4)),
     ipv6: optionalField(record, 'mds_ipv6', 'an IPv6 address', parsedString(parseIpv6)),
@@ -79,8 +85,9 @@ export function instanceFromRecord(record: unknown): Instance {
     location: optionalField(record, 'location', 'a string', asString),
     firstSeen: optionalField(record, 'first_seen', 'a number', asNumber),
     lastUpdate: optionalField(record, 'last_update', 'a number', asNumber),
-    details: noDetails,
-    otherFields,
+    details: (uuid && details(uuid)) ?? noDetails,
+    // One object for all that have none: there can be very many.
+    otherFields: Object.keys(otherFields).length === 0 ? noOtherFields : otherFields,
   };
 }
 
@@ -107,24 +114,66 @@ function recordsOf(database: unknown): readonly unknown[] {
   throw new DatabaseError('expected an array of records, or an object with "entries"');
 }
 
-/** Parses the text of a database file. Throws DatabaseError. */
-export function parseDatabase(text: string): Instance[] {
-  let database: unknown;
+function parseJson(text: string): unknown {
   try {
-    database = JSON.parse(text);
+    return JSON.parse(text);
   } catch (error) {
     throw new DatabaseError(`not JSON: ${(error as SyntaxError).message.split('\n')[0]}`);
   }
-  return recordsOf(database).map((record, index) => {
-    try {
-      return instanceFromRecord(record);
-    } catch (error) {
-      if (error instanceof DatabaseError) {
-        throw new DatabaseError(`record ${index + 1}: ${error.message}`);
-      }
-      throw error;
+}
+
+/**
+ * The text of each record of a file that is written as recordText writes records: a text in JSON has
+ * no line breaks, so these lines are nowhere else. Undefined for any other file.
+ */
+function recordTexts(file: Buffer): Iterable<string> | undefined {
+  const [begin, between, end] = ['[\n    {\n', '\n    },\n    {\n', '\n    }\n]'];
+  const last = file.lastIndexOf(end);
+  const isWhole = last >= 0 && file.toString('latin1', last + end.length).trim() === '';
+  if (!isWhole || file.toString('latin1', 0, begin.length) !== begin) return undefined;
+  return (function* () {
+    for (let start = begin.length; start <= last; ) {
+      const found = file.indexOf(between, start);
+      const stop = found < 0 ? last : found;
+      yield `{${file.toString('utf8', start, stop)}}`;
+      start = stop + between.length;
     }
-  });
+  })();
+}
+
+/** What is parsed of each record, with the number of a record that is invalid. */
+function eachRecord<T>(records: Iterable<T>, parse: (record: T) => Instance): Instance[] {
+  const instances: Instance[] = [];
+  for (const record of records) {
+    try {
+      instances.push(parse(record));
+    } catch (error) {
+      if (!(error instanceof DatabaseError)) throw error;
+      throw new DatabaseError(`record ${instances.length + 1}: ${error.problem}`);
+    }
+  }
+  return instances;
+}
+
+/**
+ * Parses a database file. `details` gives those of an instance, by its uuid. Throws DatabaseError.
+ */
+export function parseDatabase(
+  file: Buffer,
+  details: (uuid: string) => Details | undefined = () => undefined,
+): Instance[] {
+  const fromRecord = (record: unknown) => instanceFromRecord(record, details);
+  // Record by record, where possible: all together take several times the memory of the file.
+  const texts = recordTexts(file);
+  if (texts !== undefined) {
+    try {
+      return eachRecord(texts, (text) => fromRecord(JSON.parse(text)));
+    } catch (error) {
+      // What is wrong and where is said of the whole file, below.
+      if (!(error instanceof SyntaxError)) throw error;
+    }
+  }
+  return eachRecord(recordsOf(parseJson(file.toString())), fromRecord);
 }
 
 const indent = '    ';

@@ -1,6 +1,6 @@
 import { parseIp } from '../network.js';
 import type { RestingAddresses } from './addresses.js';
-import type { Details } from './details.js';
+import type { Details, Hardware, HostKeys } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { type Page, pageFormatter } from './pages.js';
@@ -14,24 +14,39 @@ function arrayOrEmpty(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : [];
 }
 
-function detailsOf(value: unknown): Details {
-  const { hardware, hostKeys } = objectOrEmpty(value);
-  const { vcpus, memoryKib, architecture } = objectOrEmpty(hardware);
+function hardwareOf(value: unknown): Hardware {
+  const { vcpus, memoryKib, architecture } = objectOrEmpty(value);
   return {
-    hardware: {
-      vcpus: asNumber(vcpus),
-      memoryKib: asNumber(memoryKib),
-      architecture: asString(architecture),
-    },
-    hostKeys: arrayOrEmpty(hostKeys).map((item) => {
-      const { at, hostname, fqdn, keys } = objectOrEmpty(item);
-      return {
-        at: asNumber(at) ?? 0,
-        hostname: asString(hostname) ?? null,
-        fqdn: asString(fqdn) ?? null,
-        keys: arrayOrEmpty(keys).filter((key) => typeof key === 'string'),
-      };
-    }),
+    vcpus: asNumber(vcpus),
+    memoryKib: asNumber(memoryKib),
+    architecture: asString(architecture),
+  };
+}
+
+function hostKeysOf(value: unknown): HostKeys[] {
+  return arrayOrEmpty(value).map((item) => {
+    const { at, hostname, fqdn, keys } = objectOrEmpty(item);
+    return {
+      at: asNumber(at) ?? 0,
+      hostname: asString(hostname) ?? null,
+      fqdn: asString(fqdn) ?? null,
+      keys: arrayOrEmpty(keys).filter((key) => typeof key === 'string'),
+    };
+  });
+}
+
+/** Parses details. Those that are the same are one object: of very many instances, most are. */
+function detailsParser(): (value: unknown) => Details {
+  const known = new Map<string, Details>();
+  return (value) => {
+    const { hardware, hostKeys } = objectOrEmpty(value);
+    const details = { hardware: hardwareOf(hardware), hostKeys: hostKeysOf(hostKeys) };
+    if (details.hostKeys.length > 0) return details;
+    const key = JSON.stringify(details);
+    const same = known.get(key);
+    if (same !== undefined) return same;
+    known.set(key, details);
+    return details;
   };
 }
 
@@ -91,8 +106,10 @@ export function* detailsPieces({
 /** Parses the text of a details file. Throws SyntaxError if it is not JSON. */
 export function parseDetails(text: string): DetailsFile {
   const { resting, ...byUuid } = objectOrEmpty(JSON.parse(text));
-  const details = Object.entries(byUuid).map(([uuid, value]) => [uuid, detailsOf(value)] as const);
-  return { details: new Map(details), resting: parseResting(resting) };
+  const detailsOf = detailsParser();
+  const details = new Map<string, Details>();
+  for (const [uuid, value] of Object.entries(byUuid)) details.set(uuid, detailsOf(value));
+  return { details, resting: parseResting(resting) };
 }
 
 function parseResting(value: unknown): RestingAddresses {

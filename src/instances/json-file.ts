@@ -1,9 +1,9 @@
 import { readFileSync, realpathSync, type Stats, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { type FileContent, isUnchanged, limitMode, replaceFiles, statOrNone } from '../files.js';
+import { shortTurns } from '../turns.js';
 import type { Backend, Difference, StoredInstances } from './backend.js';
 import { DatabaseError, databasePieces, parseDatabase, recordText } from './database-file.js';
-import { noDetails } from './details.js';
 import {
   type DetailsFile,
   detailsPieces,
@@ -58,19 +58,16 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
     if (version === undefined) {
       return { version, isNew: true, records: [], resting: new Map(), warnings: [] };
     }
-    let text: string;
+    let content: Buffer;
     try {
-      text = readFileSync(path, 'utf8');
+      content = readFileSync(path);
     } catch (error) {
       const problem = `${path} cannot be read: ${(error as Error).message}`;
       throw new DatabaseError(problem, undefined, { cause: error });
     }
     try {
       const { details, resting, warnings } = readDetails(paths.details);
-      const records = parseDatabase(text).map((instance) => ({
-        ...instance,
-        details: details.get(instance.uuid ?? '') ?? noDetails,
-      }));
+      const records = parseDatabase(content, (uuid) => details.get(uuid));
       return { version, isNew: false, records, resting, warnings };
     } catch (error) {
       if (!(error instanceof DatabaseError)) throw error;
@@ -103,6 +100,12 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
       }
       await replaceFiles(files);
       return writes ? statOrNone(path) : version;
+    },
+    async prepare(instances) {
+      const turn = shortTurns();
+      // Each piece is kept when it is made.
+      for (const _ of databasePieces(instances.pages)) await turn();
+      for (const _ of detailsPieces(instances)) await turn();
     },
     watch(mayHaveChanged) {
       let timer: NodeJS.Timeout | undefined;

@@ -305,8 +305,9 @@ export async function openRegistry<Version>({
     subscribe(subscriber) {
       subscribers.push(subscriber);
     },
-    refresh() {
-      return change(() => undefined, true);
+    async refresh() {
+      await change(() => undefined, true);
+      void backend.prepare(state.instances);
     },
     async close() {
       unwatch();
