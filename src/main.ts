@@ -16,7 +16,7 @@ import { DatabaseError } from './instances/database-file.js';
 import type { Instances } from './instances/instances.js';
 import { StoreError } from './instances/registry.js';
 import { type Logger, type Logging, startLogging } from './log.js';
-import { giveMemoryBack } from './memory.js';
+import { giveMemoryBack, keepHeapSmall } from './memory.js';
 import { TokenKeyError } from './metadata/token-key.js';
 import { serverUrl } from './network.js';
 import { defaultConfigFile, usage } from './usage.js';
@@ -83,6 +83,7 @@ async function run(file: string): Promise<void> {
   let onReload = () => {};
   process.on('SIGHUP', () => onReload());
 
+  keepHeapSmall();
   // For folders; files have modes of their own. dnsmasq may run as another user.
   process.umask(0o022);
   const loaded = loadConfig(file);
@@ -95,12 +96,13 @@ async function run(file: string): Promise<void> {
 
     const parts = await createDaemon(() => config, log);
     const { store } = parts;
+    // What was made while a large database was read is several times its size.
+    giveMemoryBack(store.instances.byName.size > 1000);
     const app = buildApp(parts);
     const { listen_address: addresses, port } = config.mdserver;
     const whose = (remote: string | undefined) => peerOf(config.mdserver, store.instances, remote);
     const listening = await listen(app, addresses, port, { ...parts, peerOf: whose });
     const control = await serveControl(parts);
-    giveMemoryBack();
     logNextSteps(log, config, store.instances);
     notifyReady(log);
     void tryNeighbours(parts);

@@ -27,14 +27,22 @@ export function isWorthCollecting(
 }
 
 /**
- * Gives memory back after a flood of requests. V8 collects what became old during the flood only when
- * yet more becomes old, which does not happen in an idle process. And it enlarges the heap for new
- * objects to three times 16 MiB, which stays so: here it keeps its first size.
+ * Keeps V8's heap for new objects at its first size. While much is created, as when a large database
+ * is read, V8 enlarges it to three times 16 MiB, which stays so.
  */
-export function giveMemoryBack(): void {
+export function keepHeapSmall(): void {
   setFlagsFromString('--semi-space-growth-factor=1');
+}
+
+/**
+ * Gives memory back after a flood of requests, and at once if there is `garbage` already. V8 collects
+ * what became old during the flood only when yet more becomes old, which does not happen in an idle
+ * process.
+ */
+export function giveMemoryBack(garbage: boolean): void {
   setFlagsFromString('--expose-gc');
   const collect: () => void = runInNewContext('gc');
+  if (garbage) collect();
   let before = process.memoryUsage.rss();
   let lowest = before;
   let collected = performance.now();
