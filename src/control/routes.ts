@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { Readable } from 'node:stream';
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply } from 'fastify';
 
 import fastify = require('fastify');
@@ -17,6 +18,7 @@ import { bodyOf, type Leaf, leaves, lookUp } from '../metadata/tree.js';
 import { instanceId, localHostname } from '../metadata/values.js';
 import { parseIp } from '../network.js';
 import { truncate } from '../text.js';
+import { shortTurns } from '../turns.js';
 import { UserdataError } from '../userdata/find.js';
 import { TemplateError } from '../userdata/template.js';
 import {
@@ -61,6 +63,9 @@ function eventOf(body: unknown): GuestEvent {
   if (kind === 'released' && typeof name === 'string') return { kind, name };
   throw new BadRequestError('expected JSON such as {"kind": "released", "name": "web1"}');
 }
+
+/** Characters of a long answer that are made at a time. */
+const pieceLength = 32 * 1024;
 
 /** Milliseconds that requests in flight get when the daemon stops, as on TCP. */
 const closeTimeout = 5000;
@@ -159,7 +164,10 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     };
   }
 
-  app.get('/instances', () => Array.from(store.instances.byName.values(), summary));
+  app.get('/instances', (_request, reply) => {
+    const pieces = jsonList(store.instances.byName.values(), summary);
+    return reply.type('application/json').send(Readable.from(pieces, { objectMode: false }));
+  });
 
   app.get<{ Params: NameParams }>('/instances/:name', (request) => {
     return details(find(request.params.name));
@@ -233,6 +241,22 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   uploadRoutes(app, { ...parts, network: config().dnsmasq.net_name, refusal: () => undefined });
   monitoringRoutes(app, parts, () => true);
   return app;
+}
+
+/** A JSON array of many items, in pieces: guests are answered while it is made. */
+async function* jsonList<T>(items: Iterable<T>, describe: (item: T) => object) {
+  const turn = shortTurns();
+  let text = '[';
+  let separator = '';
+  for (const item of items) {
+    text += separator + JSON.stringify(describe(item));
+    separator = ',';
+    if (text.length < pieceLength) continue;
+    yield text;
+    text = '';
+    await turn();
+  }
+  yield `${text}]`;
 }
 
 /** A document as the guest would get it now. Throws TemplateError and UserdataError. */
