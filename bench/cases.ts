@@ -11,8 +11,8 @@ export interface Case {
   /** What mdserver is compared with. */
   readonly reference: string;
   readonly goal?: Goal;
-  /** Whether CI compares the ratio with the recorded one. */
-  readonly checked?: boolean;
+  /** How many times worse than the recorded one the ratio may be in CI, which checks no others. */
+  readonly bound?: number;
 }
 
 /** What was measured of a case, in its unit, in the same run. */
@@ -31,6 +31,8 @@ export interface Effort {
   readonly repeats: number;
   /** Only the cases that CI checks. */
   readonly onlyChecked: boolean;
+  /** The one figure of what the same work cost again and again. */
+  readonly summary: (costs: readonly number[]) => number;
 }
 
 /** mdserver's figure in units of the reference's. */
@@ -41,6 +43,11 @@ export function ratioOf({ mdserver, reference }: Result): number {
 /** Whether more is better; it is for requests, and less is for time and memory. */
 export function isMoreBetter({ unit }: Case): boolean {
   return unit.startsWith('requests');
+}
+
+/** Whether CI checks the case. */
+export function isChecked({ bound }: Case): boolean {
+  return bound !== undefined;
 }
 
 /** Whether the goal is met; undefined without a goal. */
@@ -56,4 +63,9 @@ export function median(values: readonly number[]): number {
   const middle = Math.floor(sorted.length / 2);
   const upper = sorted[middle] ?? Number.NaN;
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
+}
+
+/** The lowest cost: whatever else the machine does only adds to a cost. */
+export function lowest(costs: readonly number[]): number {
+  return Math.min(...costs);
 }

@@ -1,0 +1,84 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { repository } from '../test/support/daemon.js';
+import { type Case, isMoreBetter, median, type Result, ratioOf } from './cases.js';
+
+/** The ratios that CI compares with. */
+export interface Recorded {
+  /** Where they were measured: on another machine, they are others. */
+  readonly machine: string;
+  /** By the names of the cases. */
+  readonly ratios: Readonly<Record<string, number>>;
+}
+
+const attempts = 3;
+
+const recordedFile = join(repository, 'bench/recorded.json');
+
+/** The ratios that are in the repository. */
+export function recordedRatios(): Recorded {
+  return JSON.parse(readFileSync(recordedFile, 'utf8')) as Recorded;
+}
+
+function thisMachine(): string {
+  const { arch, version } = process;
+  return `${cpus()[0]?.model ?? arch}, node ${version.split('.')[0]}`;
+}
+
+/** How many times worse a ratio is than the recorded one; less than 1 if it is better. */
+export function timesWorse(of: Case, ratio: number, recorded: number): number {
+  return isMoreBetter(of) ? recorded / ratio : ratio / recorded;
+}
+
+/** Measures some of the cases that CI checks. */
+export type Measure = (names: ReadonlySet<string>) => AsyncGenerator<Result>;
+
+/**
+ * Compares ratios with the recorded ones, and prints them. A case that is worse is measured again,
+ * up to three times in all: other load on the machine passes, a slow change does not. Returns
+ * whether none is worse.
+ */
+export async function check(cases: readonly Case[], measure: Measure): Promise<boolean> {
+  const { machine, ratios } = recordedRatios();
+  let worse = new Set(cases.map(({ name }) => name));
+  for (let attempt = 1; attempt <= attempts && worse.size > 0; attempt += 1) {
+    const still = new Set<string>();
+    for await (const result of measure(worse)) {
+      const { name, bound = 1 } = result.of;
+      const recorded = ratios[name];
+      if (recorded === undefined)
+        throw new Error(`${name} is not recorded: npm run bench -- record`);
+      const ratio = ratioOf(result);
+      const times = timesWorse(result.of, ratio, recorded);
+      if (times > bound) still.add(name);
+      const verdict = times > bound ? 'worse' : times < 1 / bound ? 'better' : 'same';
+      process.stdout.write(
+        `${verdict.padEnd(7)} ${name}: ratio ${ratio.toFixed(2)}, recorded ${recorded.toFixed(2)}\n`,
+      );
+    }
+    worse = still;
+  }
+  if (worse.size === 0) return true;
+  process.stdout.write(
+    `Worse in ${attempts} of ${attempts} runs: find out why. If it has to be so, npm run bench -- record. The recorded ratios are from ${machine}; this is ${thisMachine()}.\n`,
+  );
+  return false;
+}
+
+/** Records the ratios: the medians of several runs. */
+export async function record(cases: readonly Case[], measure: Measure): Promise<void> {
+  const names = new Set(cases.map(({ name }) => name));
+  const measured = new Map(cases.map(({ name }) => [name, [] as number[]]));
+  for (let attempt = 1; attempt <= attempts; attempt += 1) {
+    for await (const result of measure(names)) {
+      measured.get(result.of.name)?.push(ratioOf(result));
+    }
+  }
+  const ratios = Object.fromEntries(
+    Array.from(measured, ([name, values]) => [name, Number(median(values).toFixed(3))]),
+  );
+  const recorded: Recorded = { machine: thisMachine(), ratios };
+  writeFileSync(recordedFile, `${JSON.stringify(recorded, null, 2)}\n`);
+  process.stdout.write(readFileSync(recordedFile));
+}
