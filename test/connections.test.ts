@@ -12,9 +12,14 @@ import { closing, eventually } from './support/daemon.js';
 
 test('each peer has one turn in each turn of the event loop, whatever it has waiting', () => {
   const turns: (() => void)[] = [];
-  const takeTurn = fairTurns((turn) => turns.push(turn));
+  const newTurns = fairTurns((turn) => turns.push(turn));
+  const peers = new Map(['a', 'b', 'c'].map((name) => [name, newTurns()]));
   const served: string[] = [];
-  const work = (name: string) => () => void served.push(name);
+  const ask = (name: string) => {
+    const peer = peers.get(name.slice(0, 1));
+    if (peer?.take()) served.push(name);
+    else peer?.wait(() => void served.push(name));
+  };
   const servedSince = () => served.splice(0).join(' ');
   const nextTurn = () => {
     const [turn] = turns.splice(0);
@@ -22,21 +27,21 @@ test('each peer has one turn in each turn of the event loop, whatever it has wai
     return servedSince();
   };
   // The first of a peer does not wait.
-  takeTurn('a', work('a1'));
-  takeTurn('a', work('a2'));
-  takeTurn('a', work('a3'));
-  takeTurn('b', work('b1'));
+  ask('a1');
+  ask('a2');
+  ask('a3');
+  ask('b1');
   assert.equal(servedSince(), 'a1 b1');
   assert.equal(turns.length, 1);
   assert.equal(nextTurn(), 'a2');
-  takeTurn('c', work('c1'));
-  takeTurn('b', work('b2'));
+  ask('c1');
+  ask('b2');
   assert.equal(servedSince(), 'c1 b2');
   assert.equal(nextTurn(), 'a3');
   assert.equal(nextTurn(), '');
   // Nothing turns when nobody waits.
   assert.equal(turns.length, 0);
-  takeTurn('a', work('a4'));
+  ask('a4');
   assert.equal(servedSince(), 'a4');
 });
 
@@ -239,6 +244,23 @@ test('a peer that takes no answers gets no more of its requests served', async (
   socket.resume();
   await eventually('the next ones follow', () => begun > 25);
   socket.destroy();
+});
+
+test('no more than a little of what a peer sends ahead is taken, however long it sends', async (t) => {
+  const message = Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
+  const ahead: number[] = [];
+  const served = await serve(t, (request, response) => {
+    ahead.push(request.socket.bytesRead - (ahead.length + 1) * message.length);
+    setImmediate(() => response.end());
+  });
+  const socket = connectTo(served);
+  socket.resume();
+  socket.on('error', () => {});
+  for (let index = 0; index < 300; index += 1)
+    socket.write(Buffer.alloc(1000 * message.length, message));
+  await closing(socket);
+  assert.equal(ahead.length, 1000);
+  assert.ok(Math.max(...ahead) <= 256 * 1024, `${Math.max(...ahead)} bytes`);
 });
 
 test('any division of the bytes gives the same requests', async (t) => {

@@ -4,15 +4,16 @@ import {
   type RequestListener,
   type Server,
   type ServerOptions,
-  type ServerResponse,
 } from 'node:http';
-import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
+import { Socket } from 'node:net';
 
 /** The longest piece of a request that is parsed in one turn, in bytes: Node's limit for all headers. */
 export const maxPieceBytes = 16 * 1024;
 /** Requests that a connection may have. Then the peer has to make a new one, which is when it is counted. */
 const maxRequests = 1000;
+
+/** As a number, which Node finds ten times faster than as a text. */
+const lineFeed = 10;
 
 /**
  * Where the first piece of what was received ends: behind the first blank line, which ends a request's
@@ -23,7 +24,7 @@ export function firstPiece(received: Buffer, line: number): { end: number; line:
   let begin = 0;
   let before = line;
   for (;;) {
-    const newline = received.indexOf('\n', begin);
+    const newline = received.indexOf(lineFeed, begin);
     if (newline < 0 || newline >= maxPieceBytes) {
       const end = Math.min(received.length, maxPieceBytes);
       return { end, line: before + end - begin };
@@ -36,81 +37,98 @@ export function firstPiece(received: Buffer, line: number): { end: number; line:
   }
 }
 
+/** The turns of one peer. */
+export interface Turns {
+  /** Takes the peer's turn. False if it has had its turn, or something of it waits for one. */
+  readonly take: () => boolean;
+  /** Calls `work` when it is the peer's turn, behind all that waits already. */
+  readonly wait: (work: () => void) => void;
+}
+
 /** What one peer waits for its turns with. */
 interface Line {
   readonly waiting: (() => void)[];
-  /** The peer has had its turn since the event loop last looked for input. */
-  served: boolean;
+  /** The number of the turn of the event loop in which the peer had its last turn. */
+  served: number;
 }
 
 /**
  * Gives every peer one turn for each turn of the event loop, whatever number of connections it has
  * and of requests it sends on them: a peer that sends many waits for itself, not others for it.
- * `nextTurn` calls its argument in the next turn.
+ * Returns a function that makes the turns of one more peer. `nextTurn` calls its argument in the next
+ * turn.
  */
-export function fairTurns(
-  nextTurn: (turn: () => void) => void = setImmediate,
-): (peer: string, work: () => void) => void {
-  const lines = new Map<string, Line>();
+export function fairTurns(nextTurn: (turn: () => void) => void = setImmediate): () => Turns {
+  const lines = new Set<Line>();
+  let current = 0;
+  let isScheduled = false;
 
-  function serve(line: Line): void {
-    const work = line.waiting.shift();
-    if (work === undefined) return;
-    line.served = true;
-    work();
+  function schedule(): void {
+    if (isScheduled) return;
+    isScheduled = true;
+    nextTurn(turn);
   }
 
   function turn(): void {
-    for (const [peer, line] of lines) {
-      line.served = false;
-      serve(line);
-      if (!line.served) lines.delete(peer);
+    isScheduled = false;
+    current += 1;
+    // A copy: what begins to wait now waits for the next turn.
+    for (const line of [...lines]) {
+      const work = line.waiting.shift();
+      line.served = current;
+      work?.();
+      if (line.waiting.length === 0) lines.delete(line);
+      schedule();
     }
-    if (lines.size > 0) nextTurn(turn);
   }
 
-  return (peer, work) => {
-    let line = lines.get(peer);
-    if (line === undefined) {
-      if (lines.size === 0) nextTurn(turn);
-      line = { waiting: [], served: false };
-      lines.set(peer, line);
-    }
-    line.waiting.push(work);
-    // The usual case: a peer that sends one request does not wait.
-    if (!line.served) serve(line);
+  return () => {
+    const line: Line = { waiting: [], served: -1 };
+    return {
+      take() {
+        if (line.served === current || line.waiting.length > 0) return false;
+        line.served = current;
+        schedule();
+        return true;
+      },
+      wait(work) {
+        line.waiting.push(work);
+        lines.add(line);
+        schedule();
+      },
+    };
   };
 }
 
-/** The ends of a connection. */
-type Ends = Pick<Socket, 'remoteAddress' | 'remotePort' | 'localAddress' | 'localPort'>;
-/** What Node's HTTP server and the routes use of a socket, beside the stream itself. */
-type SocketLike = Ends & Pick<Socket, 'setTimeout' | 'destroySoon'>;
-
-/** A connection as the HTTP server gets it. */
-export interface PacedConnection {
-  readonly stream: Duplex & SocketLike;
-  /** To be called with each request that the HTTP server finds on the connection. */
-  readonly begin: (request: IncomingMessage, response: ServerResponse) => void;
+/** Takes the newest listener of an event from a socket. */
+function takeListener(socket: Socket, event: 'data' | 'end'): (chunk?: Buffer) => void {
+  const listener = socket.listeners(event).at(-1) as (chunk?: Buffer) => void;
+  socket.off(event, listener);
+  return listener;
 }
 
 /**
- * A stream over a socket that hands on what was received one request at a time: the next one when
- * the last is answered, and only when it is this connection's turn. What is not handed on stays with
- * the peer (TCP's flow control), so requests that are sent ahead take no memory here. The addresses
- * of the stream stay when the socket is closed.
+ * Stands between a socket and the HTTP server that serves it, and hands on what is received one
+ * request at a time: the next one when the last is answered, and only when it is the peer's turn.
+ * What is not handed on stays with the peer (TCP's flow control), so requests that are sent ahead take
+ * no memory here. `serve` makes the HTTP server serve the socket. Returns what is to be called with each
+ * request that the HTTP server finds on the connection.
  */
-export function pacedConnection(
-  socket: Socket,
-  takeTurn: (work: () => void) => void,
-): PacedConnection {
-  const nothing = Buffer.alloc(0);
-  let received: Buffer = nothing;
+export function pacedConnection(socket: Socket, turns: Turns, serve: () => void): RequestListener {
+  // A socket forgets its own address when it is closed.
+  Object.defineProperty(socket, 'localAddress', { value: socket.localAddress });
+  serve();
+  const parse = takeListener(socket, 'data');
+  const finish = takeListener(socket, 'end');
   let ended = false;
-  let paused = false;
-  /** The stream asks for more. */
-  let wanted = false;
-  let waiting = false;
+  let isPaused = false;
+  /** Bytes that were received, and given back to the socket for later. */
+  let kept = 0;
+  /** The HTTP server wants no more for now. */
+  let isHeld = false;
+  let isWaiting = false;
+  /** This is the turn that the connection has waited for. */
+  let isTurn = false;
   /** The length of the line that the next bytes continue. */
   let unfinishedLine = 0;
   let requests = 0;
@@ -118,120 +136,95 @@ export function pacedConnection(
   let newest: IncomingMessage | undefined;
 
   /**
-   * Whether the stream may have more: not while a whole request is without an answer. The bytes that
-   * complete a body may begin another request, of which only the first may so follow.
+   * Whether the HTTP server may have more: not while a whole request is without an answer, and not
+   * behind the last request. The bytes that complete a body may begin another request, of which only
+   * the first may so follow.
    */
-  const isOpen = () => unanswered === 0 || (unanswered === 1 && newest?.complete === false);
-  const mayHandOn = () => wanted && received.length > 0 && isOpen();
+  const isOpen = () => {
+    if (socket.destroyed) return false;
+    return unanswered === 0
+      ? requests < maxRequests
+      : unanswered === 1 && newest?.complete === false;
+  };
 
-  function handOnPiece(): void {
-    waiting = false;
-    if (!mayHandOn()) return;
-    const { end, line } = firstPiece(received, unfinishedLine);
-    unfinishedLine = line;
-    const piece = received.subarray(0, end);
-    received = end === received.length ? nothing : received.subarray(end);
-    wanted = false;
-    stream.push(piece);
+  function keep(rest: Buffer): void {
+    isPaused = true;
+    kept = rest.length;
+    pause.call(socket);
+    socket.unshift(rest);
+  }
+
+  function receive(chunk: Buffer): void {
+    kept = 0;
+    if (isHeld || !isOpen() || !(isTurn || turns.take())) {
+      keep(chunk);
+    } else {
+      isTurn = false;
+      const { end, line } = firstPiece(chunk, unfinishedLine);
+      unfinishedLine = line;
+      // Before the piece is parsed: then the socket may be closed.
+      if (end < chunk.length) keep(chunk.subarray(end));
+      parse(end < chunk.length ? chunk.subarray(0, end) : chunk);
+    }
     proceed();
   }
 
-  /** Does what can be done now: wait for a turn, or ask the socket for more. */
+  function readInTurn(): void {
+    isWaiting = false;
+    if (socket.destroyed) return;
+    isTurn = true;
+    // This emits them as data. Of a socket that gives all that it has, Node would receive more each time.
+    socket.read(kept);
+    isTurn = false;
+  }
+
+  /** Does what can be done now: wait for a turn, or let the socket receive more. */
   function proceed(): void {
-    if (mayHandOn()) {
-      if (waiting) return;
-      waiting = true;
-      takeTurn(handOnPiece);
-    } else if (received.length === 0) {
-      if (ended) {
-        if (isOpen()) stream.push(null);
-      } else if (paused) {
-        paused = false;
-        socket.resume();
+    if (ended) {
+      if (!isOpen()) return;
+      ended = false;
+      finish();
+    } else if (isPaused && !isWaiting && !isHeld && isOpen()) {
+      if (kept > 0) {
+        isWaiting = true;
+        turns.wait(readInTurn);
+      } else {
+        isPaused = false;
+        resume.call(socket);
       }
     }
   }
 
-  const duplex = new Duplex({
-    // Only what was asked for is handed on.
-    readableHighWaterMark: 1,
-    // The headers are a string with an encoding of its own.
-    decodeStrings: false,
-    read() {
-      wanted = true;
-      proceed();
-    },
-    write(chunk, encoding, done) {
-      socket.write(chunk, encoding, done);
-    },
-    writev(chunks, done) {
-      // Of the headers with the body and the empty end that Node writes behind them, one is left. The
-      // headers and a body of bytes go into one packet.
-      const parts = chunks.filter(({ chunk }) => chunk.length > 0);
-      const last = parts.pop();
-      if (last === undefined) {
-        done();
-        return;
-      }
-      socket.cork();
-      for (const { chunk, encoding } of parts) socket.write(chunk, encoding);
-      socket.write(last.chunk, last.encoding, done);
-      socket.uncork();
-    },
-    final(done) {
-      socket.end(done);
-    },
-    destroy(error, done) {
-      received = nothing;
-      socket.destroy();
-      done(error);
-    },
-  });
-  const { remoteAddress, remotePort, localAddress, localPort } = socket;
-  const ends = { remoteAddress, remotePort, localAddress, localPort } as Ends;
-  const stream: Duplex & SocketLike = Object.assign(duplex, ends, {
-    setTimeout(milliseconds: number, listener?: () => void) {
-      socket.setTimeout(milliseconds);
-      if (listener !== undefined) stream.once('timeout', listener);
-      return stream as unknown as Socket;
-    },
-    destroySoon() {
-      stream.end();
-      if (stream.writableFinished) stream.destroy();
-      else stream.once('finish', () => stream.destroy());
-    },
-  });
-
-  socket.on('data', (chunk: Buffer) => {
-    received = received.length === 0 ? chunk : Buffer.concat([received, chunk]);
+  const answered = () => {
+    unanswered -= 1;
     proceed();
-    // Usually the one request was handed on at once, and pausing would cost as much as that.
-    if (received.length > 0 && !paused) {
-      paused = true;
-      socket.pause();
+  };
+
+  const { pause, resume } = Socket.prototype;
+  socket.pause = () => {
+    isHeld = true;
+    return socket;
+  };
+  socket.resume = () => {
+    if (isHeld) {
+      isHeld = false;
+      proceed();
     }
-  });
+    return socket;
+  };
+  socket.on('data', receive);
   socket.on('end', () => {
     ended = true;
     proceed();
   });
-  socket.on('timeout', () => stream.emit('timeout'));
-  socket.on('error', (error) => stream.destroy(error));
-  socket.on('close', () => stream.destroy());
 
-  return {
-    stream,
-    begin(request, response) {
-      newest = request;
-      unanswered += 1;
-      requests += 1;
-      // Not server.maxRequestsPerSocket, which answers 503 to what the peer has sent ahead.
-      if (requests >= maxRequests) response.shouldKeepAlive = false;
-      response.once('close', () => {
-        unanswered -= 1;
-        proceed();
-      });
-    },
+  return (request, response) => {
+    newest = request;
+    unanswered += 1;
+    requests += 1;
+    // Not server.maxRequestsPerSocket, which answers 503 to what the peer has sent ahead.
+    if (requests >= maxRequests) response.shouldKeepAlive = false;
+    response.on('close', answered);
   };
 }
 
@@ -259,18 +252,18 @@ export type ServerMaker = (options: ServerOptions, handler: RequestListener) => 
  * of each peer; each peer has its turns (fairTurns), one request of a connection at a time.
  */
 export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimits): ServerMaker {
-  const takeTurn = fairTurns();
-  const counts = new Map<string, number>();
-  const connections = new WeakMap<object, PacedConnection>();
+  const newTurns = fairTurns();
+  const peers = new Map<string, { readonly turns: Turns; connections: number }>();
+  const listeners = new WeakMap<Socket, RequestListener>();
   let total = 0;
 
-  /** Counts the connection; undefined if it is one too many. */
-  function admit(socket: Socket): Peer | undefined {
-    const peer = peerOf(socket.remoteAddress);
-    const count = (counts.get(peer.key) ?? 0) + 1;
+  /** Counts the connection, and returns the turns of its peer; undefined if it is one too many. */
+  function admit(socket: Socket): Turns | undefined {
+    const { key, maxConnections: most } = peerOf(socket.remoteAddress);
+    const peer = peers.get(key) ?? { turns: newTurns(), connections: 0 };
     const problem =
-      count > peer.maxConnections
-        ? `${peer.key} has ${peer.maxConnections} connections already`
+      peer.connections >= most
+        ? `${key} has ${most} connections already`
         : total >= maxConnections
           ? `there are ${maxConnections} connections already`
           : undefined;
@@ -279,41 +272,44 @@ export function pacedServers({ peerOf, maxConnections, refused }: ConnectionLimi
       return undefined;
     }
     total += 1;
-    counts.set(peer.key, count);
+    peer.connections += 1;
+    peers.set(key, peer);
     socket.once('close', () => {
       total -= 1;
-      const left = (counts.get(peer.key) ?? 1) - 1;
-      if (left === 0) counts.delete(peer.key);
-      else counts.set(peer.key, left);
+      peer.connections -= 1;
+      if (peer.connections === 0) peers.delete(key);
     });
-    return peer;
+    return peer.turns;
   }
 
   return (options, handler) => {
     const server = createServer(options, (request, response) => {
-      connections.get(request.socket)?.begin(request, response);
+      listeners.get(request.socket)?.(request, response);
       handler(request, response);
     });
-    // Node's own listener takes any stream (http, Event: 'connection').
+    // Node's own listener serves a socket.
     const [serve] = server.listeners('connection');
     server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => {
       // Without an address, the peer has reset the connection already.
-      const peer = socket.remoteAddress === undefined ? undefined : admit(socket);
-      if (peer === undefined) {
+      const turns = socket.remoteAddress === undefined ? undefined : admit(socket);
+      if (turns === undefined) {
         socket.destroy();
         return;
       }
       // Nobody else listens yet.
       socket.on('error', () => undefined);
+      const begin = () => {
+        if (socket.destroyed) return;
+        listeners.set(
+          socket,
+          pacedConnection(socket, turns, () => serve?.call(server, socket)),
+        );
+      };
       // Making a parser takes longer than accepting: a peer that connects often waits for it, and
       // does not keep others in the kernel's queue.
-      takeTurn(peer.key, () => {
-        if (socket.destroyed) return;
-        const connection = pacedConnection(socket, (work) => takeTurn(peer.key, work));
-        connections.set(connection.stream, connection);
-        serve?.call(server, connection.stream);
-      });
+      if (turns.take()) begin();
+      else turns.wait(begin);
     });
     return server;
   };
