@@ -14,7 +14,9 @@ import { namingOf } from '../src/instances/host-names.js';
 import type { Instance } from '../src/instances/instance.js';
 import {
   type AddressPlan,
+  applyDraft,
   type Draft,
+  draftOf,
   drop,
   emptyDraft,
   instancesFrom,
@@ -325,6 +327,92 @@ test('whatever is registered, no two instances share a name, uuid, MAC or addres
         }
       }
     }),
+  );
+});
+
+/** Everything that a draft has, as it does not depend on the way to it. */
+function stateOf(draft: Draft) {
+  const sorted = (map: ReadonlyMap<string | number, unknown>) =>
+    [...map].sort(([a], [b]) => String(a).localeCompare(String(b)));
+  return {
+    byName: [...draft.byName],
+    indexes: [draft.byUuid, draft.byMac, draft.byAddress].map(sorted),
+    resting: [...draft.resting],
+    takenIpv4: sorted(draft.takenIpv4),
+    hostNames: sorted(draft.hostNames),
+    nameHolders: sorted(draft.nameHolders),
+    displaced: sorted(draft.displaced),
+    entries: [...draft.pages.values()].flat(),
+    pageNumbers: sorted(draft.pageNumbers).map(([name]) => name),
+  };
+}
+
+test('whatever is changed and whatever of it is discarded: all indexes are as if made from the records', () => {
+  const tail = uuid(11).slice(0, 8);
+  const name = fc.constantFrom('a', 'A', 'a b', 'a-b', 'a_b', `a-${tail}`, `a-b-${tail}`, 'wpad');
+  const step = fc.record({
+    name,
+    uuid: fc.integer({ min: 10, max: 14 }).map((n) => domain(n).uuid),
+    mac: fc.integer({ min: 10, max: 14 }).map((n) => domain(n).mac),
+    isRemoval: fc.integer({ min: 0, max: 2 }).map((n) => n === 0),
+  });
+  const round = fc.record({
+    steps: fc.array(step, { maxLength: 5 }),
+    isStored: fc.integer({ min: 0, max: 3 }).map((n) => n > 0),
+  });
+  fc.assert(
+    fc.property(fc.array(round, { maxLength: 12 }), (rounds) => {
+      const base = emptyDraft(naming);
+      let now = 0;
+      for (const { steps, isStored } of rounds) {
+        const before = stateOf(base);
+        const draft = draftOf(base);
+        for (const { isRemoval, ...upload } of steps) {
+          now += 100;
+          const known = draft.byName.get(upload.name);
+          if (!isRemoval) register(draft, domain(1, upload), smallPlan, { location: 'lab', now });
+          else if (known !== undefined) drop(draft, known, now);
+        }
+        const after = stateOf(draft);
+        assert.deepEqual(stateOf(base), before, 'a draft changes nothing below it');
+        if (!isStored) continue;
+        applyDraft(draft, base);
+        assert.deepEqual(stateOf(base), after);
+        const records = [...base.byName.values()];
+        const made = instancesFrom(records, naming, new Map(base.resting)).draft;
+        assert.deepEqual(after, stateOf(made));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('pages hold all instances in their order, few on each, and only those that change are new', () => {
+  const base = emptyDraft(naming);
+  const numbers = Array.from({ length: 300 }, (_, index) => index + 1);
+  for (const number of numbers) register(base, domain(number), plan, about);
+  const pages = [...base.pages.values()];
+  assert.deepEqual(
+    pages.map((page) => page.length),
+    [64, 64, 64, 64, 44],
+  );
+  assert.deepEqual(
+    pages.flat().map(({ instance, hostName }) => [instance.name, hostName]),
+    numbers.map((number) => [`vm${number}`, `vm${number}`]),
+  );
+  const draft = draftOf(base);
+  register(draft, domain(70), plan, { ...about, now: 2000 });
+  drop(draft, draft.byName.get('vm200') as Instance, 2000);
+  register(draft, domain(301), plan, { ...about, now: 2000 });
+  assert.deepEqual(
+    [...draft.pages].map(([number, page]) => [page.length, page === base.pages.get(number)]),
+    [
+      [64, true],
+      [64, false],
+      [64, true],
+      [63, false],
+      [45, false],
+    ],
   );
 });
 

@@ -178,13 +178,13 @@ function unindex(draft: Draft, instance: Instance, next?: Instance): void {
 
 /** Removes an instance. `now` is in Unix seconds. */
 export function drop(draft: Draft, instance: Instance, now: number): void {
-  const place = placeOf(draft, instance.name);
+  const later = laterThan(draft, draft.displaced.keys(), placeOf(draft, instance.name));
   unindex(draft, instance);
   rest(draft, instance, now);
   draft.byName.delete(instance.name);
   takeHostName(draft, draft.naming, instance.name);
   removeEntry(draft, instance.name);
-  nameAnew(draft, laterThan(draft, draft.displaced.keys(), place));
+  nameAnew(draft, later);
 }
 
 function addressesOf({ ipv4, ipv6 }: Instance): IpAddress[] {

@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import { pino } from 'pino';
+import { configFrom } from '../src/config/load.js';
+import { DatabaseError, parseDatabase } from '../src/instances/database-file.js';
+import type { HostKeys } from '../src/instances/details.js';
+import { namingOf } from '../src/instances/host-names.js';
+import { jsonFile } from '../src/instances/json-file.js';
+import { openRegistry, type Subscriber } from '../src/instances/registry.js';
+import { type Ipv4, ipv4Network } from '../src/network.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { eventually } from './support/daemon.js';
+import { domain, uuid } from './support/samples.js';
+
+/** A registry with its files in a folder of its own, and a file of all names that follows from it. */
+async function openIn(t: TestContext) {
+  const folder = temporaryFolder(t);
+  const file = join(folder, 'db.json');
+  const lines: string[] = [];
+  const write = (line: string) => lines.push(JSON.parse(line).msg);
+  const registry = await openRegistry({
+    backend: jsonFile(file),
+    plan: {
+      network: ipv4Network('10.9.0.0' as Ipv4, 24),
+      reserved: new Set(),
+      restTime: 600,
+    },
+    naming: () => namingOf(configFrom('').config),
+    location: () => 'lab',
+    log: pino({ level: 'info' }, { write }),
+  });
+  const written: string[][] = [];
+  const subscriber: Subscriber = {
+    files: ({ byName }) => [{ path: join(folder, 'hosts'), content: [...byName.keys()].join() }],
+    changed: (change) => written.push([...change.written]),
+  };
+  registry.subscribe(subscriber);
+  await registry.refresh();
+  t.after(() => registry.close());
+  return { folder, file, registry, lines, written };
+}
+
+/** Which of the files a change wrote anew. */
+async function writtenBy(folder: string, change: () => Promise<unknown>): Promise<string[]> {
+  const names = ['db.json', 'db.details.json', 'hosts'];
+  const inodes = () => names.map((name) => statSync(join(folder, name)).ino);
+  const before = inodes();
+  await change();
+  const after = inodes();
+  return names.filter((_, index) => before[index] !== after[index]);
+}
+
+test('a change writes the files whose content it changes, and no other', async (t) => {
+  const { folder, registry, written } = await openIn(t);
+  const keys = (at: number): HostKeys => ({ at, hostname: 'vm1', fqdn: null, keys: ['a b'] });
+  const all = ['db.json', 'db.details.json', 'hosts'];
+  for (const [what, change, expected] of [
+    ['a new machine', () => registry.register(domain(1)), all],
+    ['the same one again', () => registry.register(domain(1)), ['db.json']],
+    ['with more memory', () => registry.register(domain(1, { memoryKib: 7 })), all.slice(0, 2)],
+    ['its host keys', () => registry.rememberHostKeys('vm1', keys(1)), ['db.details.json']],
+    ['the same host keys', () => registry.rememberHostKeys('vm1', keys(2)), []],
+    ['none of that name', () => registry.remove('vm7'), []],
+    ['its removal', () => registry.remove('vm1'), all],
+    ['a refresh', () => registry.refresh(), ['hosts']],
+  ] as const) {
+    assert.deepEqual(await writtenBy(folder, change), expected, what);
+  }
+  const hosts = [join(folder, 'hosts')];
+  assert.deepEqual(written, [hosts, hosts, [], [], [], [], [], hosts, hosts]);
+});
+
+test('an edit of the database is in force a moment later, without an upload', async (t) => {
+  const { folder, file, registry, lines } = await openIn(t);
+  const names = () => [...registry.instances.byName.keys()].join();
+  await registry.register(domain(1));
+  const text = readFileSync(file, 'utf8');
+  writeFileSync(file, text.replace('vm1', 'edited'));
+  await eventually('the edit', () => readFileSync(join(folder, 'hosts'), 'utf8') === 'edited');
+  assert.equal(names(), 'edited');
+
+  writeFileSync(file, text.slice(0, -9));
+  await eventually('the bad edit', () => registry.problem !== undefined);
+  assert.match(registry.problem ?? '', /db\.json: not JSON: .*; repair it/);
+  assert.equal(names(), 'edited', 'guests are served as before');
+  writeFileSync(file, text);
+  await eventually('the mended file', () => registry.problem === undefined);
+  assert.equal(names(), 'vm1');
+  assert.equal(
+    lines.filter((line) => line.includes('reading it again')).length,
+    3,
+    'once for each edit, and not for its own changes',
+  );
+});
+
+const text = fc.oneof(
+  fc.string({ unit: 'binary' }),
+  fc.constantFrom('\n    },\n    {\n', '\n    }\n]', '[\n    {\n', '"', '\\', ''),
+);
+const record = fc.record(
+  {
+    domain_name: text.filter((name) => name !== ''),
+    domain_uuid: fc.constantFrom(null, uuid(1), uuid(2)),
+    domain_metadata: fc.dictionary(text, text),
+    last_update: fc.double({ noNaN: true, noDefaultInfinity: true }),
+    later: fc.jsonValue(),
+  },
+  { requiredKeys: ['domain_name'] },
+);
+
+test('a database is read the same record by record and as a whole', () => {
+  fc.assert(
+    fc.property(fc.array(record), fc.constantFrom('', '\n', ' \n\n'), (records, end) => {
+      // Only one that is indented by 4 is read record by record.
+      const read = [4, 2, 0].map((indent) =>
+        parseDatabase(Buffer.from(JSON.stringify(records, null, indent) + end)),
+      );
+      assert.equal(read[0]?.length, records.length);
+      assert.deepEqual(read[0], read[1]);
+      assert.deepEqual(read[0], read[2]);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('a database that is wrong anywhere is refused the same whichever way it is read', () => {
+  const records = Array.from({ length: 5 }, (_, index) => ({ domain_name: `vm${index}` }));
+  const good = JSON.stringify(records, null, 4);
+  const refusal = (content: string) => {
+    try {
+      return parseDatabase(Buffer.from(content)).length;
+    } catch (error) {
+      return error instanceof DatabaseError ? error.message.replace(/ \(.*| at .*/, '') : error;
+    }
+  };
+  for (const [from, to, expected] of [
+    ['"vm3"', '7', 'record 4: domain_name is 7, expected a name'],
+    ['"vm3"', 'vm3', 'not JSON: Unexpected token'],
+    ['    },\n', '    }\n', "not JSON: Expected ',' or ']' after array element in JSON"],
+    ['    },\n', '    },,\n', 'not JSON: Unexpected token'],
+    ['\n]', '\n] x', 'not JSON: Unexpected non-whitespace character after JSON'],
+    ['{\n        "domain_name": "vm3"\n    }', '[7]', 'record 4: a record is not a JSON object'],
+  ] as const) {
+    const found = String(refusal(good.replace(from, to)));
+    assert.equal(found.slice(0, expected.length), expected, to);
+  }
+  assert.equal(refusal(`${good}\n`), 5);
+});
