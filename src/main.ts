@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { ConfigError } from './config/dialect.js';
 import { changesNeedingRestart, loadConfig, reloadedConfig } from './config/load.js';
 import { type Config, ownVersion, releaseDate } from './config/options.js';
-import { buildControl, type ControlParts } from './control/routes.js';
+import type { ControlParts } from './control/routes.js';
 import { controlSocketPath, listenOnSocket } from './control/socket.js';
 import { createDaemon } from './daemon.js';
 import { buildApp } from './http/app.js';
@@ -149,9 +149,11 @@ async function loadRest(log: Logger): Promise<void> {
 
 /** Serves the control socket. A failure is logged and not fatal: metadata is served without it. */
 async function serveControl(parts: ControlParts) {
-  const control = buildControl(parts);
   const path = controlSocketPath(parts.config());
   try {
+    // Guests are served by now, and need not wait for it.
+    const { buildControl } = await import('./control/routes.js');
+    const control = buildControl(parts);
     await control.ready();
     await listenOnSocket(control.server, path);
     parts.log.info(`mdserverctl is served on ${path}`);
