@@ -319,6 +319,9 @@ test('with a dnsmasq that runs all is well, reloads are counted, and its end is 
     );
   };
   assert.deepEqual(await counts(), [1, 1]);
+  // Nothing that dnsmasq reads is another.
+  await ask('/instance-upload', { method: 'POST', body: domainXml(1) });
+  assert.deepEqual(await counts(), [1, 1]);
 
   // Over TCP, to this host alone.
   const curl = [
