@@ -6,6 +6,7 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  type Stats,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,6 +15,7 @@ import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pino } from 'pino';
 import { configFrom } from '../src/config/load.js';
+import type { Backend } from '../src/instances/backend.js';
 import { DatabaseError, parseDatabase } from '../src/instances/database-file.js';
 import { namingOf } from '../src/instances/host-names.js';
 import { type Instances, NoAddressError } from '../src/instances/instances.js';
@@ -29,12 +31,20 @@ import { temporaryFolder } from './support/cleanup.js';
 import { rowName } from './support/rows.js';
 import { databaseRecord, domain, mac, uuid } from './support/samples.js';
 
-function open(file: string, prefix = 24, log = pino({ level: 'silent' })): Promise<Registry> {
+const silent = pino({ level: 'silent' });
+
+function open(
+  file: string,
+  prefix = 24,
+  log = silent,
+  backend: Backend<Stats | undefined> = jsonFile(file),
+  settings = () => '',
+): Promise<Registry> {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
   const reserved = new Set(['10.9.0.1' as Ipv4]);
   const plan = { network, network6: undefined, reserved, restTime: 600 };
-  const naming = () => namingOf(configFrom('').config);
-  return openRegistry({ backend: jsonFile(file), plan, naming, location: () => 'lab', log });
+  const naming = () => namingOf(configFrom(`[mdserver]\n${settings()}`).config);
+  return openRegistry({ backend, plan, naming, location: () => 'lab', log });
 }
 
 function names({ byName }: Instances): string[] {
@@ -420,6 +430,84 @@ test('a change is in force when it is stored, not before', async (t) => {
     [['vm2'], ['vm2']],
   ]);
   assert.deepEqual(names(store.draft()), ['vm2']);
+});
+
+/** A registry whose backend does something else as well when it stores a change. */
+function openWith(file: string, around: (commit: () => Promise<unknown>) => Promise<unknown>) {
+  const backend = jsonFile(file);
+  return open(file, 24, silent, {
+    ...backend,
+    commit: (...args) => around(() => backend.commit(...args)) as ReturnType<typeof backend.commit>,
+  });
+}
+
+test('a backend that fails leaves the files that follow from the instances as they were', async (t) => {
+  const folder = temporaryFolder(t);
+  let fails = false;
+  const store = await openWith(join(folder, 'db.json'), (commit) => {
+    return fails ? Promise.reject(new Error('the backend is away')) : commit();
+  });
+  store.subscribe({ files: hostsFile(join(folder, 'hosts')), changed: () => {} });
+  await store.register(domain(1));
+  const before = tree(folder);
+  fails = true;
+  await assert.rejects(store.register(domain(2)), isStoreError(/the backend is away/));
+  assert.deepEqual(tree(folder), before);
+  assert.equal(readFileSync(join(folder, 'hosts'), 'utf8'), 'vm1');
+  assert.deepEqual(names(store.instances), ['vm1']);
+  fails = false;
+  await store.register(domain(3));
+  assert.equal(readFileSync(join(folder, 'hosts'), 'utf8'), 'vm1\nvm3');
+});
+
+test('if only the files that follow cannot be replaced, the change counts, and the answer says so', async (t) => {
+  const folder = temporaryFolder(t);
+  const file = join(folder, 'db.json');
+  const hosts = join(folder, 'sub', 'hosts');
+  mkdirSync(join(folder, 'sub'));
+  let isGone = false;
+  const store = await openWith(file, async (commit) => {
+    const version = await commit();
+    if (isGone) rmSync(join(folder, 'sub'), { recursive: true });
+    return version;
+  });
+  store.subscribe({ files: hostsFile(hosts), changed: () => {} });
+  await store.register(domain(1));
+  isGone = true;
+  await assert.rejects(store.register(domain(2)), {
+    constructor: StoreError,
+    message: /^stored, but files that depend on it were not: ENOENT[^\n]*sub[^\n]*$/,
+  });
+  assert.match(store.problem ?? '', /^stored, but/);
+  for (const held of [names(store.instances), namesInFile(file)]) {
+    assert.deepEqual(held, ['vm1', 'vm2']);
+  }
+  isGone = false;
+  mkdirSync(join(folder, 'sub'));
+  await store.register(domain(2));
+  assert.equal(readFileSync(hosts, 'utf8'), 'vm1\nvm2');
+  assert.equal(store.problem, undefined);
+});
+
+test('a refresh names all instances anew if the configuration has other names of this host', async (t) => {
+  const folder = temporaryFolder(t);
+  let hostNames = '';
+  const store = await open(join(folder, 'db.json'), 24, silent, undefined, () => hostNames);
+  store.subscribe({
+    files: ({ hostNames }) => [{ path: join(folder, 'hosts'), content: [...hostNames].join('\n') }],
+    changed: () => {},
+  });
+  await Promise.all([1, 2].map((number) => store.register(domain(number))));
+  const before = await store.refresh().then(() => readFileSync(join(folder, 'hosts'), 'utf8'));
+  assert.equal(before, 'vm1,vm1\nvm2,vm2');
+  hostNames = 'host_names = VM2';
+  await store.register(domain(3));
+  assert.equal(store.instances.hostNames.get('vm2'), 'vm2', 'only a reload counts');
+  await store.refresh();
+  const tail = uuid(2).slice(0, 8);
+  const after = `vm1,vm1\nvm2,vm2-${tail}\nvm3,vm3`;
+  assert.equal(readFileSync(join(folder, 'hosts'), 'utf8'), after);
+  assert.deepEqual(namesInFile(join(folder, 'db.json')), ['vm1', 'vm2', 'vm3']);
 });
 
 test('closing waits for all that was asked for before', async (t) => {
