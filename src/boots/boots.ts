@@ -99,6 +99,8 @@ export interface Boots {
   lastRefused(address: string): number | undefined;
   /** Newest first. */
   of(instance: Instance): readonly BootRecord[];
+  /** The number of instances by the outcome of their latest boot. */
+  outcomes(): ReadonlyMap<BootOutcome, number>;
   /** The instance is gone. */
   forget(instance: Instance): void;
 }
@@ -123,6 +125,13 @@ function pushBounded<T>(list: T[], item: T, max: number): void {
 /** A bounded copy: V8 keeps the whole string alive for a slice of it. */
 function shortened(text: string): string {
   return Buffer.from(text.slice(0, maxTextLength)).toString();
+}
+
+/** Adds a bounded copy of a text to a list that does not have it yet. A list that has it costs no copy. */
+function addShortened(list: string[], text: string, max: number): void {
+  if (text.length <= maxTextLength && list.includes(text)) return;
+  const copy = shortened(text);
+  if (!list.includes(copy)) pushBounded(list, copy, max);
 }
 
 /** Creates empty boot records. `now` returns Unix seconds. */
@@ -176,10 +185,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       if (status >= 400) {
         pushBounded(boot.errors, `${status} ${shortened(path)}`, maxErrors);
       }
-      const agent = userAgent && shortened(userAgent);
-      if (agent !== undefined && !boot.user_agents.includes(agent)) {
-        pushBounded(boot.user_agents, agent, maxUserAgents);
-      }
+      if (userAgent !== undefined) addShortened(boot.user_agents, userAgent, maxUserAgents);
       if (!boot.kinds.includes(datasource)) boot.kinds.push(datasource);
       if (userdata !== undefined) boot.userdata = { at, ...userdata };
     },
@@ -204,6 +210,16 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
     of(instance) {
       const boots = all.get(machineKey(instance)) ?? [];
       return boots.map((boot) => ({ ...boot, outcome: outcomeOf(boot) })).reverse();
+    },
+    outcomes() {
+      const counts = new Map<BootOutcome, number>();
+      for (const boots of all.values()) {
+        const newest = boots.at(-1);
+        if (newest === undefined) continue;
+        const outcome = outcomeOf(newest);
+        counts.set(outcome, (counts.get(outcome) ?? 0) + 1);
+      }
+      return counts;
     },
     forget(instance) {
       all.delete(machineKey(instance));
