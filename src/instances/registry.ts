@@ -162,60 +162,71 @@ export async function openRegistry<Version>({
     return { instances: instancesFrom(records, named, instances.resting).draft, version };
   }
 
-  async function round(batch: readonly PendingChange[]): Promise<void> {
-    const turn = shortTurns();
+  /** Applies a batch to a draft. Returns how to report the changes that the rules allow. */
+  async function applyAll(batch: readonly PendingChange[], draft: Draft): Promise<(() => void)[]> {
     const reports: (() => void)[] = [];
+    const turn = shortTurns();
+    for (const { apply, reject } of batch) {
+      try {
+        reports.push(apply(draft));
+      } catch (error) {
+        reject(error);
+      }
+      await turn();
+    }
+    return reports;
+  }
+
+  /** Stores a draft on top of a base, which is in force then. Rejects if nothing was stored. */
+  async function store(draft: LayeredDraft, base: State<Version>): Promise<Change> {
+    const stored = changesOf(draft, base.instances);
+    const differences = base === state ? stored : differencesOf(state.instances, draft);
+    const files = await derivedFiles.stage(
+      subscribers.flatMap((subscriber) => subscriber.files(draft)),
+    );
+    let version: Version;
+    try {
+      version = await backend.commit(base.version, draft, stored);
+    } catch (error) {
+      await files.discard();
+      throw error;
+    }
+    applyDraft(draft, base.instances);
+    state = { instances: base.instances, version };
+    await files.commit().catch((error: Error) => {
+      throw new StoreError(`stored, but files that depend on it were not: ${error.message}`);
+    });
+    return { instances: state.instances, differences, written: new Set(files.paths) };
+  }
+
+  async function round(batch: readonly PendingChange[]): Promise<void> {
+    let reports: (() => void)[];
     let change: Change;
     try {
       const isRefresh = batch.some((pendingChange) => pendingChange.isRefresh);
       const base = await latestState(isRefresh);
-      const isNew = base !== state;
       const draft = draftOf(base.instances);
-      if (isNew) {
+      if (base !== state) {
         // Instances that something else removed.
         for (const known of state.instances.byName.values()) rest(draft, known, unixTime());
       }
-      for (const { apply, reject } of batch) {
-        try {
-          reports.push(apply(draft));
-        } catch (error) {
-          reject(error);
-        }
-        await turn();
-      }
-      if (reports.length === 0 && !isNew) return;
+      reports = await applyAll(batch, draft);
+      if (reports.length === 0 && base === state) return;
       if (isRefresh) derivedFiles.forget();
-      const stored = changesOf(draft, base.instances);
-      const differences = isNew ? differencesOf(state.instances, draft) : stored;
-      const files = await derivedFiles.stage(
-        subscribers.flatMap((subscriber) => subscriber.files(draft)),
-      );
-      let version: Version;
-      try {
-        version = await backend.commit(base.version, draft, stored);
-      } catch (error) {
-        await files.discard();
-        throw error;
-      }
-      applyDraft(draft, base.instances);
-      state = { instances: base.instances, version };
-      await files.commit().catch((error: Error) => {
-        throw new StoreError(`stored, but files that depend on it were not: ${error.message}`);
-      });
-      problem = undefined;
-      change = { instances: state.instances, differences, written: new Set(files.paths) };
+      change = await store(draft, base);
     } catch (error) {
+      const { message } = error as Error;
       const failure =
-        error instanceof StoreError
-          ? error
-          : new StoreError(`nothing was stored: ${(error as Error).message}`);
+        error instanceof StoreError ? error : new StoreError(`nothing was stored: ${message}`);
       // Once: a guest can report host keys again and again.
       if (failure.message !== problem) log.error(failure.message);
       problem = failure.message;
       for (const { reject } of batch) reject(failure);
       return;
     }
+    problem = undefined;
     for (const subscriber of subscribers) subscriber.changed(change);
+    const turn = shortTurns();
     for (const report of reports) {
       report();
       await turn();
