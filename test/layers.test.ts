@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { repository } from './support/daemon.js';
 
 /** The order that CONTRIBUTING.md explains: the names in its numbered list, lowest first. */
@@ -46,4 +47,20 @@ for (const path of sources) {
 test('only the two HTTP faces know the web framework', () => {
   const users = sources.filter((path) => importsOf(path).includes('fastify')).map(layerOf);
   assert.deepEqual([...new Set(users)].sort(), ['control', 'http']);
+});
+
+test('a package in CommonJS is imported by require, which takes Node less time', () => {
+  const isCommonJs = (name: string) => {
+    if (!/^[a-z]/.test(name) || name.startsWith('node:')) return false;
+    const file = fileURLToPath(import.meta.resolve(name));
+    const [folder = ''] = /.*\/node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file) ?? [];
+    const { type } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+    return type !== 'module' && !file.endsWith('.mjs');
+  };
+  const slow = sources.flatMap((path) => {
+    const text = readFileSync(join(repository, 'src', path), 'utf8');
+    const names = [...text.matchAll(/^import (?!type )[^;=]* from '([^']+)'/gm)];
+    return names.filter(([, name = '']) => isCommonJs(name)).map(([line]) => `${path}: ${line}`);
+  });
+  assert.deepEqual(slow, []);
 });
