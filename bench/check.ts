@@ -46,6 +46,7 @@ export async function check(cases: readonly Case[], measure: Measure): Promise<b
     const still = new Set<string>();
     for await (const result of measure(worse)) {
       const { name, bound = 1 } = result.of;
+      if (!worse.has(name)) continue;
       const recorded = ratios[name];
       if (recorded === undefined)
         throw new Error(`${name} is not recorded: npm run bench -- record`);

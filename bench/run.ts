@@ -5,7 +5,6 @@
  *
  * docs/benchmarks.md says what each case is.
  */
-import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import type { Scope } from '../test/support/cleanup.js';
 import { type Case, type Effort, isChecked, lowest, median, type Result } from './cases.js';
@@ -13,7 +12,7 @@ import { check, record } from './check.js';
 import { measureRequests, requestCases } from './requests.js';
 import { measureStart, startCases } from './start.js';
 import { measureStore, storeCases, syncMilliseconds } from './store.js';
-import { headings, line } from './table.js';
+import { circumstances, headings, legend, line } from './table.js';
 
 interface Part {
   readonly name: string;
@@ -53,10 +52,9 @@ async function* results(chosen: readonly Part[], effort: Effort): AsyncGenerator
 
 async function printTable(chosen: readonly Part[], effort: Effort): Promise<void> {
   const sync = await syncMilliseconds(scope);
-  process.stdout.write(
-    `node ${process.version}, ${cpus().length} cores; 4 KiB are on disk in ${sync.toFixed(1)} ms\n\n${headings}\n`,
-  );
+  process.stdout.write(`${circumstances(sync)}\n\n${headings}\n`);
   for await (const result of results(chosen, effort)) process.stdout.write(`${line(result)}\n`);
+  process.stdout.write(`${legend}\n`);
 }
 
 const checked = parts.flatMap(({ cases }) => cases.filter(isChecked));

@@ -4,6 +4,12 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import GithubSlugger from 'github-slugger';
+import { isChecked } from '../bench/cases.js';
+import { recordedRatios } from '../bench/check.js';
+import { requestCases } from '../bench/requests.js';
+import { startCases } from '../bench/start.js';
+import { storeCases } from '../bench/store.js';
+import { goalOf } from '../bench/table.js';
 import { configFrom } from '../src/config/load.js';
 import { options } from '../src/config/options.js';
 import { bareValues } from '../src/ctl/checks/bare-values.js';
@@ -230,6 +236,28 @@ describe('the documentation', () => {
     assert.deepEqual(absent(fields, 'docs/mdserverctl.md'), []);
     assert.deepEqual(absent(metrics, 'docs/monitoring.md'), []);
     assert.ok(fields.length > 30 && metrics.length > 5);
+  });
+
+  it('has every case of the benchmark, with its goal, and what CI checks', () => {
+    const cases = [...requestCases, ...startCases, ...storeCases];
+    const rows = [...read('docs/benchmarks.md').matchAll(/^\| (.+) \|$/gm)].map(([, cells = '']) =>
+      cells.split('|').map((cell) => cell.trim()),
+    );
+    const named = new Set(cases.map(({ name }) => name));
+    const ofCases = rows.filter(([name = '']) => named.has(name));
+    assert.deepEqual(
+      ofCases.filter(({ length }) => length === 6).map(([name, , , , goal]) => [name, goal]),
+      cases.map((one) => [one.name, goalOf(one)]),
+    );
+    const checked = cases.filter(isChecked);
+    assert.deepEqual(
+      ofCases.filter(({ length }) => length === 2),
+      checked.map(({ name, bound = 1 }) => [name, `${Math.round((bound - 1) * 100)} %`]),
+    );
+    assert.deepEqual(
+      Object.keys(recordedRatios().ratios),
+      checked.map(({ name }) => name),
+    );
   });
 
   it('quotes messages in the troubleshooting tables as the code has them', () => {
