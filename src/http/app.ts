@@ -20,7 +20,7 @@ import { monitoringRoutes } from './monitoring-routes.js';
 import { maxLogged, type PeerLog } from './peer-log.js';
 import { phoneHomeRoutes } from './phone-home-routes.js';
 import { uploadRoutes } from './upload-routes.js';
-import { type OwnHosts, webPageRefusal } from './web-pages.js';
+import { webPageRefusal } from './web-pages.js';
 
 /** What the app is built from. */
 export interface AppParts {
@@ -72,12 +72,16 @@ declare module 'fastify' {
 }
 
 /** Refuses the requests of web pages, whatever they ask for. */
-function refuseWebPages(app: FastifyInstance, ownHosts: (local: string | undefined) => OwnHosts) {
+function refuseWebPages(app: FastifyInstance, config: () => Config) {
   app.decorateRequest('refusedBecause', undefined);
   app.addHook('onRequest', (request, reply, done) => {
     const { rawHeaders, socket } = request.raw;
-    const head = { rawHeaders, target: request.originalUrl };
-    const refusal = webPageRefusal(head, ownHosts(socket.localAddress));
+    const { listen_address, host_names } = config().mdserver;
+    const isOwn = (host: string) =>
+      listen_address.some((own) => own === host) ||
+      host_names?.includes(host) === true ||
+      host === peerAddress(socket.localAddress);
+    const refusal = webPageRefusal({ rawHeaders, target: request.originalUrl }, isOwn);
     if (refusal === undefined) {
       done();
       return;
@@ -206,10 +210,7 @@ export function buildApp(parts: AppParts): FastifyInstance {
     neighbourMac: parts.neighbourMac,
     peerLog,
   };
-  refuseWebPages(app, (local) => {
-    const { listen_address, host_names = [] } = config().mdserver;
-    return { addresses: [peerAddress(local), ...listen_address], names: host_names };
-  });
+  refuseWebPages(app, config);
   metadataRoutes(app, { ...parts, ...callerOptions, isThisHost: isLocal });
   phoneHomeRoutes(app, store, callerOptions);
   uploadRoutes(app, {

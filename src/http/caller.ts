@@ -50,21 +50,22 @@ export interface RequestRecord {
   readonly caller: Caller;
   /** What was asked for. */
   readonly kind: DatasourceName | 'phone-home';
-  readonly token?: TokenUse | undefined;
+  token: TokenUse | undefined;
   /** Set if the request was for user-data. */
-  readonly userdata?: UserdataAnswer | undefined;
+  userdata: UserdataAnswer | undefined;
 }
 
 /** A route's answer to an instance, and what else is recorded about the request. */
-export interface GuestAnswer extends Pick<RequestRecord, 'token' | 'userdata'> {
+export interface GuestAnswer extends Partial<Pick<RequestRecord, 'token' | 'userdata'>> {
   readonly status: number;
   readonly body: string | Buffer;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Sends an answer. Returns nothing, since Fastify would wait for a returned reply, which costs time. */
-export function sendAnswer(reply: FastifyReply, { status, body, headers = {} }: GuestAnswer): void {
-  void reply.code(status).headers(headers).type('text/plain').send(body);
+export function sendAnswer(reply: FastifyReply, { status, body, headers }: GuestAnswer): void {
+  if (headers !== undefined) reply.headers(headers);
+  void reply.code(status).type('text/plain').send(body);
 }
 
 /** The answer for a path that does not exist, and for callers that are not instances. */
@@ -96,8 +97,14 @@ export function instanceOf(
   { raw }: FastifyRequest,
   { instances }: Pick<CallerOptions, 'instances'>,
 ): Instance | undefined {
-  const address = peerAddress(raw.socket.remoteAddress);
-  return address && instances().byAddress.get(address);
+  const { byAddress } = instances();
+  const remote = raw.socket.remoteAddress as IpAddress | undefined;
+  if (remote === undefined) return undefined;
+  // An IPv4 address is there as records have it, if no socket for both families took it.
+  const found = byAddress.get(remote);
+  if (found !== undefined) return found;
+  const address = peerAddress(remote);
+  return address && byAddress.get(address);
 }
 
 /** Why a machine with this MAC address is not the instance, and what to do; undefined if it is. */
@@ -132,6 +139,31 @@ async function checkedCaller(request: FastifyRequest, options: CallerOptions): P
   return 'impostor';
 }
 
+/** Sends a caller's answer. The record is kept before, and stays if the route throws: Fastify's error handler answers then. */
+function respond(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: RequestRecord['kind'],
+  caller: Caller,
+  answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
+): void | Promise<void> {
+  const record: RequestRecord = { caller, kind, token: undefined, userdata: undefined };
+  request.guestRecord = record;
+  if (caller === 'stranger' || caller === 'impostor') {
+    sendAnswer(reply, notFound);
+    return;
+  }
+  const send = (sent: GuestAnswer) => {
+    record.token = sent.token;
+    record.userdata = sent.userdata;
+    sendAnswer(reply, sent);
+  };
+  const answered = answer(caller);
+  // Waiting for a promise costs more than the answer, so only a route that needs one returns it.
+  if (answered instanceof Promise) return answered.then(send);
+  send(answered);
+}
+
 /**
  * Sends an instance its answer and anybody else a 404. Keeps the record of the request, which the
  * app writes when the answer is sent.
@@ -143,24 +175,12 @@ export function answerGuest(
   kind: RequestRecord['kind'],
   answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
 ): void | Promise<void> {
-  const send = (caller: Caller, sent: GuestAnswer) => {
-    request.guestRecord = { caller, kind, token: sent.token, userdata: sent.userdata };
-    sendAnswer(reply, sent);
-  };
-  const respond = (caller: Caller): void | Promise<void> => {
-    if (caller === 'stranger' || caller === 'impostor') {
-      send(caller, notFound);
-      return;
-    }
-    // This record stays if the route throws: Fastify's error handler answers then.
-    request.guestRecord = { caller, kind };
-    const answered = answer(caller);
-    // Waiting for a promise costs more than the answer, so only a route that needs one returns it.
-    if (answered instanceof Promise) return answered.then((sent) => send(caller, sent));
-    send(caller, answered);
-  };
   // Here, where every route gets its instance, and before each answer: a connection is kept for many.
-  if (options.checkMac()) return checkedCaller(request, options).then(respond);
+  if (options.checkMac()) {
+    return checkedCaller(request, options).then((caller) => {
+      return respond(request, reply, kind, caller, answer);
+    });
+  }
   // Without a promise, which would cost more than the answer.
-  return respond(instanceOf(request, options) ?? 'stranger');
+  return respond(request, reply, kind, instanceOf(request, options) ?? 'stranger', answer);
 }

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify';
-import type { TokenUse } from '../boots/boots.js';
+import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
 import { type MetadataSource, metadataContext } from '../metadata/context.js';
@@ -62,21 +62,26 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     version: string,
     path: readonly string[],
     instance: Instance,
+    token: TokenUse | undefined,
   ): GuestAnswer {
-    const asksForUserdata = isUserdata(path);
-    const recorded = (status: number, file: string | null, bytes: number) =>
-      asksForUserdata ? { userdata: { status, file, bytes } } : {};
+    const answer = (
+      { status, body }: Pick<GuestAnswer, 'status' | 'body'>,
+      userdata: UserdataAnswer,
+    ): GuestAnswer => ({ status, body, token, userdata: isUserdata(path) ? userdata : undefined });
     try {
       const leaf = lookUp(tree, path, metadataContext(options, instance, version));
-      if (leaf === undefined) return { ...notFound, ...recorded(404, null, 0) };
-      const body = bodyOf(leaf);
+      if (leaf === undefined) return answer(notFound, { status: 404, file: null, bytes: 0 });
       // In NoCloud, an empty answer means that the instance has no user-data.
-      if (typeof leaf === 'string') return { status: 200, body, ...recorded(404, null, 0) };
-      return { status: 200, body, ...recorded(200, leaf.file, Buffer.byteLength(body)) };
+      if (typeof leaf === 'string') {
+        return answer({ status: 200, body: leaf }, { status: 404, file: null, bytes: 0 });
+      }
+      const { body, file } = leaf;
+      return answer({ status: 200, body }, { status: 200, file, bytes: Buffer.byteLength(body) });
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
+      const { status } = internalError;
       // The error is already in the log, once for each version of the file.
-      return { ...internalError, ...recorded(internalError.status, error.file, 0) };
+      return answer(internalError, { status, file: error.file, bytes: 0 });
     }
   }
 
@@ -100,7 +105,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       if (token === 'refused') {
         return { status: 401, body: 'this needs a session token of this instance\n', token };
       }
-      return { ...datasourceAnswer(datasource, version, path, instance), token };
+      return datasourceAnswer(datasource, version, path, instance, token);
     });
   });
 

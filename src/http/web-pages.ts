@@ -1,4 +1,4 @@
-import { type IpAddress, peerAddress } from '../network.js';
+import { peerAddress } from '../network.js';
 
 /** What the rule below looks at in a request. */
 export interface RequestHead {
@@ -6,14 +6,6 @@ export interface RequestHead {
   readonly rawHeaders: readonly string[];
   /** The request-target as it was received. */
   readonly target: string;
-}
-
-/** The hosts that requests may be for. */
-export interface OwnHosts {
-  /** The addresses that mdserver listens on, and the one that the request came to. */
-  readonly addresses: readonly (IpAddress | undefined)[];
-  /** Further names and addresses (mdserver.host_names). */
-  readonly names: readonly string[];
 }
 
 /** Why a request is refused, with the status of the answer. */
@@ -32,6 +24,9 @@ const wellKnown = new Set(['localhost', 'instance-data', '169.254.169.254', 'fd0
 /** The headers that only browsers send, and cannot be kept from sending (Fetch 2.2.2). */
 const browserHeaders = new Set(['origin', 'sec-fetch-site']);
 
+/** The lengths of `host` and of those: most names have another, and need not be put in lower case. */
+const lengths = new Set(['host', ...browserHeaders].map((name) => name.length));
+
 /**
  * The host of an authority such as `[::1]:80` or `Localhost.`: an address as records have it, or a
  * name in lower case without the dot at its end. Undefined if it is not one host with any port.
@@ -49,31 +44,39 @@ function hostOf(authority: string): string | undefined {
 /**
  * Why a request may come from a web page: a page whose site is another (`Origin`, `Sec-Fetch-Site`),
  * or one whose own name was made to resolve to this server (DNS rebinding), which its `Host` shows.
- * Undefined if nothing speaks for that.
+ * Undefined if nothing speaks for that. `isOwn` tells whether a name or an address is this server's,
+ * beside those that need no configuration.
  */
 export function webPageRefusal(
   { rawHeaders, target }: RequestHead,
-  { addresses, names }: OwnHosts,
+  isOwn: (host: string) => boolean,
 ): Refusal | undefined {
-  const hosts: string[] = [];
+  let named: string | undefined;
+  let hasTwo = false;
   for (let index = 0; index < rawHeaders.length; index += 2) {
-    const name = (rawHeaders[index] ?? '').toLowerCase();
-    if (name === 'host') hosts.push(rawHeaders[index + 1] ?? '');
+    const header = rawHeaders[index] ?? '';
+    if (!lengths.has(header.length)) continue;
+    const name = header.toLowerCase();
     if (browserHeaders.has(name)) {
       return { status: 403, reason: `requests of web pages are refused (${name})` };
     }
+    if (name !== 'host') continue;
+    hasTwo = named !== undefined;
+    named = rawHeaders[index + 1] ?? '';
   }
-  if (hosts.length > 1) return { status: 400, reason: 'the request has two Host headers' };
+  if (hasTwo) return { status: 400, reason: 'the request has two Host headers' };
   // An absolute target takes the place of the Host header (RFC 9112 3.2.2).
-  const authority = /^[a-z][a-z\d+.-]*:\/\/([^/?#]*)/i.exec(target)?.[1] ?? hosts[0];
+  const authority = target.startsWith('/')
+    ? named
+    : (/^[a-z][a-z\d+.-]*:\/\/([^/?#]*)/i.exec(target)?.[1] ?? named);
   // Of HTTP/1.0: without a Host, Node refuses HTTP/1.1 itself.
   if (authority === undefined) return undefined;
+  // The usual case: as records have it, and without a port.
+  if (!authority.includes(':') && (wellKnown.has(authority) || isOwn(authority))) return undefined;
   const host = hostOf(authority);
   if (host === undefined) {
     return { status: 400, reason: 'the host of the request is neither a name nor an address' };
   }
-  const isOurs =
-    wellKnown.has(host) || names.includes(host) || addresses.some((own) => own === host);
-  if (isOurs) return undefined;
+  if (wellKnown.has(host) || isOwn(host)) return undefined;
   return { status: 421, reason: `${host} is not this server (see mdserver.host_names)` };
 }

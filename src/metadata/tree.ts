@@ -93,10 +93,17 @@ export function* leaves<Context>(
 export function pathSegments(url: string): string[] {
   const end = url.search(/[?#]/);
   const path = end < 0 ? url : url.slice(0, end);
-  return path
-    .split('/')
-    .filter((segment) => segment !== '')
-    .map((segment) => (segment.includes('%') ? decodeURIComponent(segment) : segment));
+  const segments: string[] = [];
+  for (let begin = 0; begin < path.length; ) {
+    const slash = path.indexOf('/', begin);
+    const stop = slash < 0 ? path.length : slash;
+    if (stop > begin) {
+      const segment = path.slice(begin, stop);
+      segments.push(segment.includes('%') ? decodeURIComponent(segment) : segment);
+    }
+    begin = stop + 1;
+  }
+  return segments;
 }
 
 /** The bytes of a leaf. */

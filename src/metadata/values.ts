@@ -16,12 +16,19 @@ function settingName(name: string): string {
   return name.toLowerCase().replaceAll('_', '-');
 }
 
+/** The values of instances that were asked for. Instances are immutable: an update is a new key. */
+const valuesOf = new WeakMap<Instance, ReadonlyMap<string, string>>();
+
 /** The value of a name in the domain's metadata, written with hyphens or underscores. */
 export function fromMetadata(instance: Instance, name: string): string | undefined {
-  for (const [key, value] of Object.entries(instance.metadata)) {
-    if (settingName(key) === name && value !== '') return value;
+  let values = valuesOf.get(instance);
+  if (values === undefined) {
+    const filled = Object.entries(instance.metadata).filter(([, value]) => value !== '');
+    // Of two spellings of a name, the first counts.
+    values = new Map(filled.reverse().map(([key, value]) => [settingName(key), value]));
+    valuesOf.set(instance, values);
   }
-  return undefined;
+  return values.get(name);
 }
 
 /** The value for one instance: its domain's metadata, else `[metadata-defaults]`. */
