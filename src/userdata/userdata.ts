@@ -180,15 +180,16 @@ const keptTimes = 20;
 /**
  * Returns a function that renders, or gives what it rendered before: for as long as the instance and
  * the template are the same if the text depends on nothing else, and otherwise for a while if it took
- * long. So no guest can keep the server busy with one template.
+ * long. So no guest can keep the server busy with one template. A key stands for the one instance and
+ * document at a time; `data` makes what the template gets.
  */
 function keptRenderings(
   now: () => number,
 ): (
-  what: string,
+  key: string,
   instance: TemplateInstance,
   render: Renderer,
-  data: TemplateData,
+  data: () => TemplateData,
 ) => KeptRendering {
   const kept = new Map<string, KeptRendering>();
   let keptLength = 0;
@@ -198,8 +199,7 @@ function keptRenderings(
     kept.delete(key);
   }
 
-  return (what, instance, render, data) => {
-    const key = `${what} of ${instance.name}`;
+  return (key, instance, render, data) => {
     const before = kept.get(key);
     const isSame = before?.instance === instance && before.render === render;
     if (isSame && (before.until === Number.POSITIVE_INFINITY || now() < before.until))
@@ -208,7 +208,7 @@ function keptRenderings(
     const started = now();
     let outcome: KeptRendering['outcome'];
     try {
-      outcome = render(data);
+      outcome = render(data());
     } catch (error) {
       if (!(error instanceof TemplateError)) throw error;
       outcome = error;
@@ -259,10 +259,15 @@ export function dataOf(
   return templateData(settings, instance);
 }
 
+/** The documents that are rendered. */
+type Document = 'user-data' | 'vendor-data';
+
 /** The inputs of rendering that do not depend on the template. */
 interface RenderInputs {
   readonly candidates: Candidates;
   readonly data: TemplateData;
+  /** What each document is called in messages, and kept as. */
+  readonly names: Readonly<Record<Document, string>>;
 }
 
 const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
@@ -296,6 +301,7 @@ export function createUserdata({
     const made = {
       candidates: candidatesOf(location, { name, mac, prefix: userdataPrefix(metadata) }),
       data: dataOf(settings, instance),
+      names: { 'user-data': `user-data of ${name}`, 'vendor-data': `vendor-data of ${name}` },
     };
     inputs.set(instance, made);
     return made;
@@ -321,29 +327,31 @@ export function createUserdata({
 
   /** Renders what `look` finds. Looks once more if the file disappears before it is read. */
   function renderSource(
-    what: string,
+    document: Document,
     instance: TemplateInstance,
     settings: UserdataConfig,
     look: () => UserdataSource,
   ): Rendering {
     let version: FileVersion | undefined;
     try {
-      const data: TemplateData = Object.create(inputsOf(instance, settings).data);
+      const inputs = inputsOf(instance, settings);
+      const name = inputs.names[document];
+      const data = (): TemplateData => Object.create(inputs.data);
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const found = look();
         if (found === 'none') break;
         if (found === 'built-in') {
           // [template-data] may have hidden the functions, which the built-in template needs.
-          return { body: builtIn(Object.assign(data, quotingFunctions)), file: null };
+          return { body: builtIn(Object.assign(data(), quotingFunctions)), file: null };
         }
         version = found.version;
         const render = rendererOf(found);
         if (render === undefined) continue;
-        const { outcome } = rendered(what, instance, render, data);
+        const { outcome } = rendered(name, instance, render, data);
         if (outcome instanceof TemplateError) throw outcome;
         return { body: outcome, file: found.path };
       }
-      throw new UserdataError(`${what} of ${instance.name}`, 'disappeared while it was read');
+      throw new UserdataError(name, 'disappeared while it was read');
     } catch (error) {
       if (error instanceof TemplateError || error instanceof UserdataError) {
         logOnce(version, error.message, (text) => log.error(text));
