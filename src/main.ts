@@ -102,26 +102,27 @@ async function run(file: string): Promise<void> {
     const { listen_address: addresses, port } = config.mdserver;
     const whose = (remote: string | undefined) => peerOf(config.mdserver, store.instances, remote);
     const listening = await listen(app, addresses, port, { ...parts, peerOf: whose });
-    const control = await serveControl(parts);
-    logNextSteps(log, config, store.instances);
-    notifyReady(log);
-    void tryNeighbours(parts);
-    setTimeout(() => void loadRest(log), restDelay);
-
-    onReload = () => {
-      config = reload(file, config, logging);
-      void tryNeighbours(parts);
-      store.refresh().catch(() => log.error('cannot read the database again'));
-    };
+    const control = serveControl(parts);
     const stop = async (signal: string) => {
       log.info(`${signal}: mdserver is stopping`);
-      await Promise.all([listening.close(), control?.close()]);
+      await Promise.all([listening.close(), control.then((app) => app?.close())]);
       await store.close();
       log.info('mdserver has stopped');
       logging.flush();
       process.exit(0);
     };
     for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => void stop(signal));
+    onReload = () => {
+      config = reload(file, config, logging);
+      void tryNeighbours(parts);
+      store.refresh().catch(() => log.error('cannot read the database again'));
+    };
+
+    await control;
+    logNextSteps(log, config, store.instances);
+    notifyReady(log);
+    void tryNeighbours(parts);
+    setTimeout(() => void loadRest(log), restDelay);
   } catch (error) {
     const clear = isOperatorError(error) || isSystemError(error);
     log.fatal({ err: clear ? undefined : error }, (error as Error).message);
