@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { execFile } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -71,8 +70,9 @@ function logNextSteps(log: Logger, { mdserver }: Config, instances: Instances): 
  * Tells systemd that dnsmasq's configuration is written and requests are served (sd_notify(3)), for
  * units with Type=notify: an edited one of an earlier release stays in its place.
  */
-function notifyReady(log: Logger): void {
+async function notifyReady(log: Logger): Promise<void> {
   if (process.env['NOTIFY_SOCKET'] === undefined) return;
+  const { execFile } = await import('node:child_process');
   execFile('systemd-notify', ['--ready', `--pid=${process.pid}`], (error) => {
     if (error) log.error(`cannot tell systemd that mdserver is ready: ${error.message}`);
   });
@@ -120,7 +120,7 @@ async function run(file: string): Promise<void> {
 
     await control;
     logNextSteps(log, config, store.instances);
-    notifyReady(log);
+    void notifyReady(log);
     void tryNeighbours(parts);
     setTimeout(() => void loadRest(log), restDelay);
   } catch (error) {

@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { setTimeout as after } from 'node:timers/promises';
 import { type IpAddress, type Mac, parseIp, parseMac } from './network.js';
 
@@ -56,7 +54,10 @@ interface Ip {
  * Starts an `ip` that answers one command at a time. It never keeps this process alive, and ends
  * with it, since its standard input is closed then.
  */
-function startIp(ended: () => void): Ip {
+async function startIp(ended: () => void): Promise<Ip> {
+  // Most daemons never ask, and Node takes 3 ms to load these.
+  const { spawn } = await import('node:child_process');
+  const { createInterface } = await import('node:readline');
   const child = spawn('ip', ['-force', '-batch', '-'], { env: { ...process.env, LC_ALL: 'C' } });
   let said: string[] = [];
   let settle: (error?: Error) => void = () => {};
@@ -119,9 +120,9 @@ function startIp(ended: () => void): Ip {
 /** The look-up on a bridge. `ip` is started by the first question, and again when it has ended. */
 export function neighbourTable(bridge: string): NeighbourMac {
   let ip: Ip | undefined;
-  function running(): Ip {
+  async function running(): Promise<Ip> {
     if (ip !== undefined) return ip;
-    const started = startIp(() => {
+    const started = await startIp(() => {
       if (ip === started) ip = undefined;
     });
     ip = started;
@@ -131,12 +132,12 @@ export function neighbourTable(bridge: string): NeighbourMac {
   async function entry(address: IpAddress): Promise<Mac | undefined> {
     const command = `neigh get ${address} dev ${bridge}`;
     try {
-      return macOf(await running().ask(command), address, bridge);
+      return macOf(await (await running()).ask(command), address, bridge);
     } catch {
       // It may have been killed, and it knows the interface by its number, which another one has when
       // the bridge has been made anew.
       ip?.end();
-      return macOf(await running().ask(command), address, bridge);
+      return macOf(await (await running()).ask(command), address, bridge);
     }
   }
 
