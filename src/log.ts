@@ -58,30 +58,28 @@ const levelNames = new Map(
   Object.entries(pino.levels.values).map(([name, value]) => [value, name.toUpperCase().padEnd(5)]),
 );
 
-/** The fields that pino sets on a stream before each line (pino's stream metadata). */
-interface LineStream {
-  lastLevel: number;
-  lastTime: string;
-  lastMsg: string | undefined;
-  lastObj: { readonly err?: unknown } | null;
-  write(json: string): void;
-}
-
 function errorText(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
 /** Formats log lines as plain text: time, level, message. */
-function lineFormatter(): (line: LineStream) => string {
-  let formatted = '';
+function lineFormatter(): (level: number, message: string) => string {
+  let formatted = 0;
   let time = '';
-  return ({ lastLevel, lastTime, lastMsg, lastObj }) => {
+  return (level, message) => {
+    const now = Date.now();
     // Requests come in bursts, so many lines share a millisecond.
-    if (lastTime !== formatted) time = new Date(Number(lastTime)).toISOString();
-    formatted = lastTime;
-    const error = lastObj?.err === undefined ? '' : ` ${errorText(lastObj.err)}`;
-    return `${time} ${levelNames.get(lastLevel) ?? lastLevel} ${printable(`${lastMsg ?? ''}${error}`)}\n`;
+    if (now !== formatted) time = new Date(now).toISOString();
+    formatted = now;
+    return `${time} ${levelNames.get(level) ?? level} ${printable(message)}\n`;
   };
+}
+
+/** The text of what a method of the log is called with: a message, or `{ err }` and a message. */
+function messageOf([first, second = '']: readonly unknown[]): string {
+  if (typeof first === 'string') return first;
+  const { err } = first as { readonly err?: unknown };
+  return err === undefined ? String(second) : `${String(second)} ${errorText(err)}`;
 }
 
 /**
@@ -123,22 +121,23 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
     }
   }
 
-  const lines: LineStream = {
-    lastLevel: 0,
-    lastTime: '0',
-    lastMsg: undefined,
-    lastObj: null,
-    write() {
-      const line = formatLine(this);
-      for (const sink of sinks) if (this.lastLevel >= sink.level) sink.buffered += line;
-      if (scheduled) return;
-      scheduled = true;
-      setImmediate(flush);
-    },
-  };
+  function write(level: number, message: string): void {
+    const line = formatLine(level, message);
+    for (const sink of sinks) if (level >= sink.level) sink.buffered += line;
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(flush);
+  }
+
   const log = pino(
-    { base: null, timestamp: () => `,"time":${Date.now()}` },
-    Object.assign(lines, { [Symbol.for('pino.metadata')]: true }),
+    {
+      hooks: {
+        // In place of pino's own method, which would make JSON of what is written as text.
+        logMethod: (args, _method, level) => write(level, messageOf(args)),
+      },
+    },
+    // Without a stream, pino would open standard output, which then loses what is written at the end.
+    { write: () => undefined },
   );
 
   function setLevels({ loglevels, mdserver }: Pick<Config, 'loglevels' | 'mdserver'>): void {

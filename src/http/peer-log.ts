@@ -72,7 +72,8 @@ export function limitedLog(log: Logger, isKnown: (address: string) => boolean): 
     const peer = peerOf(address);
     if (peer.left > 0) {
       peer.left -= 1;
-      log[level]({ err: error }, line());
+      if (error === undefined) log[level](line());
+      else log[level]({ err: error }, line());
       return;
     }
     peer.dropped += 1;
