@@ -1,7 +1,7 @@
 import { cpus, release, totalmem } from 'node:os';
 import { type Case, isMet, isMoreBetter, type Result, ratioOf } from './cases.js';
 
-const widths = [52, 12, 28, 6, 10, 3] as const;
+const widths = [52, 13, 28, 6, 10, 3] as const;
 
 function row(cells: readonly string[]): string {
   return `| ${cells.map((cell, index) => cell.padEnd(widths[index] ?? 0)).join(' | ')} |`;
