@@ -75,9 +75,13 @@ function lineFormatter(): (level: number, message: string) => string {
   };
 }
 
-/** The text of what a method of the log is called with: a message, or `{ err }` and a message. */
+/**
+ * The text of what a method of the log is called with: a message, an error, or `{ err }` and a
+ * message.
+ */
 function messageOf([first, second = '']: readonly unknown[]): string {
   if (typeof first === 'string') return first;
+  if (first instanceof Error) return errorText(first);
   const { err } = first as { readonly err?: unknown };
   return err === undefined ? String(second) : `${String(second)} ${errorText(err)}`;
 }

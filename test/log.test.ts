@@ -152,7 +152,7 @@ test('no text can forge a line or speak to a terminal, and errors stay one line'
     log.info('a\\n2026-01-01T00:00:00.000Z ERROR forged');
     log.error({ err: new Error('two\\r\\nlines') }, 'failed:');
     log.error({ err: 'a\\ntext' }, 'failed:');
-    log.info('%s %d %j', 'kept', 'as', 'they are', 'stand');
+    log.error(new Error('alone'));
   `,
   );
   assert.equal(run.written, run.stdout);
@@ -163,6 +163,7 @@ test('no text can forge a line or speak to a terminal, and errors stay one line'
   assert.equal(entries[1], 'INFO a\\n2026-01-01T00:00:00.000Z ERROR forged');
   assert.match(entries[2] ?? '', /^ERROR failed: Error: two\\u000d\\nlines\\n {4}at /);
   assert.equal(entries[3], 'ERROR failed: a\\ntext');
+  assert.match(entries[4] ?? '', /^ERROR Error: alone\\n {4}at /);
 });
 
 test('printable leaves printable text alone', () => {
