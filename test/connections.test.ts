@@ -310,6 +310,56 @@ test('clients that close their sending side, or speak HTTP/1.0, get their answer
   assert.deepEqual(bodies(await conversation(served, 'GET /c HTTP/1.0\r\n\r\n')), ['[GET /c 0]']);
 });
 
+test('a body that is read slowly arrives whole, also if the client closes its sending side', async (t) => {
+  let read = 0;
+  let most = 0;
+  const served = await serve(t, (request, response) => {
+    const answer = async () => {
+      let length = 0;
+      // Time for the client to send all of it, if it were taken.
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      for await (const chunk of request) {
+        length += (chunk as Buffer).length;
+        most = Math.max(most, request.socket.bytesRead - read);
+        read += (chunk as Buffer).length;
+      }
+      response.end(`[${length}]`);
+    };
+    void answer();
+  });
+  const length = 2_000_000;
+  const head = `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\n\r\n`;
+  const next = 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc';
+  const socket = connectTo(served);
+  let received = '';
+  socket.on('data', (text) => (received += text));
+  socket.end(head + 'x'.repeat(length) + next);
+  await closing(socket);
+  assert.deepEqual(bodies(received), [`[${length}]`, '[3]']);
+  // Meanwhile, the rest stays with the client.
+  assert.ok(most < 512 * 1024, `${most} bytes`);
+});
+
+test('requests that Node answers itself, unread and half closed, end no server', async (t) => {
+  const served = await serve(t, describing);
+  for (const line of [
+    'Expect: nothing',
+    'Transfer-Encoding: chunked\r\nContent-Length: 1',
+    'X: y',
+  ]) {
+    const host = line === 'X: y' ? '' : 'Host: x\r\n';
+    const socket = connectTo(served).on('error', () => {});
+    socket.pause();
+    const closed = closing(socket);
+    socket.end(`GET / HTTP/1.1\r\n${host}${line}\r\n\r\n`.repeat(40_000));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    socket.resume();
+    await closed;
+  }
+  const last = 'GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n';
+  assert.deepEqual(bodies(await conversation(served, last)), ['[GET /a 0]']);
+});
+
 test('a client that goes away in the middle of a body ends its request', async (t) => {
   let aborted = 0;
   const served = await serve(t, (request) => {
