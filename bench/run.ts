@@ -88,7 +88,8 @@ if (command === 'check') {
   await record(checked, measureChecked);
 } else {
   const unknown = positionals.find((word) => !parts.some(({ name }) => name === word));
-  if (unknown !== undefined) throw new Error(`"${unknown}" is none of requests, start and store`);
+  if (unknown !== undefined)
+    throw new Error(`"${unknown}" is none of requests, start, store, check and record`);
   const chosen = parts.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
   await printTable(chosen, values.short ? short : full);
 }
