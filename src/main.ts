@@ -96,8 +96,7 @@ async function run(file: string): Promise<void> {
 
     const parts = await createDaemon(() => config, log);
     const { store } = parts;
-    // What was made while a large database was read is several times its size.
-    giveMemoryBack(store.instances.byName.size > 1000);
+    giveMemoryBack(store.instances.byName.size > largeDatabase ? 'large' : 'small');
     const app = buildApp(parts);
     const { listen_address: addresses, port } = config.mdserver;
     const whose = (remote: string | undefined) => peerOf(config.mdserver, store.instances, remote);
@@ -129,6 +128,9 @@ async function run(file: string): Promise<void> {
     throw error;
   }
 }
+
+/** The instances of a database above which the heap is a large one. */
+const largeDatabase = 5000;
 
 /** Milliseconds from the start to the loading of what the first answer does without. */
 const restDelay = 1000;

@@ -12,7 +12,10 @@ const idleShare = 0.1;
  */
 const again = 20_000;
 /** How much more memory than after the last collection is worth another one. */
-const growth = 1.1;
+const growth = { small: 1.1, large: 1.5 } as const;
+
+/** A collection of a small heap takes some milliseconds, of a large one some tens, in which nobody is served. */
+type HeapSize = keyof typeof growth;
 
 /**
  * Whether garbage should be collected: the event loop is idle, and the memory in bytes is larger than
@@ -22,8 +25,9 @@ export function isWorthCollecting(
   { utilization }: Pick<EventLoopUtilization, 'utilization'>,
   bytes: number,
   bytesBefore: number,
+  size: HeapSize,
 ): boolean {
-  return utilization < idleShare && bytes > bytesBefore * growth;
+  return utilization < idleShare && bytes > bytesBefore * growth[size];
 }
 
 /**
@@ -35,14 +39,14 @@ export function keepHeapSmall(): void {
 }
 
 /**
- * Gives memory back after a flood of requests, and at once if there is `garbage` already. V8 collects
- * what became old during the flood only when yet more becomes old, which does not happen in an idle
- * process.
+ * Gives memory back after a flood of requests, and of a large heap at once: what was made while it was
+ * filled is garbage. V8 collects what became old during a flood only when yet more becomes old, which
+ * does not happen in an idle process.
  */
-export function giveMemoryBack(garbage: boolean): void {
+export function giveMemoryBack(size: HeapSize): void {
   setFlagsFromString('--expose-gc');
   const collect: () => void = runInNewContext('gc');
-  if (garbage) collect();
+  if (size === 'large') collect();
   let before = process.memoryUsage.rss();
   let lowest = before;
   let collected = performance.now();
@@ -52,7 +56,7 @@ export function giveMemoryBack(garbage: boolean): void {
     const sinceThen = performance.eventLoopUtilization(now, seen);
     seen = now;
     const compared = performance.now() - collected < again ? before : lowest;
-    if (!isWorthCollecting(sinceThen, process.memoryUsage.rss(), compared)) return;
+    if (!isWorthCollecting(sinceThen, process.memoryUsage.rss(), compared, size)) return;
     collect();
     collected = performance.now();
     before = process.memoryUsage.rss();

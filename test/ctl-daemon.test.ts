@@ -17,7 +17,8 @@ import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/checks/finding.js';
 import { copyDependencies, layPackage } from './fixtures/hook/installed.js';
 import { exited, temporaryFolder } from './support/cleanup.js';
-import { type Daemon, eventually, freePort, startDaemon } from './support/daemon.js';
+import { startWithControl } from './support/control-socket.js';
+import { type Daemon, eventually, freePort } from './support/daemon.js';
 import { addHost, type Ended } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { databaseRecord, domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
@@ -92,7 +93,7 @@ gateway = 127.77.0.1
   return {
     folder,
     file,
-    start: () => startDaemon(t, folder, configuration, '127.0.0.1'),
+    start: () => startWithControl(t, folder, configuration, '127.0.0.1'),
     ctl: (...args) => run(process.execPath, [program, '--config', file, ...args]),
     write: (path, text) => {
       const whole = join(folder, path);
@@ -844,7 +845,7 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
     dnsmasq: 'user = root\nnet_name = default\ninterface = virbr0',
     sections: '[public-keys]\ndefault = ssh-ed25519 AAAA me',
   });
-  const daemon = await startDaemon(t, folder, configuration, '169.254.169.254', host.start);
+  const daemon = await startWithControl(t, folder, configuration, '169.254.169.254', host.start);
   const ctl = (...args: string[]) =>
     host.run(process.execPath, [program, '--config', join(folder, 'mdserver.conf'), ...args], {
       ...process.env,
