@@ -58,6 +58,7 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
     if (version === undefined) {
       return { version, isNew: true, records: [], resting: new Map(), warnings: [] };
     }
+    const { details, resting, warnings } = readDetails(paths.details);
     let content: Buffer;
     try {
       content = readFileSync(path);
@@ -66,7 +67,6 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
       throw new DatabaseError(problem, undefined, { cause: error });
     }
     try {
-      const { details, resting, warnings } = readDetails(paths.details);
       const records = parseDatabase(content, (uuid) => details.get(uuid));
       return { version, isNew: false, records, resting, warnings };
     } catch (error) {
