@@ -48,7 +48,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   mkdirSync(stateFolder, { recursive: true });
   const plan = addressPlan(start);
   limitDatabaseMode(db_file);
-  const store = await openRegistry({
+  const registry = await openRegistry({
     backend: jsonFile(db_file),
     plan,
     naming: () => namingOf(config()),
@@ -56,14 +56,14 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     log,
   });
   const boots = createBoots();
-  const metrics = createMetrics(countsOf(() => store.instances, plan, boots));
+  const metrics = createMetrics(countsOf(() => registry.instances, plan, boots));
   followDhcpLog(dnsmasqLogPath(start), ({ mac, action, address }) => {
-    const instance = store.instances.byMac.get(mac);
+    const instance = registry.instances.byMac.get(mac);
     if (instance !== undefined) boots.dhcp(instance, action, address);
   });
   await writeConfiguration(start, log);
-  store.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
-  store.subscribe({
+  registry.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
+  registry.subscribe({
     files: () => [],
     changed: ({ differences, instances }) => {
       for (const { before } of differences) {
@@ -71,7 +71,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
       }
     },
   });
-  await store.refresh();
+  await registry.refresh();
 
   const userdata = createUserdata({
     config,
@@ -87,15 +87,15 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   });
   const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
-  const health = () => healthOf(config(), store);
+  const health = () => healthOf(config(), registry);
   const peerLog = limitedLog(log, (remote) => {
     const address = peerAddress(remote);
     if (address === undefined) return false;
-    return store.instances.byAddress.has(address) || plan.reserved.has(address);
+    return registry.instances.byAddress.has(address) || plan.reserved.has(address);
   });
   return {
     config,
-    store,
+    registry,
     plan,
     userdata,
     tokenKey,

@@ -26,17 +26,17 @@ function dnsmasqProblem(config: Config): string | undefined {
 }
 
 /** Looks at the daemon and its surroundings. */
-export function healthOf(config: Config, store: Registry): Health {
+export function healthOf(config: Config, registry: Registry): Health {
   const dnsmasq = dnsmasqProblem(config);
   const problems = [
     ...(dnsmasq === undefined ? [] : [dnsmasq]),
-    ...(store.problem === undefined ? [] : [store.problem]),
+    ...(registry.problem === undefined ? [] : [registry.problem]),
   ];
   return {
     status: problems.length === 0 ? 'ok' : 'degraded',
     version: ownVersion,
     uptime_seconds: process.uptime(),
-    instances: store.instances.byName.size,
+    instances: registry.instances.byName.size,
     dhcp_log: isReadable(dnsmasqLogPath(config)),
     problems,
   };

@@ -95,17 +95,18 @@ async function run(file: string): Promise<void> {
     for (const warning of loaded.warnings) log.warn(warning);
 
     const parts = await createDaemon(() => config, log);
-    const { store } = parts;
-    giveMemoryBack(store.instances.byName.size > largeDatabase ? 'large' : 'small');
+    const { registry } = parts;
+    giveMemoryBack(registry.instances.byName.size > largeDatabase ? 'large' : 'small');
     const app = buildApp(parts);
     const { listen_address: addresses, port } = config.mdserver;
-    const whose = (remote: string | undefined) => peerOf(config.mdserver, store.instances, remote);
+    const whose = (remote: string | undefined) =>
+      peerOf(config.mdserver, registry.instances, remote);
     const listening = await listen(app, addresses, port, { ...parts, peerOf: whose });
     const control = serveControl(parts);
     const stop = async (signal: string) => {
       log.info(`${signal}: mdserver is stopping`);
       await Promise.all([listening.close(), control.then((app) => app?.close())]);
-      await store.close();
+      await registry.close();
       log.info('mdserver has stopped');
       logging.flush();
       process.exit(0);
@@ -114,11 +115,11 @@ async function run(file: string): Promise<void> {
     onReload = () => {
       config = reload(file, config, logging);
       void tryNeighbours(parts);
-      store.refresh().catch(() => log.error('cannot read the database again'));
+      registry.refresh().catch(() => log.error('cannot read the database again'));
     };
 
     await control;
-    logNextSteps(log, config, store.instances);
+    logNextSteps(log, config, registry.instances);
     void notifyReady(log);
     void tryNeighbours(parts);
     setTimeout(() => void loadRest(log), restDelay);

@@ -44,7 +44,7 @@ async function testApp(t: TestContext) {
   const parts = await createDaemon(() => config, log);
   const app = buildApp(parts);
   atEnd(t, () => app.close());
-  const { store } = parts;
+  const { registry } = parts;
   lines.length = 0;
   const upload = (payload: string | Buffer, headers = {}, remoteAddress: string = address) =>
     app.inject({ method: 'POST', url: '/instance-upload', payload, headers, remoteAddress });
@@ -53,7 +53,7 @@ async function testApp(t: TestContext) {
     assert.equal(answer.statusCode, 200, answer.body);
     return answer.json().mds_ipv4;
   };
-  return { folder, app, store, lines, upload, uploaded };
+  return { folder, app, registry, lines, upload, uploaded };
 }
 
 /** Asserts that an error is one plain line. */
@@ -145,7 +145,7 @@ test('one instance gets nothing of another one, and each request is one log line
 });
 
 test('an upload with too much metadata is refused, and the database does not grow', async (t) => {
-  const { upload, store } = await testApp(t);
+  const { upload, registry } = await testApp(t);
   const metadata = `<e:x xmlns:e="urn:md_server:domain_metadata">${'x'.repeat(16 * 1024)}</e:x>`;
   const xml = domainXml(1).replace('</domain>', `<metadata>${metadata}</metadata></domain>`);
   const { statusCode, body } = await upload(xml);
@@ -156,19 +156,19 @@ test('an upload with too much metadata is refused, and the database does not gro
       "the domain's metadata for mdserver has 16385 bytes, names and values together: at most 16384 are allowed\n",
     ],
   );
-  assert.equal(store.instances.byName.size, 0);
+  assert.equal(registry.instances.byName.size, 0);
 });
 
 test('a removed instance is a stranger from then on', async (t) => {
-  const { app, store, uploaded } = await testApp(t);
+  const { app, registry, uploaded } = await testApp(t);
   const remoteAddress = await uploaded(1);
-  await store.remove('vm1');
+  await registry.remove('vm1');
   const answer = await app.inject({ url: '/latest/meta-data/hostname', remoteAddress });
   assert.equal(answer.statusCode, 404);
 });
 
 test('uploads are taken from this host only', async (t) => {
-  const { store, upload, uploaded } = await testApp(t);
+  const { registry, upload, uploaded } = await testApp(t);
   const guest = await uploaded(1);
   for (const from of [guest, stranger, '10.0.0.1', '::2', '127.0.0.2', '::ffff:127.0.0.2']) {
     await t.test(`from ${from}`, async () => {
@@ -182,7 +182,7 @@ test('uploads are taken from this host only', async (t) => {
       assertPlainLine(answer);
     });
   }
-  assert.deepEqual([...store.instances.byName.keys()], ['vm1']);
+  assert.deepEqual([...registry.instances.byName.keys()], ['vm1']);
   for (const [index, from] of [address, '127.0.0.1', '::1', '::ffff:127.0.0.1'].entries()) {
     await t.test(`from ${from}`, async () => {
       assert.equal((await upload(domainXml(index + 2), {}, from)).statusCode, 200);
@@ -209,7 +209,7 @@ test('an upload answers nothing, or JSON where that is asked for', async (t) => 
 });
 
 test('a refused upload says why in one plain line and stores nothing', async (t) => {
-  const { folder, store, upload, uploaded } = await testApp(t);
+  const { folder, registry, upload, uploaded } = await testApp(t);
   const bodies: [number, string | Buffer][] = [
     [400, ''],
     [400, 'hello'],
@@ -236,13 +236,13 @@ test('a refused upload says why in one plain line and stores nothing', async (t)
       });
     }
   }
-  assert.equal(store.instances.byName.size, 0);
+  assert.equal(registry.instances.byName.size, 0);
 
   const blocked: Subscriber = {
     files: () => [{ path: join(folder, 'blocked'), content: '' }],
     changed: () => {},
   };
-  store.subscribe(blocked);
+  registry.subscribe(blocked);
   mkdirSync(join(folder, 'blocked'));
   const answer = await upload(domainXml(1));
   assert.equal(answer.statusCode, 500);
@@ -256,7 +256,7 @@ test('a refused upload says why in one plain line and stores nothing', async (t)
   assertPlainLine(full);
   assert.match(full.body, /no address left in 127\.135\.0\.0\/29 for vm6/);
   assert.equal((await upload(domainXml(5))).statusCode, 200, 'a known one needs no new address');
-  assert.equal(store.instances.byName.size, 5);
+  assert.equal(registry.instances.byName.size, 5);
 });
 
 // ---- the daemon, from the wire ----

@@ -74,19 +74,19 @@ const isStoreError = (reason: RegExp) => (error: unknown) => {
 
 test('changes that arrive together share one round, those during a round the next', async (t) => {
   const folder = temporaryFolder(t);
-  const store = await open(join(folder, 'db.json'));
+  const registry = await open(join(folder, 'db.json'));
   const told: number[] = [];
-  store.subscribe({
+  registry.subscribe({
     files: () => [],
     changed: ({ instances }) => told.push(instances.byName.size),
   });
 
-  await Promise.all([1, 2, 3, 4, 5].map((number) => store.register(domain(number))));
+  await Promise.all([1, 2, 3, 4, 5].map((number) => registry.register(domain(number))));
   assert.deepEqual(told, [5]);
 
-  const first = store.register(domain(6));
+  const first = registry.register(domain(6));
   await turn();
-  const rest = [7, 8, 9].map((number) => store.register(domain(number)));
+  const rest = [7, 8, 9].map((number) => registry.register(domain(number)));
   await Promise.all([first, ...rest]);
   assert.deepEqual(told, [5, 6, 9]);
   assert.equal(namesInFile(join(folder, 'db.json')).length, 9);
@@ -96,19 +96,19 @@ test('when a change is answered, the database and the files that follow from it 
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const hosts = join(folder, 'hosts');
-  const store = await open(file);
+  const registry = await open(file);
   const told: string[][] = [];
-  store.subscribe({
+  registry.subscribe({
     files: hostsFile(hosts),
     changed: ({ instances }) => told.push([...names(instances), readFileSync(hosts, 'utf8')]),
   });
   const seen = await Promise.all(
     [1, 2].map((number) =>
-      store.register(domain(number)).then(({ ipv4 }) => ({
+      registry.register(domain(number)).then(({ ipv4 }) => ({
         ipv4,
         record: parseDatabase(readFileSync(file))[number - 1],
         hosts: readFileSync(hosts, 'utf8'),
-        held: store.instances.byName.get(`vm${number}`)?.ipv4,
+        held: registry.instances.byName.get(`vm${number}`)?.ipv4,
       })),
     ),
   );
@@ -118,7 +118,9 @@ test('when a change is answered, the database and the files that follow from it 
     assert.equal(hosts, 'vm1\nvm2');
   }
   assert.deepEqual(told, [['vm1', 'vm2', 'vm1\nvm2']], 'told once, with its files in place');
-  const gone = await store.remove('vm1').then(() => [namesInFile(file), names(store.instances)]);
+  const gone = await registry
+    .remove('vm1')
+    .then(() => [namesInFile(file), names(registry.instances)]);
   assert.deepEqual(gone, [['vm2'], ['vm2']]);
   assert.deepEqual(tree(folder), ['db.details.json', 'db.json', 'hosts']);
 });
@@ -161,26 +163,26 @@ for (const { name, path, reason, put, mend } of obstacles) {
   test(`one file that cannot be written (${name}) stops the whole round, until it is mended`, async (t) => {
     const folder = temporaryFolder(t);
     const file = join(folder, 'db.json');
-    const store = await open(file);
-    await store.register(domain(1));
+    const registry = await open(file);
+    await registry.register(domain(1));
     const before = readFileSync(file, 'utf8');
     let told = 0;
-    store.subscribe({ files: hostsFile(join(folder, path)), changed: () => told++ });
+    registry.subscribe({ files: hostsFile(join(folder, path)), changed: () => told++ });
     put(folder);
     const names1 = tree(folder);
 
-    const round = [2, 3].map((number) => store.register(domain(number)));
-    for (const change of [...round, store.remove('vm1'), store.refresh()]) {
+    const round = [2, 3].map((number) => registry.register(domain(number)));
+    for (const change of [...round, registry.remove('vm1'), registry.refresh()]) {
       await assert.rejects(change, isStoreError(reason));
     }
-    await assert.rejects(store.register(domain(4)), isStoreError(reason));
+    await assert.rejects(registry.register(domain(4)), isStoreError(reason));
     assert.equal(readFileSync(file, 'utf8'), before);
     assert.deepEqual(tree(folder), names1, 'no temporary files');
-    assert.deepEqual(names(store.instances), ['vm1']);
+    assert.deepEqual(names(registry.instances), ['vm1']);
     assert.equal(told, 0);
 
     mend(folder);
-    await store.register(domain(5));
+    await registry.register(domain(5));
     assert.deepEqual(namesInFile(file), ['vm1', 'vm5']);
     assert.equal(readFileSync(join(folder, path), 'utf8'), 'vm1\nvm5');
     assert.equal(told, 1);
@@ -190,11 +192,11 @@ for (const { name, path, reason, put, mend } of obstacles) {
 test('a folder that nobody may write to stops the round', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file);
-  await store.register(domain(1));
+  const registry = await open(file);
+  await registry.register(domain(1));
   // Not even root makes files there.
-  store.subscribe({ files: hostsFile('/sys/mdserver-test'), changed: () => {} });
-  await assert.rejects(store.register(domain(2)), isStoreError(/\/sys\//));
+  registry.subscribe({ files: hostsFile('/sys/mdserver-test'), changed: () => {} });
+  await assert.rejects(registry.register(domain(2)), isStoreError(/\/sys\//));
   assert.deepEqual(namesInFile(file), ['vm1']);
   assert.deepEqual(tree(folder), ['db.details.json', 'db.json']);
 });
@@ -203,24 +205,24 @@ test('a database whose folder is gone refuses changes until the folder is back',
   const folder = temporaryFolder(t);
   mkdirSync(join(folder, 'var'));
   const file = join(folder, 'var/db.json');
-  const store = await open(file);
+  const registry = await open(file);
   rmdirSync(join(folder, 'var'));
-  await assert.rejects(store.register(domain(1)), isStoreError(/ENOENT.*var/));
+  await assert.rejects(registry.register(domain(1)), isStoreError(/ENOENT.*var/));
   mkdirSync(join(folder, 'var'));
-  await store.register(domain(1));
+  await registry.register(domain(1));
   assert.deepEqual(namesInFile(file), ['vm1']);
 });
 
 test('an instance that gets no address does not fail the others in the round', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file, 29);
-  await Promise.all([1, 2, 3, 4].map((number) => store.register(domain(number))));
+  const registry = await open(file, 29);
+  await Promise.all([1, 2, 3, 4].map((number) => registry.register(domain(number))));
   const outcomes = await Promise.allSettled([
-    store.register(domain(5)),
-    store.register(domain(6)),
-    store.register(domain(1)),
-    store.register(domain(7)),
+    registry.register(domain(5)),
+    registry.register(domain(6)),
+    registry.register(domain(1)),
+    registry.register(domain(7)),
   ]);
   const shown = outcomes.map((outcome) =>
     outcome.status === 'fulfilled' ? outcome.value.name : outcome.reason.constructor,
@@ -232,10 +234,10 @@ test('an instance that gets no address does not fail the others in the round', a
 test('a round in which all are refused writes nothing', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file, 30);
-  await store.register(domain(1));
+  const registry = await open(file, 30);
+  await registry.register(domain(1));
   const before = lstatSync(file);
-  await assert.rejects(store.register(domain(2)), NoAddressError);
+  await assert.rejects(registry.register(domain(2)), NoAddressError);
   assert.equal(lstatSync(file).ino, before.ino);
 });
 
@@ -243,20 +245,20 @@ test('a database that is edited while the server runs is read again', async (t) 
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
   const hosts = join(folder, 'hosts');
-  const store = await open(file);
-  store.subscribe({ files: hostsFile(hosts), changed: () => {} });
-  await Promise.all([1, 2].map((number) => store.register(domain(number))));
+  const registry = await open(file);
+  registry.subscribe({ files: hostsFile(hosts), changed: () => {} });
+  await Promise.all([1, 2].map((number) => registry.register(domain(number))));
 
   const records: Record<string, unknown>[] = JSON.parse(readFileSync(file, 'utf8'));
   const edited = [{ ...records[0], domain_name: 'renamed', mds_ipv4: '10.9.0.77', note: 'mine' }];
   writeFileSync(file, JSON.stringify(edited));
-  await store.refresh();
-  assert.deepEqual(names(store.instances), ['renamed']);
-  assert.equal(store.instances.byAddress.get('10.9.0.77' as Ipv4)?.name, 'renamed');
+  await registry.refresh();
+  assert.deepEqual(names(registry.instances), ['renamed']);
+  assert.equal(registry.instances.byAddress.get('10.9.0.77' as Ipv4)?.name, 'renamed');
   assert.equal(readFileSync(hosts, 'utf8'), 'renamed');
 
   writeFileSync(file, JSON.stringify([{ ...edited[0], domain_name: 'again' }]));
-  await store.register(domain(3));
+  await registry.register(domain(3));
   const [kept, added]: Record<string, unknown>[] = JSON.parse(readFileSync(file, 'utf8'));
   assert.deepEqual(kept, { ...edited[0], domain_name: 'again' });
   assert.equal(added?.['domain_name'], 'vm3');
@@ -266,49 +268,53 @@ test('a database that is edited while the server runs is read again', async (t) 
 test('an edit that cannot be read refuses every change and is never written over', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file);
-  await Promise.all([1, 2].map((number) => store.register(domain(number))));
+  const registry = await open(file);
+  await Promise.all([1, 2].map((number) => registry.register(domain(number))));
   const good = readFileSync(file, 'utf8');
   for (const bad of [good.slice(0, -3), '', '{}', '[{"domain_name": 7}]']) {
     await t.test(rowName(bad), async () => {
       writeFileSync(file, bad);
       // More than once: the first refusal must not make the file count as read.
-      for (const change of [() => store.register(domain(3)), store.refresh, store.refresh]) {
+      for (const change of [
+        () => registry.register(domain(3)),
+        registry.refresh,
+        registry.refresh,
+      ]) {
         await assert.rejects(change(), isStoreError(/db\.json: .*; repair it/));
         assert.equal(readFileSync(file, 'utf8'), bad);
       }
-      assert.deepEqual(names(store.instances), ['vm1', 'vm2'], 'guests are served as before');
+      assert.deepEqual(names(registry.instances), ['vm1', 'vm2'], 'guests are served as before');
     });
   }
   writeFileSync(file, good.replace('vm2', 'mended'));
-  await store.register(domain(3));
+  await registry.register(domain(3));
   assert.deepEqual(namesInFile(file), ['vm1', 'mended', 'vm3']);
 });
 
 test('an edit is not lost when the round that reads it fails', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file);
-  await store.register(domain(1));
-  store.subscribe({ files: hostsFile(join(folder, 'sub/hosts')), changed: () => {} });
+  const registry = await open(file);
+  await registry.register(domain(1));
+  registry.subscribe({ files: hostsFile(join(folder, 'sub/hosts')), changed: () => {} });
   const edited = readFileSync(file, 'utf8').replace('vm1', 'edited');
   writeFileSync(file, edited);
-  await assert.rejects(store.register(domain(2)), isStoreError(/ENOENT/));
+  await assert.rejects(registry.register(domain(2)), isStoreError(/ENOENT/));
   assert.equal(readFileSync(file, 'utf8'), edited);
   mkdirSync(join(folder, 'sub'));
-  await store.register(domain(2));
+  await registry.register(domain(2));
   assert.deepEqual(namesInFile(file), ['edited', 'vm2']);
 });
 
 test('a database that is not there is an empty one, and is made by the first change', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file);
-  assert.deepEqual(names(store.instances), []);
+  const registry = await open(file);
+  assert.deepEqual(names(registry.instances), []);
   assert.deepEqual(tree(folder), [], 'opening writes nothing');
-  await store.refresh();
+  await registry.refresh();
   assert.equal(readFileSync(file, 'utf8'), '[]');
-  await store.register(domain(1));
+  await registry.register(domain(1));
   assert.deepEqual(namesInFile(file), ['vm1']);
   assert.deepEqual(names((await open(file)).instances), ['vm1']);
 });
@@ -341,8 +347,8 @@ test('a database behind a symbolic link stays behind it', async (t) => {
   const [link, real] = [join(folder, 'etc/db.json'), join(folder, 'disk/real.json')];
   writeFileSync(real, '[]');
   symlinkSync('../disk/real.json', link);
-  const store = await open(link);
-  await store.register(domain(1));
+  const registry = await open(link);
+  await registry.register(domain(1));
   assert.ok(lstatSync(link).isSymbolicLink());
   assert.ok(lstatSync(real).isFile());
   assert.deepEqual(namesInFile(real), ['vm1']);
@@ -352,13 +358,13 @@ test('a database behind a symbolic link stays behind it', async (t) => {
 
 test('an instance that is removed frees its address and its name', async (t) => {
   const folder = temporaryFolder(t);
-  const store = await open(join(folder, 'db.json'), 30);
-  const { ipv4 } = await store.register(domain(1));
-  await assert.rejects(store.register(domain(2)), NoAddressError);
-  assert.equal((await store.remove('vm1'))?.ipv4, ipv4);
-  assert.equal(await store.remove('vm1'), undefined);
-  assert.equal((await store.register(domain(2, { name: 'vm1' }))).ipv4, ipv4);
-  const { byName, byUuid, byMac, byAddress } = store.instances;
+  const registry = await open(join(folder, 'db.json'), 30);
+  const { ipv4 } = await registry.register(domain(1));
+  await assert.rejects(registry.register(domain(2)), NoAddressError);
+  assert.equal((await registry.remove('vm1'))?.ipv4, ipv4);
+  assert.equal(await registry.remove('vm1'), undefined);
+  assert.equal((await registry.register(domain(2, { name: 'vm1' }))).ipv4, ipv4);
+  const { byName, byUuid, byMac, byAddress } = registry.instances;
   assert.deepEqual(
     [byName, byUuid, byMac, byAddress].map((map) => [...map.keys()]),
     [['vm1'], [uuid(2)], [mac(2)], [ipv4]],
@@ -367,16 +373,16 @@ test('an instance that is removed frees its address and its name', async (t) => 
 
 test('an address that rests does so after a restart, too, and after a record was deleted by hand', async (t) => {
   const file = join(temporaryFolder(t), 'db.json');
-  const store = await open(file, 29);
+  const registry = await open(file, 29);
   const [removed, deleted, ...others] = await Promise.all(
-    [1, 2, 3, 4].map((number) => store.register(domain(number))),
+    [1, 2, 3, 4].map((number) => registry.register(domain(number))),
   );
-  await store.remove('vm1');
+  await registry.remove('vm1');
   const records: { domain_name: string }[] = JSON.parse(readFileSync(file, 'utf8'));
   writeFileSync(file, JSON.stringify(records.filter(({ domain_name }) => domain_name !== 'vm2')));
-  const free = await store.register(domain(5));
+  const free = await registry.register(domain(5));
   assert.equal(new Set([removed, deleted, ...others, free].map((one) => one?.ipv4)).size, 5);
-  await store.close();
+  await registry.close();
 
   const resting: unknown = JSON.parse(readFileSync(file.replace('.json', '.details.json'), 'utf8'))[
     'resting'
@@ -414,22 +420,22 @@ test('resting addresses that are no addresses are ignored', async (t) => {
 
 test('a change is in force when it is stored, not before', async (t) => {
   const folder = temporaryFolder(t);
-  const store = await open(join(folder, 'db.json'));
-  await store.register(domain(1));
+  const registry = await open(join(folder, 'db.json'));
+  await registry.register(domain(1));
   const seen: [asked: string[], inForce: string[]][] = [];
-  store.subscribe({
+  registry.subscribe({
     files: (draft) => {
-      seen.push([names(draft), names(store.instances)]);
+      seen.push([names(draft), names(registry.instances)]);
       return [];
     },
-    changed: ({ instances }) => seen.push([names(instances), names(store.instances)]),
+    changed: ({ instances }) => seen.push([names(instances), names(registry.instances)]),
   });
-  await Promise.all([store.register(domain(2)), store.remove('vm1')]);
+  await Promise.all([registry.register(domain(2)), registry.remove('vm1')]);
   assert.deepEqual(seen, [
     [['vm2'], ['vm1']],
     [['vm2'], ['vm2']],
   ]);
-  assert.deepEqual(names(store.draft()), ['vm2']);
+  assert.deepEqual(names(registry.draft()), ['vm2']);
 });
 
 /** A registry whose backend does something else as well when it stores a change. */
@@ -444,19 +450,19 @@ function openWith(file: string, around: (commit: () => Promise<unknown>) => Prom
 test('a backend that fails leaves the files that follow from the instances as they were', async (t) => {
   const folder = temporaryFolder(t);
   let fails = false;
-  const store = await openWith(join(folder, 'db.json'), (commit) => {
+  const registry = await openWith(join(folder, 'db.json'), (commit) => {
     return fails ? Promise.reject(new Error('the backend is away')) : commit();
   });
-  store.subscribe({ files: hostsFile(join(folder, 'hosts')), changed: () => {} });
-  await store.register(domain(1));
+  registry.subscribe({ files: hostsFile(join(folder, 'hosts')), changed: () => {} });
+  await registry.register(domain(1));
   const before = tree(folder);
   fails = true;
-  await assert.rejects(store.register(domain(2)), isStoreError(/the backend is away/));
+  await assert.rejects(registry.register(domain(2)), isStoreError(/the backend is away/));
   assert.deepEqual(tree(folder), before);
   assert.equal(readFileSync(join(folder, 'hosts'), 'utf8'), 'vm1');
-  assert.deepEqual(names(store.instances), ['vm1']);
+  assert.deepEqual(names(registry.instances), ['vm1']);
   fails = false;
-  await store.register(domain(3));
+  await registry.register(domain(3));
   assert.equal(readFileSync(join(folder, 'hosts'), 'utf8'), 'vm1\nvm3');
 });
 
@@ -466,44 +472,44 @@ test('if only the files that follow cannot be replaced, the change counts, and t
   const hosts = join(folder, 'sub', 'hosts');
   mkdirSync(join(folder, 'sub'));
   let isGone = false;
-  const store = await openWith(file, async (commit) => {
+  const registry = await openWith(file, async (commit) => {
     const version = await commit();
     if (isGone) rmSync(join(folder, 'sub'), { recursive: true });
     return version;
   });
-  store.subscribe({ files: hostsFile(hosts), changed: () => {} });
-  await store.register(domain(1));
+  registry.subscribe({ files: hostsFile(hosts), changed: () => {} });
+  await registry.register(domain(1));
   isGone = true;
-  await assert.rejects(store.register(domain(2)), {
+  await assert.rejects(registry.register(domain(2)), {
     constructor: StoreError,
     message: /^stored, but files that depend on it were not: ENOENT[^\n]*sub[^\n]*$/,
   });
-  assert.match(store.problem ?? '', /^stored, but/);
-  for (const held of [names(store.instances), namesInFile(file)]) {
+  assert.match(registry.problem ?? '', /^stored, but/);
+  for (const held of [names(registry.instances), namesInFile(file)]) {
     assert.deepEqual(held, ['vm1', 'vm2']);
   }
   isGone = false;
   mkdirSync(join(folder, 'sub'));
-  await store.register(domain(2));
+  await registry.register(domain(2));
   assert.equal(readFileSync(hosts, 'utf8'), 'vm1\nvm2');
-  assert.equal(store.problem, undefined);
+  assert.equal(registry.problem, undefined);
 });
 
 test('a refresh names all instances anew if the configuration has other names of this host', async (t) => {
   const folder = temporaryFolder(t);
   let hostNames = '';
-  const store = await open(join(folder, 'db.json'), 24, silent, undefined, () => hostNames);
-  store.subscribe({
+  const registry = await open(join(folder, 'db.json'), 24, silent, undefined, () => hostNames);
+  registry.subscribe({
     files: ({ hostNames }) => [{ path: join(folder, 'hosts'), content: [...hostNames].join('\n') }],
     changed: () => {},
   });
-  await Promise.all([1, 2].map((number) => store.register(domain(number))));
-  const before = await store.refresh().then(() => readFileSync(join(folder, 'hosts'), 'utf8'));
+  await Promise.all([1, 2].map((number) => registry.register(domain(number))));
+  const before = await registry.refresh().then(() => readFileSync(join(folder, 'hosts'), 'utf8'));
   assert.equal(before, 'vm1,vm1\nvm2,vm2');
   hostNames = 'host_names = VM2';
-  await store.register(domain(3));
-  assert.equal(store.instances.hostNames.get('vm2'), 'vm2', 'only a reload counts');
-  await store.refresh();
+  await registry.register(domain(3));
+  assert.equal(registry.instances.hostNames.get('vm2'), 'vm2', 'only a reload counts');
+  await registry.refresh();
   const tail = uuid(2).slice(0, 8);
   const after = `vm1,vm1\nvm2,vm2-${tail}\nvm3,vm3`;
   assert.equal(readFileSync(join(folder, 'hosts'), 'utf8'), after);
@@ -513,14 +519,14 @@ test('a refresh names all instances anew if the configuration has other names of
 test('closing waits for all that was asked for before', async (t) => {
   const folder = temporaryFolder(t);
   const file = join(folder, 'db.json');
-  const store = await open(file);
-  await store.close();
+  const registry = await open(file);
+  await registry.close();
   let answered = 0;
   const count = () => answered++;
-  void store.register(domain(1)).then(count);
+  void registry.register(domain(1)).then(count);
   await turn();
-  void store.register(domain(2)).then(count);
-  await store.close();
+  void registry.register(domain(2)).then(count);
+  await registry.close();
   assert.equal(answered, 2);
   assert.deepEqual(namesInFile(file), ['vm1', 'vm2']);
 });
@@ -536,8 +542,8 @@ test('records that grew before metadata had a limit are served, and one line say
   writeFileSync(file, JSON.stringify(records));
   const lines: string[] = [];
   const write = (line: string) => lines.push(JSON.parse(line).msg);
-  const store = await open(file, 24, pino({ level: 'warn' }, { write }));
-  assert.deepEqual(names(store.instances), ['vm1', 'vm2', 'vm3']);
+  const registry = await open(file, 24, pino({ level: 'warn' }, { write }));
+  assert.deepEqual(names(registry.instances), ['vm1', 'vm2', 'vm3']);
   assert.deepEqual(lines, [
     `${file} has 2 records with more than 16384 bytes of metadata, 40029 bytes in all, which make each upload slow, the largest are those of "vm2", "vm1": upload these domains again with less metadata, or remove them (mdserverctl remove NAME)`,
   ]);

@@ -75,8 +75,8 @@ type DocumentParams = { readonly document: string };
 
 /** The app of the control socket (see api.ts). Whoever can open the socket may use all of it. */
 export function buildControl(parts: ControlParts): FastifyInstance {
-  const { store, boots, config, log, peerLog, plan } = parts;
-  const source = { ...parts, instances: () => store.instances };
+  const { registry, boots, config, log, peerLog, plan } = parts;
+  const source = { ...parts, instances: () => registry.instances };
   const app = fastify({
     schemaController: noSchemas,
     logController: new fastify.LogController({ disableRequestLogging: true }),
@@ -124,7 +124,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   const unknown = (name: string) => new UnknownInstanceError(`there is no instance ${name}`);
 
   function find(name: string): Instance {
-    const instance = store.instances.byName.get(name);
+    const instance = registry.instances.byName.get(name);
     if (instance === undefined) throw unknown(name);
     return instance;
   }
@@ -165,7 +165,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   }
 
   app.get('/instances', (_request, reply) => {
-    const pieces = jsonList(store.instances.byName.values(), summary);
+    const pieces = jsonList(registry.instances.byName.values(), summary);
     return reply.type('application/json').send(Readable.from(pieces, { objectMode: false }));
   });
 
@@ -175,7 +175,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.delete<{ Params: NameParams }>('/instances/:name', async (request) => {
     const before = summary(find(request.params.name));
-    const gone = await store.remove(before.name);
+    const gone = await registry.remove(before.name);
     if (gone === undefined) throw unknown(before.name);
     log.info(`removed ${before.name} (${before.mac}, ${before.ipv4})`);
     return before;
@@ -201,7 +201,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const { parseDomain } = await import('../instances/domain-xml.js');
       const domain = parseDomain(xml, config().dnsmasq.net_name);
       // On a copy: this shows the result of an upload and stores nothing.
-      const draft = store.draft();
+      const draft = registry.draft();
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
       return renderDocument(
@@ -222,9 +222,9 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       });
       const report: AddressReport = {
         address,
-        instance: store.instances.byAddress.get(address)?.name ?? null,
+        instance: registry.instances.byAddress.get(address)?.name ?? null,
         mac: mac ?? null,
-        mac_instance: (mac && store.instances.byMac.get(mac)?.name) ?? null,
+        mac_instance: (mac && registry.instances.byMac.get(mac)?.name) ?? null,
         last_refused: boots.lastRefused(address) ?? null,
       };
       return reply.send(report);
@@ -233,7 +233,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.post('/events', (request) => {
     // The hook reports every guest, including those that mdserver does not know.
-    const instance = store.instances.byName.get(eventOf(request.body).name);
+    const instance = registry.instances.byName.get(eventOf(request.body).name);
     if (instance !== undefined) boots.release(instance);
     return {};
   });

@@ -26,7 +26,7 @@ import { webPageRefusal } from './web-pages.js';
 export interface AppParts {
   /** The configuration in force; a reload replaces it. */
   readonly config: () => Config;
-  readonly store: Registry;
+  readonly registry: Registry;
   readonly userdata: Userdata;
   readonly tokenKey: Buffer;
   readonly boots: Boots;
@@ -159,7 +159,7 @@ function record(
 
 /** The app that guests talk to over HTTP. It does not listen yet. */
 export function buildApp(parts: AppParts): FastifyInstance {
-  const { config, store, peerLog } = parts;
+  const { config, registry, peerLog } = parts;
   const app = fastify({
     schemaController: noSchemas,
     bodyLimit,
@@ -205,14 +205,14 @@ export function buildApp(parts: AppParts): FastifyInstance {
   });
 
   const callerOptions = {
-    instances: () => store.instances,
+    instances: () => registry.instances,
     checkMac: () => config().mdserver.check_mac,
     neighbourMac: parts.neighbourMac,
     peerLog,
   };
   refuseWebPages(app, config);
   metadataRoutes(app, { ...parts, ...callerOptions, isThisHost: isLocal });
-  phoneHomeRoutes(app, store, callerOptions);
+  phoneHomeRoutes(app, registry, callerOptions);
   uploadRoutes(app, {
     ...parts,
     network: config().dnsmasq.net_name,

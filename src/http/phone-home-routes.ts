@@ -13,7 +13,7 @@ const maxFormBytes = 8 * 1024;
  */
 export function phoneHomeRoutes(
   app: FastifyInstance,
-  store: Registry,
+  registry: Registry,
   callerOptions: CallerOptions,
 ): void {
   app.post('/phone-home', {
@@ -35,7 +35,7 @@ export function phoneHomeRoutes(
         }
         if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
           try {
-            await store.rememberHostKeys(instance.name, hostKeys);
+            await registry.rememberHostKeys(instance.name, hostKeys);
           } catch (error) {
             if (!(error instanceof HostKeysError)) throw error;
             // cloud-init tries again every 3 seconds, 10 times by default (its module's "tries").

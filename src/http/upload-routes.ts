@@ -15,7 +15,7 @@ export const maxDomainXmlBytes = 1024 * 1024;
 
 /** What the upload route depends on. */
 export interface UploadOptions {
-  readonly store: Pick<Registry, 'instances' | 'register'>;
+  readonly registry: Pick<Registry, 'instances' | 'register'>;
   /** The libvirt network whose interface identifies an instance. */
   readonly network: string;
   /** Why the request may not upload; undefined if it may. */
@@ -46,7 +46,7 @@ export function domainErrorStatus(error: unknown): number | undefined {
  * print it, and during a migration libvirt uses a hook's output as the domain's XML.
  */
 export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void {
-  const { store, network, refusal, boots, metrics, log, peerLog } = options;
+  const { registry, network, refusal, boots, metrics, log, peerLog } = options;
   app.post('/instance-upload', {
     bodyLimit: maxDomainXmlBytes,
     // Before the body is read, so that nobody else can make mdserver read a megabyte.
@@ -72,10 +72,10 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
         const body = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
         const { parseDomain } = await import('../instances/domain-xml.js');
         const domain = parseDomain(body, network);
-        const before = instanceOf(store.instances, domain);
+        const before = instanceOf(registry.instances, domain);
         // To be asked before: the boots of a uuid that goes are forgotten.
         const runs = before !== undefined && boots.of(before)[0]?.ended === null;
-        const instance = await store.register(domain);
+        const instance = await registry.register(domain);
         if (runs && identity.some((field) => before[field] !== instance[field])) {
           log.warn(
             `an upload changed an instance whose guest runs: ${describeInstance(before)} is now ${describeInstance(instance)}`,

@@ -57,7 +57,7 @@ export interface DetailsFile {
   readonly resting: RestingAddresses;
 }
 
-/** The details file of a store that has stored nothing yet. */
+/** The details file before anything was stored. */
 export const noDetailsFile: DetailsFile = { details: new Map(), resting: new Map() };
 
 /** The entry of an instance in the details file; undefined if it has no uuid. */
