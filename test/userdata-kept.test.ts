@@ -35,8 +35,9 @@ function setUp(t: TestContext, template: string) {
     now: () => (clock.time += clock.step),
     keepCopy: (_name, body) => rendered.push(String(body)),
   });
-  const serve = (instance: TemplateInstance) => String(userdata(instance)?.().body);
-  return { folder, clock, rendered, settings, serve };
+  const bodyOf = (instance: TemplateInstance) => userdata(instance)?.().body;
+  const serve = (instance: TemplateInstance) => String(bodyOf(instance));
+  return { folder, clock, rendered, settings, serve, bodyOf };
 }
 
 test('only text that depends on the data alone counts as such', async (t) => {
@@ -65,6 +66,15 @@ test('only text that depends on the data alone counts as such', async (t) => {
       assert.equal(compileTemplate(template, 'file').isPure, isPure);
     });
   }
+});
+
+test('a long text is bytes, the same for all that wait for it', (t) => {
+  const { bodyOf } = setUp(t, `${'#'.repeat(100_000)}{{hostname}}`);
+  const web1 = instanceOf('web1');
+  const body = bodyOf(web1);
+  assert.ok(Buffer.isBuffer(body));
+  assert.equal(body.toString(), `${'#'.repeat(100_000)}web1`);
+  assert.equal(bodyOf(web1), body);
 });
 
 test('text from the data alone is rendered once for an instance, a template and a configuration', (t) => {

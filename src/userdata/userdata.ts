@@ -171,6 +171,11 @@ interface KeptRendering {
   readonly until: number;
 }
 
+/**
+ * A longer text is kept in bytes: all connections that wait for a slow reader share these, while Node
+ * would keep each its own copy of a string.
+ */
+const longText = 16 * 1024;
 const maxKeptLength = 64 * 1024 * 1024;
 /** Renderings that take less are not kept if they may change, in milliseconds. */
 const shortTime = 1;
@@ -208,7 +213,9 @@ function keptRenderings(
     const started = now();
     let outcome: KeptRendering['outcome'];
     try {
-      outcome = render(data());
+      const text = render(data());
+      const isLong = typeof text === 'string' && text.length > longText;
+      outcome = isLong ? Buffer.from(text) : text;
     } catch (error) {
       if (!(error instanceof TemplateError)) throw error;
       outcome = error;
