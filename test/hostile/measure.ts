@@ -58,12 +58,15 @@ export function watchFootprint({ site }: Network): () => Footprint {
   };
 }
 
-/** MB that what is loaded at its first use takes: the XML parser, the control socket, the metrics. */
-const loadedLater = 16;
+/**
+ * MB for what is loaded at its first use, such as the XML parser, and for what the C library keeps of
+ * freed memory to use it again.
+ */
+const reserve = 40;
 
 /** The memory in MB that may stay. */
 function memoryLimit(before: Footprint): number {
-  return before.rss * 1.2 + loadedLater;
+  return before.rss * 1.2 + reserve;
 }
 
 /** Waits until memory and descriptors are back, for a minute at most; gives what there is then. */
