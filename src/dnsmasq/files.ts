@@ -130,13 +130,11 @@ export interface HostsFiles {
 export function hostsFiles(config: DnsmasqConfig): (instances: Instances) => HostsFiles {
   const paths = dnsmasqPaths(config.dnsmasq);
   const dhcpLines = pageFormatter((page) => page.map((entry) => dhcpLine(config, entry)).join(''));
-  const dnsPage = pageFormatter((page) => page.map((entry) => dnsLines(config, entry)).join(''));
+  const allDnsLines = pageFormatter((page) =>
+    page.map((entry) => dnsLines(config, entry)).join(''),
+  );
   return ({ pages }) => ({
-    dhcp: { path: paths.dhcpHosts, content: mapped(pages.values(), dhcpLines) },
-    dns: { path: paths.dnsHosts, content: mapped(pages.values(), dnsPage) },
+    dhcp: { path: paths.dhcpHosts, content: dhcpLines(pages) },
+    dns: { path: paths.dnsHosts, content: allDnsLines(pages) },
   });
-}
-
-function* mapped<T, U>(items: Iterable<T>, map: (item: T) => U): Generator<U> {
-  for (const item of items) yield map(item);
 }

@@ -3,7 +3,7 @@ import { jsonText, truncate, unicodeEscape } from '../text.js';
 import { type Details, noDetails } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
-import { type Page, pageFormatter } from './pages.js';
+import { listPieces, type Pages, pageFormatter } from './pages.js';
 import { parseUuid } from './uuid.js';
 
 /** The database cannot be used; the message says where the problem is and what to do. */
@@ -185,17 +185,12 @@ export function recordText(instance: Instance): string {
 }
 
 const separator = ',\n';
-const recordsOfPage = pageFormatter((page) =>
+const recordsOfPages = pageFormatter((page) =>
   page.map(({ instance }) => recordText(instance)).join(separator),
 );
 
 /** The database file in pieces: a JSON array of the records. */
-export function* databasePieces(pages: ReadonlyMap<number, Page>): Generator<Buffer> {
-  let before = '[\n';
-  for (const page of pages.values()) {
-    yield Buffer.from(before);
-    yield recordsOfPage(page);
-    before = separator;
-  }
-  yield Buffer.from(pages.size === 0 ? '[]' : '\n]');
+export function databasePieces(pages: Pages): Generator<Buffer> {
+  const brackets = { begin: '[\n', separator, end: '\n]', empty: '[]' };
+  return listPieces(recordsOfPages(pages), brackets);
 }

@@ -3,7 +3,7 @@ import type { RestingAddresses } from './addresses.js';
 import type { Details, Hardware, HostKeys } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
-import { type Page, pageFormatter } from './pages.js';
+import { listPieces, type Pages, pageFormatter } from './pages.js';
 import { parseUuid } from './uuid.js';
 
 function objectOrEmpty(value: unknown): JsonObject {
@@ -69,38 +69,32 @@ export function detailsText(
 }
 
 const separator = ',';
-const detailsOfPage = pageFormatter((page) =>
+const detailsOfPages = pageFormatter((page) =>
   page
     .map(({ instance }) => detailsText(instance))
     .filter((text) => text !== undefined)
     .join(separator),
 );
 
+function* entries({ pages, resting }: DetailsSource): Generator<Buffer> {
+  yield* detailsOfPages(pages);
+  if (resting.size === 0) return;
+  const list = Array.from(resting, ([address, about]) => ({ address, ...about }));
+  yield Buffer.from(`"resting":${JSON.stringify(list)}`);
+}
+
+/** The instances, as far as the details file has them. */
+interface DetailsSource {
+  readonly pages: Pages;
+  readonly resting: RestingAddresses;
+}
+
 /**
  * The details file in pieces: a JSON object with the uuids as keys, and `resting`, which versions up
  * to 1.0.0 ignore.
  */
-export function* detailsPieces({
-  pages,
-  resting,
-}: {
-  readonly pages: ReadonlyMap<number, Page>;
-  readonly resting: RestingAddresses;
-}): Generator<Buffer> {
-  let before = '{';
-  for (const page of pages.values()) {
-    const piece = detailsOfPage(page);
-    if (piece.length === 0) continue;
-    yield Buffer.from(before);
-    yield piece;
-    before = separator;
-  }
-  if (resting.size > 0) {
-    const list = Array.from(resting, ([address, about]) => ({ address, ...about }));
-    yield Buffer.from(`${before}"resting":${JSON.stringify(list)}`);
-    before = separator;
-  }
-  yield Buffer.from(before === separator ? '}\n' : '{}\n');
+export function detailsPieces(source: DetailsSource): Generator<Buffer> {
+  return listPieces(entries(source), { begin: '{', separator, end: '}\n', empty: '{}\n' });
 }
 
 /** Parses the text of a details file. Throws SyntaxError if it is not JSON. */

@@ -22,7 +22,7 @@ import type { Domain } from './domain.js';
 import { giveHostName, type NameTable, type Naming, takeHostName } from './host-names.js';
 import type { Instance } from './instance.js';
 import { LayeredMap, type WritableMap } from './layered-map.js';
-import { type Entry, type Page, pageSize } from './pages.js';
+import { type Entry, type Page, type Pages, pageSize } from './pages.js';
 import type { Uuid } from './uuid.js';
 
 /** All instances, indexed. */
@@ -38,8 +38,7 @@ export interface Instances {
   readonly takenIpv4: ReadonlyMap<number, true>;
   /** The host name of each instance in DHCP and DNS, by the name of its domain. */
   readonly hostNames: ReadonlyMap<string, string>;
-  /** All instances, in the order of `byName`, by the numbers of their pages. */
-  readonly pages: ReadonlyMap<number, Page>;
+  readonly pages: Pages;
 }
 
 /** Instances that rules can change. */
