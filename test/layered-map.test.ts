@@ -43,7 +43,7 @@ test('whatever is changed: it is as a Map with the same changes, in the same ord
       make(plain, changed);
       assert.deepEqual(seen(layered), seen(plain));
       assert.deepEqual([...base], start, 'the map below is as it was');
-      layered.applyTo(base);
+      layered.apply();
       assert.deepEqual(seen(base), seen(plain));
     }),
     { numRuns: 1000 },
@@ -60,7 +60,7 @@ test('a layer on a layer is as one', () => {
       const plain = new Map(start);
       make(plain, [...first, ...second]);
       assert.deepEqual(seen(upper), seen(plain));
-      upper.applyTo(lower);
+      upper.apply();
       assert.deepEqual(seen(lower), seen(plain));
     }),
     { numRuns: 1000 },

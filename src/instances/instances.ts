@@ -125,17 +125,9 @@ export function draftOf(base: Draft): LayeredDraft {
 
 /** Makes the changes of a draft in the one that it is on top of. */
 export function applyDraft(draft: LayeredDraft, base: Draft): void {
-  draft.byName.applyTo(base.byName);
-  draft.byUuid.applyTo(base.byUuid);
-  draft.byMac.applyTo(base.byMac);
-  draft.byAddress.applyTo(base.byAddress);
-  draft.resting.applyTo(base.resting);
-  draft.takenIpv4.applyTo(base.takenIpv4);
-  draft.hostNames.applyTo(base.hostNames);
-  draft.nameHolders.applyTo(base.nameHolders);
-  draft.displaced.applyTo(base.displaced);
-  draft.pages.applyTo(base.pages);
-  draft.pageNumbers.applyTo(base.pageNumbers);
+  for (const map of Object.values(draft)) {
+    if (map instanceof LayeredMap) map.apply();
+  }
   base.lastPage = draft.lastPage;
 }
 

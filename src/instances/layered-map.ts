@@ -16,11 +16,11 @@ interface Layer<V> {
  * changes, whatever the size of the map. In the same order as a Map with the same changes.
  */
 export class LayeredMap<K, V extends {}> implements WritableMap<K, V> {
-  readonly #base: ReadonlyMap<K, V>;
+  readonly #base: WritableMap<K, V>;
   readonly #layers = new Map<K, Layer<V>>();
   #size: number;
 
-  constructor(base: ReadonlyMap<K, V>) {
+  constructor(base: WritableMap<K, V>) {
     this.#base = base;
     this.#size = base.size;
   }
@@ -93,11 +93,11 @@ export class LayeredMap<K, V extends {}> implements WritableMap<K, V> {
     return this.#layers.keys();
   }
 
-  /** Makes the changes in a map that is as the one below. */
-  applyTo(map: WritableMap<K, V>): void {
+  /** Makes the changes in the map below. */
+  apply(): void {
     for (const [key, { value, isMoved }] of this.#layers) {
-      if (value === undefined || isMoved) map.delete(key);
-      if (value !== undefined) map.set(key, value);
+      if (value === undefined || isMoved) this.#base.delete(key);
+      if (value !== undefined) this.#base.set(key, value);
     }
   }
 }
