@@ -32,7 +32,7 @@ async function withFile<T>(path: string, flags: string, use: (file: FileHandle) 
  * file system.
  */
 export function limitMode(path: string, mode: number): void {
-  const stats = statSync(path, { throwIfNoEntry: false });
+  const stats = statOrNone(path);
   if (!stats?.isFile() || (stats.mode & 0o7777 & ~mode) === 0) return;
   try {
     chmodSync(path, stats.mode & mode);
@@ -166,8 +166,12 @@ async function stageAll(files: readonly PreparedFile[]): Promise<StagedFiles> {
   };
 }
 
-async function prepare({ path, content, mode = 0o644 }: FileContent): Promise<PreparedFile> {
-  return { path, pieces: await piecesOf(content), mode };
+async function prepareAll(files: readonly FileContent[]): Promise<readonly PreparedFile[]> {
+  const prepared: PreparedFile[] = [];
+  for (const { path, content, mode = 0o644 } of files) {
+    prepared.push({ path, pieces: await piecesOf(content), mode });
+  }
+  return prepared;
 }
 
 /**
@@ -177,9 +181,8 @@ async function prepare({ path, content, mode = 0o644 }: FileContent): Promise<Pr
  * Throws the file system's error (ENOSPC, EACCES, …), which names the file; the files are unchanged.
  */
 export async function replaceFiles(files: readonly FileContent[]): Promise<void> {
-  const prepared: PreparedFile[] = [];
-  for (const file of files) prepared.push(await prepare(file));
-  await (await stageAll(prepared)).commit();
+  const staged = await stageAll(await prepareAll(files));
+  await staged.commit();
 }
 
 /** The state of a file; undefined if there is none. */
@@ -219,8 +222,7 @@ export function fileKeeper(): FileKeeper {
 
   return {
     async stage(files) {
-      const prepared: PreparedFile[] = [];
-      for (const file of files) prepared.push(await prepare(file));
+      const prepared = await prepareAll(files);
       const different = prepared.filter((file) => !isThere(file));
       const staged = await stageAll(different);
       return {

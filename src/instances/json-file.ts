@@ -93,10 +93,9 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
       const writes = isNew || differs((instance) => instance && recordText(instance));
       const writesDetails = isNew || draft.resting.isChanged || differs(detailsText);
       const files: FileContent[] = [];
-      const mode = fileMode;
-      if (writes) files.push({ path, content: databasePieces(draft.pages), mode });
+      if (writes) files.push({ path, content: databasePieces(draft.pages), mode: fileMode });
       if (writesDetails) {
-        files.push({ path: paths.details, content: detailsPieces(draft), mode });
+        files.push({ path: paths.details, content: detailsPieces(draft), mode: fileMode });
       }
       await replaceFiles(files);
       return writes ? statOrNone(path) : version;
