@@ -34,15 +34,13 @@ function freeAddresses(
   for (const value of takenIpv4.keys()) {
     if (value > network.first && value < network.last) free -= 1;
   }
-  const isInNetwork = (text: string) => {
-    const address = parseIpv4(text);
-    return address !== undefined && isHostAddress(network, address);
-  };
-  for (const address of resting.keys()) if (isInNetwork(address)) free += 1;
-  for (const text of reserved) {
-    const address = parseIpv4(text);
-    if (address === undefined || !isHostAddress(network, address)) continue;
-    if (!takenIpv4.has(ipv4ToNumber(address)) || resting.has(address)) free -= 1;
+  const inNetwork = (addresses: Iterable<string>) =>
+    Array.from(addresses, parseIpv4)
+      .filter((address) => address !== undefined)
+      .filter((address) => isHostAddress(network, address));
+  for (const address of inNetwork(resting.keys())) if (!reserved.has(address)) free += 1;
+  for (const address of inNetwork(reserved)) {
+    if (!takenIpv4.has(ipv4ToNumber(address))) free -= 1;
   }
   return free;
 }
