@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Scope } from '../test/support/cleanup.js';
 import type { Case, Effort, Result } from './cases.js';
+import { type Cost, inTurn } from './costs.js';
 import { startDaemon, stop } from './servers.js';
 
 const instances = 10;
@@ -24,14 +25,8 @@ const cases = {
 /** All cases of the start. */
 export const startCases: readonly Case[] = Object.values(cases);
 
-/** The milliseconds, and those of CPU time, that a start takes. */
-export interface Start {
-  readonly milliseconds: number;
-  readonly cpu: number;
-}
-
 /** What `node -e 0` takes; it also writes its CPU time. */
-export async function nodeStart(): Promise<Start> {
+export async function nodeStart(): Promise<Cost> {
   const started = performance.now();
   const script =
     'const { user, system } = process.cpuUsage(); fs.writeSync(1, String(user + system))';
@@ -44,19 +39,16 @@ export async function nodeStart(): Promise<Start> {
 
 /** Measures the start beside that of Node itself, in turn. */
 export async function* measureStart(scope: Scope, effort: Effort): AsyncGenerator<Result> {
-  const node: Start[] = [];
-  const mdserver: Start[] = [];
-  // The first turn warms up.
-  for (let repeat = 0; repeat <= effort.repeats; repeat += 1) {
-    node.push(await nodeStart());
-    const daemon = await startDaemon(scope, { instances });
-    mdserver.push({ milliseconds: daemon.startMilliseconds, cpu: daemon.startCpu });
-    await stop(daemon);
-  }
-  const result = (of: Case, figure: keyof Start): Result => {
-    const summaryOf = (starts: readonly Start[]) =>
-      effort.summary(starts.slice(1).map((one) => one[figure]));
-    return { of, mdserver: summaryOf(mdserver), reference: summaryOf(node) };
+  const costs = await inTurn(effort, {
+    node: nodeStart,
+    mdserver: async () => {
+      const daemon = await startDaemon(scope, { instances });
+      await stop(daemon);
+      return { milliseconds: daemon.startMilliseconds, cpu: daemon.startCpu };
+    },
+  });
+  const result = (of: Case, figure: keyof Cost): Result => {
+    return { of, mdserver: costs.mdserver[figure], reference: costs.node[figure] };
   };
   if (!effort.onlyChecked) yield result(cases.time, 'milliseconds');
   yield result(cases.cpu, 'cpu');

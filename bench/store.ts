@@ -10,6 +10,7 @@ import { ask } from '../test/support/daemon.js';
 import { domainXml } from '../test/support/samples.js';
 import type { AskerOptions, Waits } from './asker.js';
 import { type Case, type Effort, type Goal, median, type Result } from './cases.js';
+import { type Cost, inTurn } from './costs.js';
 import { connected, exchange } from './load.js';
 import {
   cpuMilliseconds,
@@ -148,12 +149,6 @@ async function replaceAll(contents: ReadonlyMap<string, Buffer>): Promise<void> 
   }
 }
 
-/** Milliseconds, and those of CPU time, that something took. */
-interface Cost {
-  readonly milliseconds: number;
-  readonly cpu: number;
-}
-
 /** What something costs that a process is asked to do. */
 async function costOf(pid: number, work: () => Promise<unknown>): Promise<Cost> {
   const before = cpuMilliseconds(pid);
@@ -213,32 +208,6 @@ async function uploadsAtOnce({ socket, pid }: Daemon): Promise<Cost> {
     return exchange(connection, head + body, () => true);
   });
   return costOf(pid, () => Promise.all(uploads.map((upload) => upload())));
-}
-
-/** Does each of these once, and again, in turn; gives what each costs. */
-async function inTurn<Name extends string>(
-  { repeats, summary }: Effort,
-  work: Readonly<Record<Name, (repeat: number) => Promise<Cost>>>,
-): Promise<Record<Name, Cost>> {
-  const names = Object.keys(work) as Name[];
-  const costs = names.map(() => [] as Cost[]);
-  // The first turn warms up.
-  for (let repeat = 0; repeat <= repeats; repeat += 1) {
-    for (const [index, name] of names.entries()) {
-      const cost = await work[name](repeat);
-      if (repeat > 0) costs[index]?.push(cost);
-    }
-  }
-  const summaries = costs.map((all): Cost => {
-    return {
-      milliseconds: summary(all.map(({ milliseconds }) => milliseconds)),
-      cpu: summary(all.map(({ cpu }) => cpu)),
-    };
-  });
-  return Object.fromEntries(names.map((name, index) => [name, summaries[index]])) as Record<
-    Name,
-    Cost
-  >;
 }
 
 /** One change after another, beside the disk. */
