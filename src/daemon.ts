@@ -5,7 +5,7 @@ import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
 import type { Config } from './config/options.js';
 import type { ControlParts } from './control/routes.js';
 import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
-import { healthOf } from './health.js';
+import { healthOf, type ProblemSource } from './health.js';
 import { limitedLog } from './http/peer-log.js';
 import { namingOf } from './instances/host-names.js';
 import type { Instance } from './instances/instance.js';
@@ -87,7 +87,8 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   });
   const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
-  const health = () => healthOf(config(), registry);
+  const problemSources: ProblemSource[] = [];
+  const health = () => healthOf(config(), registry, problemSources);
   const peerLog = limitedLog(log, (remote) => {
     const address = peerAddress(remote);
     if (address === undefined) return false;

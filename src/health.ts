@@ -25,12 +25,20 @@ function dnsmasqProblem(config: Config): string | undefined {
   }
 }
 
-/** Looks at the daemon and its surroundings. */
-export function healthOf(config: Config, registry: Registry): Health {
+/** A part of the daemon that can have problems: one line for each that it has now. */
+export type ProblemSource = () => readonly string[];
+
+/** Looks at the daemon and its surroundings. `sources` are its other parts that can have problems. */
+export function healthOf(
+  config: Config,
+  registry: Registry,
+  sources: Iterable<ProblemSource>,
+): Health {
   const dnsmasq = dnsmasqProblem(config);
   const problems = [
     ...(dnsmasq === undefined ? [] : [dnsmasq]),
     ...(registry.problem === undefined ? [] : [registry.problem]),
+    ...Array.from(sources, (problemsOf) => problemsOf()).flat(),
   ];
   return {
     status: problems.length === 0 ? 'ok' : 'degraded',
