@@ -227,6 +227,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     first_seen: 1000.5,
     last_update: 2000.25,
     last_boot: null,
+    left_network: null,
   };
   const summaryOld = {
     name: 'old one',
@@ -239,6 +240,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     first_seen: null,
     last_update: null,
     last_boot: null,
+    left_network: null,
   };
   const keys1 = {
     at: 5.5,
@@ -349,6 +351,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     const { body } = await json('/instances');
     assert.deepEqual(timeless((body as InstanceDetails[])[0]?.last_boot), {
       started: 'TIME',
+      ended: null,
       outcome: 'started',
     });
   });
@@ -489,7 +492,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         hostname: 'vm1.example.org',
         first_seen: 'TIME',
         last_update: 'TIME',
-        last_boot: { started: 'TIME', outcome: 'asking' },
+        last_boot: { started: 'TIME', ended: null, outcome: 'asking' },
       },
     });
     const gone = { status: 404, body: { error: 'there is no instance vm1' } };
@@ -588,6 +591,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         found: true,
         encoding: 'utf-8',
         body: '#cloud-config\nhostname: web1\nrole: front\n',
+        problem: null,
       },
     });
     assert.deepEqual(await userdata('packed'), {
@@ -597,11 +601,12 @@ describe('the control socket', { concurrency: 4 }, () => {
         found: true,
         encoding: 'base64',
         body: binary.toString('base64'),
+        problem: null,
       },
     });
     assert.deepEqual(await userdata('none'), {
       status: 200,
-      body: { file: null, found: false, encoding: 'utf-8', body: '' },
+      body: { file: null, found: false, encoding: 'utf-8', body: '', problem: null },
     });
     for (const { domain_name: name, mds_ipv4: from } of records) {
       for (const [document, path] of [
@@ -625,7 +630,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     const tree = ((await json('/instances/web1/tree')).body as RenderedDocument).body;
     assert.deepEqual(await json('/instances/web1/tree'), {
       status: 200,
-      body: { file: null, found: true, encoding: 'utf-8', body: tree },
+      body: { file: null, found: true, encoding: 'utf-8', body: tree, problem: null },
     });
     const lines = tree.split('\n');
     for (const line of [
@@ -669,6 +674,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         found: true,
         encoding: 'utf-8',
         body: '#cloud-config\nhostname: new\nrole: none\n',
+        problem: null,
       },
     };
     // With any content type, as for uploads.
@@ -704,7 +710,13 @@ describe('the control socket', { concurrency: 4 }, () => {
       'user-data',
       domainXml(99, { name: 'new', metadata: { userdata_prefix: 'gone' } }),
     );
-    assert.deepEqual(missingFile.body, { file: null, found: false, encoding: 'utf-8', body: '' });
+    assert.deepEqual(missingFile.body, {
+      file: null,
+      found: false,
+      encoding: 'utf-8',
+      body: '',
+      problem: null,
+    });
 
     assert.deepEqual(
       [state(), (await json('/instances')).body, (await json('/instances/web1')).body],

@@ -31,6 +31,7 @@ function instance(...boots: BootRecord[]): InstanceDetails {
     first_seen: start,
     last_update: start,
     last_boot: null,
+    left_network: null,
     metadata: {},
     hardware: { vcpus: null, memory_kib: null, architecture: null },
     instance_id: 'i-10.122.0.2',

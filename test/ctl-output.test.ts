@@ -22,7 +22,8 @@ const web1: InstanceSummary = {
   hostname: 'web1.example.org',
   first_seen: 1_700_000_000,
   last_update: 1_700_000_000.75,
-  last_boot: { started: 1_700_000_000, outcome: 'failed' },
+  last_boot: { started: 1_700_000_000, ended: null, outcome: 'failed' },
+  left_network: null,
 };
 const bare: InstanceSummary = {
   ...web1,

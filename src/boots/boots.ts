@@ -4,7 +4,7 @@ import { type Instance, machineKey } from '../instances/instance.js';
  * How far a boot got: `started` (no sign of the guest yet), `address` (DHCP only), `asking` (it
  * asked for metadata), `configured` (it got its user-data, or it has none), `failed` (its user-data
  * could not be rendered, or its token was refused), `home` (it phoned home), `ended` (it was
- * stopped before it asked for anything).
+ * stopped before it asked for anything), `start-failed` (libvirt could not start it).
  */
 export type BootOutcome =
   | 'started'
@@ -13,7 +13,8 @@ export type BootOutcome =
   | 'configured'
   | 'failed'
   | 'home'
-  | 'ended';
+  | 'ended'
+  | 'start-failed';
 
 /** What mdserver saw of one boot. Kept in memory only, the newest few for each instance. */
 export interface BootRecord {

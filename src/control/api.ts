@@ -4,11 +4,14 @@
  *
  *     GET    /instances                       InstanceSummary[]
  *     GET    /instances/NAME                  InstanceDetails
- *     DELETE /instances/NAME                  InstanceSummary of the removed instance
+ *     DELETE /instances/NAME                  InstanceSummary of the removed instance; `?guest=gone` says
+ *                                             that the caller knows that its guest does not run
  *     GET    /instances/NAME/DOCUMENT         RenderedDocument
  *     POST   /documents/DOCUMENT              RenderedDocument, for the domain XML in the body
  *     GET    /addresses/ADDRESS               AddressReport
  *     POST   /instance-upload                 as on TCP; the hook names its operation in a header
+ *     POST   /ports                           takes what libvirt tells its network hook of a port: an
+ *                                             instance for a domain whose uuid no record has
  *     POST   /events                          GuestEvent, from the hook
  *     GET    /health                          Health
  *     GET    /metrics                         Prometheus' text format
@@ -47,11 +50,17 @@ export interface InstanceSummary {
   readonly first_seen: number | null;
   readonly last_update: number | null;
   readonly last_boot: BootSummary | null;
+  /**
+   * Since when its domain has been uploaded without an interface on the network; null if it has one.
+   */
+  readonly left_network: number | null;
 }
 
-/** The start and the outcome of a boot. */
+/** The start, the end and the outcome of a boot. */
 export interface BootSummary {
   readonly started: number;
+  /** When libvirt said that the guest is gone; null if it has not. */
+  readonly ended: number | null;
   /** See BootOutcome. */
   readonly outcome: BootOutcome;
 }
@@ -81,6 +90,11 @@ export interface RenderedDocument {
   /** `base64` if it is not UTF-8 text. */
   readonly encoding: 'utf-8' | 'base64';
   readonly body: string;
+  /**
+   * Why the newest version of its template is not in force; null if it is. The body is then from the
+   * last version that rendered.
+   */
+  readonly problem: string | null;
 }
 
 /** What mdserver knows about an address. */
@@ -100,4 +114,8 @@ export interface AddressReport {
 export interface GuestEvent {
   readonly kind: 'released';
   readonly name: string;
+  /** Hooks up to 1.0.0 do not send it. */
+  readonly uuid?: string | undefined;
+  /** libvirt's reason says that the start failed. */
+  readonly failed?: boolean | undefined;
 }

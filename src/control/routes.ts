@@ -142,7 +142,11 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       hostname: localHostname(context),
       first_seen: instance.firstSeen ?? null,
       last_update: instance.lastUpdate ?? null,
-      last_boot: boot === undefined ? null : { started: boot.started, outcome: boot.outcome },
+      last_boot:
+        boot === undefined
+          ? null
+          : { started: boot.started, ended: boot.ended, outcome: boot.outcome },
+      left_network: null,
     };
   }
 
@@ -275,6 +279,7 @@ function rendered(leaf: Leaf | undefined): RenderedDocument {
     found: leaf !== undefined,
     encoding,
     body: bytes.toString(encoding === 'utf-8' ? 'utf8' : 'base64'),
+    problem: null,
   };
 }
 

@@ -48,6 +48,7 @@ const outcomeTexts: Readonly<Record<BootOutcome, string>> = {
   failed: 'its last boot did not get its user-data',
   home: 'its last boot phoned home',
   ended: 'it was stopped before it asked for anything',
+  'start-failed': 'libvirt could not start it',
 };
 
 const beginningTexts: Readonly<Record<BootRecord['by'], string>> = {
