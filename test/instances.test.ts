@@ -9,6 +9,7 @@ import {
   instanceFromRecord,
   parseDatabase,
 } from '../src/instances/database-file.js';
+import { detailsPieces, parseDetails } from '../src/instances/details-file.js';
 import type { Domain } from '../src/instances/domain.js';
 import { namingOf } from '../src/instances/host-names.js';
 import type { Instance } from '../src/instances/instance.js';
@@ -24,6 +25,8 @@ import {
   register,
 } from '../src/instances/instances.js';
 import { parseUuid, type Uuid } from '../src/instances/uuid.js';
+import type { MetadataContext } from '../src/metadata/context.js';
+import { instanceId } from '../src/metadata/values.js';
 import {
   type IpAddress,
   type Ipv4,
@@ -505,4 +508,41 @@ test('of two records of one machine, the one updated last is kept', () => {
     assert.deepEqual([...draft.byName.values()], [newer]);
     assert.deepEqual(superseded, [older]);
   }
+});
+
+test('no two instances share an id that is made from the uuid, and each keeps the one that it has', () => {
+  // Whoever counts uuids up gives many domains the same first 17 digits.
+  const uuids = ['1', '2', '3'].map((end) => `8f1b3b52-6a0e-4c57-9d0c-00000000000${end}` as Uuid);
+  const ids = (draft: Draft) => {
+    const { config } = configFrom('[mdserver]\ninstance_id = uuid\n');
+    return Array.from(draft.byName.values(), (instance) =>
+      instanceId({ instance, config } as MetadataContext),
+    );
+  };
+  const databaseOf = (draft: Draft) => {
+    const { details } = parseDetails(Buffer.concat([...detailsPieces(draft)]).toString());
+    const database = Buffer.concat([...databasePieces(draft.pages)]);
+    return instancesFrom(parseDatabase(database, (uuid) => details.get(uuid)), naming).draft;
+  };
+
+  const before = uuids
+    .slice(0, 2)
+    .map((uuid, index) => instanceFromRecord({ domain_name: `old${index}`, domain_uuid: uuid }));
+  const { draft } = instancesFrom(before, naming);
+  const [short, full] = ['i-8f1b3b526a0e4c579', 'i-8f1b3b526a0e4c579d0c000000000002'];
+  assert.deepEqual(ids(draft), [short, full], 'those of version 1.0.0');
+
+  const third = { ...domain(3), uuid: uuids[2] as Uuid };
+  register(draft, third, plan, about);
+  const all = [short, full, 'i-8f1b3b526a0e4c579d0c000000000003'];
+  assert.deepEqual(ids(draft), all, 'a new one');
+  for (const index of [0, 1]) {
+    const again = { ...domain(index + 1), name: `old${index}`, uuid: uuids[index] as Uuid };
+    register(draft, again, plan, about);
+  }
+  register(draft, third, plan, about);
+  assert.deepEqual(ids(draft), all, 'uploaded again');
+  assert.deepEqual(ids(databaseOf(draft)), all, 'read again');
+  drop(draft, draft.byName.get('old0') as Instance, 0);
+  assert.deepEqual(ids(databaseOf(draft)), all.slice(1), 'when the first is gone');
 });

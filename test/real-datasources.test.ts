@@ -261,7 +261,7 @@ const idForms: readonly (readonly [
   id: string,
 ])[] = [
   ['the address', 'instance_id = address', {}, `i-${web1.mds_ipv4}`],
-  ['the uuid', 'instance_id = uuid', {}, 'i-ec2f4d2a3b1c4e5f8'],
+  ['the uuid, as 1.0.0 made it', 'instance_id = uuid', {}, 'i-ec2f4d2a3b1c4e5f8'],
   [
     'the address for want of a uuid',
     'instance_id = uuid',

@@ -39,8 +39,12 @@ function hostKeysOf(value: unknown): HostKeys[] {
 function detailsParser(): (value: unknown) => Details {
   const known = new Map<string, Details>();
   return (value) => {
-    const { hardware, hostKeys } = objectOrEmpty(value);
-    const details = { hardware: hardwareOf(hardware), hostKeys: hostKeysOf(hostKeys) };
+    const { hardware, hostKeys, fullId } = objectOrEmpty(value);
+    const details: Details = {
+      hardware: hardwareOf(hardware),
+      hostKeys: hostKeysOf(hostKeys),
+      ...(fullId === true && { fullId }),
+    };
     if (details.hostKeys.length > 0) return details;
     const key = JSON.stringify(details);
     const same = known.get(key);

@@ -21,6 +21,11 @@ export interface Details {
   readonly hardware: Hardware;
   /** Newest first. More than one means that the keys changed. */
   readonly hostKeys: readonly HostKeys[];
+  /**
+   * Its instance-id has all digits of its uuid (`mdserver.instance_id = uuid`). Without it, it has 17,
+   * as in versions up to 1.0.0, where two could be the same: a guest keeps the one that it has.
+   */
+  readonly fullId?: true | undefined;
 }
 
 /** The details of an instance that has none yet. */

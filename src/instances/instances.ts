@@ -23,7 +23,7 @@ import { giveHostName, type NameTable, type Naming, takeHostName } from './host-
 import type { Instance } from './instance.js';
 import { LayeredMap, type WritableMap } from './layered-map.js';
 import { type Entry, type Page, type Pages, pageSize } from './pages.js';
-import type { Uuid } from './uuid.js';
+import { shortId, type Uuid } from './uuid.js';
 
 /** All instances, indexed. */
 export interface Instances {
@@ -283,6 +283,20 @@ function conflicting(draft: Draft, instance: Instance): Set<Instance> {
 }
 
 /**
+ * The instance, with a full id if an earlier one has its short id. `shortIds` has those of the
+ * instances before it, and gets its own.
+ */
+function withOwnId(instance: Instance, shortIds: Map<string, Uuid>): Instance {
+  const { uuid, details } = instance;
+  if (uuid === undefined || details.fullId) return instance;
+  const id = shortId(uuid);
+  const holder = shortIds.get(id) ?? uuid;
+  if (holder !== uuid) return { ...instance, details: { ...details, fullId: true } };
+  shortIds.set(id, uuid);
+  return instance;
+}
+
+/**
  * The instances of a database. Python md_server can leave two records of one machine, after its domain
  * was renamed: the one updated last counts, the others are `superseded`.
  * Their addresses rest from now on (Unix seconds).
@@ -302,7 +316,9 @@ export function instancesFrom(
     markTaken(draft, address);
   }
   const superseded: Instance[] = [];
-  for (const instance of records) {
+  const shortIds = new Map<string, Uuid>();
+  for (const record of records) {
+    const instance = withOwnId(record, shortIds);
     const others = [...conflicting(draft, instance)];
     if (others.some((other) => (other.lastUpdate ?? 0) > (instance.lastUpdate ?? 0))) {
       superseded.push(instance);
@@ -412,6 +428,7 @@ export function register(
       `no address left in ${address}/${prefix} for ${domain.name}: remove instances or widen dnsmasq.net_prefix`,
     );
   }
+  const isSame = before?.uuid === domain.uuid;
   const instance: Instance = {
     name: domain.name,
     uuid: domain.uuid,
@@ -429,7 +446,8 @@ export function register(
         architecture: domain.architecture,
       },
       // A re-created machine generates new ones.
-      hostKeys: before?.uuid === domain.uuid ? before.details.hostKeys : [],
+      hostKeys: isSame ? before.details.hostKeys : [],
+      ...((!isSame || before.details.fullId) && { fullId: true }),
     },
     otherFields: before?.otherFields ?? {},
   };

@@ -12,3 +12,8 @@ export function parseUuid(text: string): Uuid | undefined {
   const parts = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/.exec(digits);
   return parts ? (parts.slice(1).join('-') as Uuid) : undefined;
 }
+
+/** The first 17 hexadecimal digits, as many as EC2's identifiers have. */
+export function shortId(hexadecimal: string): string {
+  return hexadecimal.replaceAll('-', '').slice(0, 17);
+}

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type Config, options } from '../config/options.js';
 import { dnsNames, servedName } from '../instances/host-names.js';
+import { shortId } from '../instances/uuid.js';
 import type { Instance } from '../instances/instance.js';
 import { deceptiveCharacters } from '../text.js';
 import type { MetadataContext } from './context.js';
@@ -74,17 +75,13 @@ export function instanceId({ instance, config }: MetadataContext): string {
   const { uuid, ipv4 } = instance;
   const byAddress = config.mdserver.instance_id === 'address' || uuid === undefined;
   if (byAddress && ipv4 !== undefined) return `i-${ipv4}`;
-  return `i-${uuid === undefined ? servedName(instance) : hexDigits(uuid)}`;
-}
-
-/** The first 17 hexadecimal digits, as many as EC2's identifiers have. */
-function hexDigits(text: string): string {
-  return text.replaceAll('-', '').slice(0, 17);
+  if (uuid === undefined) return `i-${servedName(instance)}`;
+  return `i-${instance.details.fullId ? uuid.replaceAll('-', '') : shortId(uuid)}`;
 }
 
 /** An identifier in EC2's form that is always the same for the same thing. */
 export function stableId(prefix: string, thing: string): string {
-  return `${prefix}-${hexDigits(createHash('sha256').update(`${prefix} ${thing}`).digest('hex'))}`;
+  return `${prefix}-${shortId(createHash('sha256').update(`${prefix} ${thing}`).digest('hex'))}`;
 }
 
 /**
