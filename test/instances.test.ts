@@ -522,7 +522,10 @@ test('no two instances share an id that is made from the uuid, and each keeps th
   const databaseOf = (draft: Draft) => {
     const { details } = parseDetails(Buffer.concat([...detailsPieces(draft)]).toString());
     const database = Buffer.concat([...databasePieces(draft.pages)]);
-    return instancesFrom(parseDatabase(database, (uuid) => details.get(uuid)), naming).draft;
+    return instancesFrom(
+      parseDatabase(database, (uuid) => details.get(uuid)),
+      naming,
+    ).draft;
   };
 
   const before = uuids

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { type Config, options } from '../config/options.js';
 import { dnsNames, servedName } from '../instances/host-names.js';
-import { shortId } from '../instances/uuid.js';
 import type { Instance } from '../instances/instance.js';
+import { shortId } from '../instances/uuid.js';
 import { deceptiveCharacters } from '../text.js';
 import type { MetadataContext } from './context.js';
 
