@@ -1,7 +1,7 @@
 #!/bin/bash
 #
 # Sets up the host for mdserver: the system user, the configuration, the folders, the systemd units,
-# the libvirt hook and the log rotation. Run it from the installed npm package, or from a source
+# the libvirt hooks and the log rotation. Run it from the installed npm package, or from a source
 # checkout after `npm ci` and `npm run build`.
 #
 #   PREFIX             put before all paths; no user is created, and systemd is not reloaded
@@ -109,6 +109,7 @@ base=$(configured_path dnsmasq.base_dir)
 run=$(configured_path dnsmasq.run_dir)
 socket=$(configured_path mdserver.control_socket)
 data=$(dirname -- "$database")
+spool=${data%/}/spool
 
 if [ -n "${MDS_DNSMASQ_USER:-}" ] && [ "$user" != "$new_user" ]; then
   warn "MDS_DNSMASQ_USER is ignored: $configuration has dnsmasq.user = $user"
@@ -142,8 +143,8 @@ url=$(upload_url)
 
 hook_source=$here/dist/hooks/qemu.js
 [ -f "$hook_source" ] || fail "$hook_source does not exist: run 'npm run build' first"
-[ "$(grep -cE "^const (uploadUrl|controlSocket) = '[^']*';\$" "$hook_source")" = 2 ] ||
-  fail "$hook_source does not have the lines for socket and URL: run 'npm run build' again"
+[ "$(grep -cE "^const (uploadUrl|controlSocket|spoolFolder) = '[^']*';\$" "$hook_source")" = 3 ] ||
+  fail "$hook_source does not have the lines for socket, URL and spool folder: run 'npm run build' again"
 
 case $node in
   /usr/local/bin/node | /usr/bin/node | /bin/node) ;;
@@ -315,6 +316,9 @@ own() {
 for directory in "$data" "$base"; do
   if place_of_root "$prefix$directory"; then make_directory "$prefix$directory" 0755 root; fi
 done
+# Where the hook keeps what mdserver does not take: it writes there as the owner. If the folder around it
+# is not root's any more, mdserver makes it when it starts.
+if place_of_root "$prefix$spool"; then make_directory "$prefix$spool" 0700 user; fi
 case $run in
   /run/?*) runtime_directory=${run#/run/} ;;
   /var/run/?*) runtime_directory=${run#/var/run/} ;;
@@ -371,7 +375,7 @@ elif [ "$log_directory" != /dev ] && place_of_root "$prefix$log"; then
   done
 fi
 
-# --- units, log rotation, hook -----------------------------------------------------------------
+# --- units, log rotation, hooks ----------------------------------------------------------------
 
 # The units can read homes only if the configuration has a path in one.
 protect_home=yes
@@ -491,27 +495,38 @@ completions=$prefix/usr/local/share/bash-completion/completions
 install -d -m 0755 -- "$completions"
 install_ours "$here/etc/bash-completion/mdserverctl" "$completions/mdserverctl" 0644 '#' 1 never
 
-# If a hook fails, libvirt does not start the guest, or kills a running one. So a shell starts the
-# hook and exits with 0 even if this node no longer exists. To JavaScript, the second line is a
-# string and a comment; the shell does not read any further.
+# The same file is libvirt's hook of guests and of networks. If a hook fails, libvirt does not start the
+# guest, or kills a running one. So a shell starts the hook and exits with 0 even if this node no longer
+# exists. It leaves at once when there is nothing to do, which costs far less than to start node. To
+# JavaScript, the second line is a string and a comment; the shell does not read any further.
+hook_operations="'prepare begin '* | 'migrate begin '* | 'restore begin '* | 'reconnect begin '* | 'attach begin '*"
+hook_operations="$hook_operations | 'release end '* | 'port-created begin $network'"
 {
   printf '#!/bin/sh\n'
   # shellcheck disable=SC2016
-  printf '%s %s %s\n' "':' //;" "$node" '"$0" "$@"; exit 0'
+  printf '%s case "$2 $3 $1" in %s) ;; *) exit 0 ;; esac; %s "$0" "$@"; exit 0\n' \
+    "':' //;" "$hook_operations" "$node"
   sed -e 1d -e '/^\/\/# sourceMappingURL=/d' \
     -e "s|^const uploadUrl = '[^']*';\$|const uploadUrl = '$url';|" \
-    -e "s|^const controlSocket = '[^']*';\$|const controlSocket = '$socket';|" "$hook_source"
-} >"$work/qemu"
-hooks=$prefix/etc/libvirt/hooks
-hook=$hooks/qemu
-if exists "$hook" && ! marked "$hook" 2>/dev/null && ! python_hook "$hook"; then
-  hook=$hooks/qemu.d/mdserver
-  install -d -m 0755 -- "$hooks/qemu.d"
-  say "kept $hooks/qemu, which is not mdserver's; mdserver's hook is $hook, which libvirt 6.5 and newer runs"
-elif ! exists "$hook" && exists "$hooks/qemu.d/mdserver"; then
-  hook=$hooks/qemu.d/mdserver
-fi
-install_ours "$work/qemu" "$hook" 0755 '//' 3 python_hook
+    -e "s|^const controlSocket = '[^']*';\$|const controlSocket = '$socket';|" \
+    -e "s|^const spoolFolder = '[^']*';\$|const spoolFolder = '$spool';|" "$hook_source"
+} >"$work/hook"
+
+# DRIVER: installs the hook of libvirt's driver, beside one that is not mdserver's.
+install_hook() {
+  local hooks=$prefix/etc/libvirt/hooks
+  local hook=$hooks/$1
+  if exists "$hook" && ! marked "$hook" 2>/dev/null && ! python_hook "$hook"; then
+    hook=$hooks/$1.d/mdserver
+    install -d -m 0755 -- "$hooks/$1.d"
+    say "kept $hooks/$1, which is not mdserver's; mdserver's hook is $hook, which libvirt 6.5 and newer runs"
+  elif ! exists "$hook" && exists "$hooks/$1.d/mdserver"; then
+    hook=$hooks/$1.d/mdserver
+  fi
+  install_ours "$work/hook" "$hook" 0755 '//' 3 python_hook
+}
+install_hook qemu
+install_hook network
 
 # --- the next steps ------------------------------------------------------------------------------
 

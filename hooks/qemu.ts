@@ -1,49 +1,69 @@
 #!/usr/bin/env node
 /*
- * mdserver's libvirt hook (https://libvirt.org/hooks.html). libvirt calls it as
+ * mdserver's libvirt hook (https://libvirt.org/hooks.html): the one of guests and the one of networks.
+ * libvirt calls it for every guest and every network, and waits for it to end:
  *
- *     qemu NAME OPERATION SUB-OPERATION EXTRA
- *
- * with the domain's XML on standard input, for every guest, and waits for it to end:
+ *     qemu    DOMAIN  OPERATION SUB-OPERATION EXTRA     with the domain's XML on standard input
+ *     network NETWORK OPERATION SUB-OPERATION EXTRA     with the XML of network and port
  *
  * - With a status other than 0, libvirt does not start the guest, or kills a running one at
  *   `reconnect`. The hook always exits with 0: a guest must start even if mdserver fails.
  * - At `migrate` and `restore`, standard output replaces the XML. The hook never writes there.
  * - libvirt does nothing with the guest until the hook ends, so everything below has a time limit.
  *
+ * system-integration.sh installs it with a first line for the shell, which leaves at once at all
+ * operations but these:
+ *
+ *     prepare, migrate, restore, reconnect, attach     upload the domain
+ *     release                                          report that the guest has stopped
+ *     port-created, on mdserver's network              report the interface: no other hook is called
+ *                                                      for one that is attached to a running guest
+ *
  * The hook is installed as a single file, so it uses only Node's own modules. It is CommonJS, which
  * starts twice as fast.
  */
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { lstat, open, opendir, rename, rm, stat } from 'node:fs/promises';
 import { type OutgoingHttpHeaders, request } from 'node:http';
 
-/** Where to post domains: system-integration.sh fills in these lines from mdserver.conf. */
+/** Where to post, and where to keep what nobody takes: system-integration.sh fills in these lines from mdserver.conf. */
 const controlSocket = '/var/run/mdserver/control.sock';
 const uploadUrl = 'http://169.254.169.254:80/instance-upload';
-
-/** The operations that start or resume a guest; the hook uploads at their `begin`. */
-const uploadedOperations = ['prepare', 'migrate', 'restore', 'reconnect', 'attach'];
+const spoolFolder = '/var/lib/mdserver/spool';
 
 /** Bytes. This limits the memory used; mdserver itself rejects more than 1 MiB. */
-const domainSizeLimit = 4 * 1024 * 1024;
+const inputSizeLimit = 4 * 1024 * 1024;
 
-/** Milliseconds. The limit for everything leaves time to report an upload that took too long. */
+/** What is kept for mdserver: bytes of one XML, files, and bytes of all files. */
+const keptSizeLimit = 1024 * 1024;
+const keptFilesLimit = 4096;
+const keptBytesLimit = 64 * 1024 * 1024;
+
+/** Milliseconds. The limit for everything leaves time to keep and to report what took too long. */
 const connectLimit = 2000;
-const uploadLimit = 4000;
+const deliveryLimit = 3500;
 const releaseLimit = 1000;
+const keepLimit = 800;
 const loggerLimit = 500;
 const wholeLimit = 5000;
+/** For so long since its start, the hook tries a socket again that takes no more connections, with these pauses. */
+const retryLimit = 3300;
+const retryPause = 50;
 
-async function readDomain(): Promise<Buffer> {
+/** mdserver's verdict on what it was sent: it would be the same another time. */
+class Refusal extends Error {}
+
+async function readInput(): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > domainSizeLimit)
-      throw new Error(`the domain XML has more than ${domainSizeLimit} bytes`);
+    if (size > inputSizeLimit) throw new Error(`the XML has more than ${inputSizeLimit} bytes`);
     chunks.push(chunk);
   }
-  if (size === 0) throw new Error('no domain XML on standard input');
+  if (size === 0) throw new Error('no XML on standard input');
   return Buffer.concat(chunks);
 }
 
@@ -54,11 +74,12 @@ interface Message {
   readonly body: Buffer;
 }
 
-/** Posts the message. Throws if mdserver does not accept it. */
+/** Posts the message. Throws if mdserver does not accept it: a Refusal if it never will. */
 function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Promise<void> {
   return new Promise((resolve, reject) => {
     // Without an Accept header, mdserver's answer has no body.
-    const options = { method: 'POST', agent: false, headers } as const;
+    const all = { 'content-length': body.length, ...headers };
+    const options = { method: 'POST', agent: false, headers: all } as const;
     const call =
       transport === 'socket'
         ? request({ ...options, socketPath: controlSocket, path })
@@ -76,8 +97,12 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
         resolve();
         return;
       }
-      const refuse = (reason: string): void =>
-        reject(new Error(`mdserver answered ${status} ${reason}`));
+      // All other answers are about who asks, or about this moment.
+      const isFinal = status === 400 || status === 413;
+      const refuse = (reason: string): void => {
+        const text = `mdserver answered ${status} ${reason}`;
+        reject(isFinal ? new Refusal(text) : new Error(text));
+      };
       // The reason is one line: do not wait for a body that never ends.
       response.once('data', (chunk: Buffer) => refuse(chunk.toString('utf8', 0, 300).trimEnd()));
       response.once('close', () => refuse(''));
@@ -86,41 +111,217 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
   });
 }
 
-/** Where the last upload attempt went, for the error message. */
-let destination = uploadUrl;
+function errorCode(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? '';
+}
+
+/** Posts on the control socket: again and again while its queue of connections is full. */
+async function postToSocket(message: Message): Promise<void> {
+  for (;;) {
+    try {
+      await post(message, 'socket');
+      return;
+    } catch (error) {
+      if (errorCode(error) !== 'EAGAIN' || performance.now() > retryLimit) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, retryPause));
+  }
+}
+
+/** Where the last attempt went, for the error message. */
+let destination = controlSocket;
 
 /** Uploads on the control socket, or over TCP if the socket cannot be used. */
-async function upload(operation: string): Promise<void> {
-  const body = await readDomain();
-  const headers = {
-    'content-type': 'application/xml',
-    'content-length': body.length,
-    'x-libvirt-operation': operation,
-  };
+async function upload(operation: string, body: Buffer): Promise<void> {
+  const headers = { 'content-type': 'application/xml', 'x-libvirt-operation': operation };
   const message = { path: '/instance-upload', headers, body };
   try {
-    destination = controlSocket;
-    await post(message, 'socket');
+    await postToSocket(message);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (!['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'EACCES', 'EAGAIN'].includes(code ?? ''))
-      throw error;
+    if (!['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'EACCES'].includes(errorCode(error))) throw error;
     destination = uploadUrl;
     await post(message, 'tcp');
   }
 }
 
-/** Reports that the guest has stopped, which ends its boot record. Errors are ignored: nothing depends on it. */
-async function reportRelease(name: string): Promise<void> {
-  const body = Buffer.from(JSON.stringify({ kind: 'released', name }));
-  const headers = { 'content-type': 'application/json', 'content-length': body.length };
-  await post({ path: '/events', headers, body }, 'socket').catch(() => undefined);
+/** Reports an interface on the network, on the control socket alone: mdserver takes it from nobody else. */
+function reportPort(body: Buffer): Promise<void> {
+  return postToSocket({ path: '/ports', headers: { 'content-type': 'application/xml' }, body });
 }
 
 function limit(milliseconds: number): Promise<never> {
   return new Promise((_, reject) => {
     setTimeout(() => reject(new Error(`not finished after ${milliseconds} ms`)), milliseconds);
   });
+}
+
+/** The name of the file that keeps a delivery for mdserver: a domain's newest one replaces the others. */
+function keptFile(domain: string, kind: 'domain' | 'port'): string {
+  return `${createHash('sha256').update(domain).digest('hex').slice(0, 32)}.${kind}`;
+}
+
+/**
+ * Enters the spool folder, which belongs to mdserver's user. Root becomes that user first, for good:
+ * so whatever that user has put there, nothing is done that it could not do itself. Throws if it is
+ * no folder, or one that others can use.
+ */
+async function enterSpool(): Promise<void> {
+  const folder = await lstat(spoolFolder);
+  if (!folder.isDirectory()) throw new Error(`${spoolFolder} is not a folder`);
+  if ((folder.mode & 0o077) !== 0) throw new Error(`${spoolFolder} does not have the mode 0700`);
+  if (process.getuid?.() === 0 && folder.uid !== 0) {
+    process.setgroups?.([]);
+    process.setgid?.(folder.gid);
+    process.setuid?.(folder.uid);
+  }
+  process.chdir(spoolFolder);
+  const here = await stat('.');
+  if (here.dev !== folder.dev || here.ino !== folder.ino) {
+    throw new Error(`${spoolFolder} has just been replaced`);
+  }
+}
+
+/** Throws if there is no room for so many bytes in the file. */
+async function checkRoom(file: string, size: number): Promise<void> {
+  const others: string[] = [];
+  for await (const { name } of await opendir('.')) {
+    if (name !== file && others.push(name) >= keptFilesLimit) {
+      throw new Error(`${spoolFolder} has ${keptFilesLimit} files`);
+    }
+  }
+  // mdserver may take one away meanwhile.
+  const sizes = others.map((name) =>
+    lstat(name)
+      .then((stats) => stats.size)
+      .catch(() => 0),
+  );
+  const total = (await Promise.all(sizes)).reduce((sum, one) => sum + one, size);
+  if (total > keptBytesLimit) throw new Error(`${spoolFolder} has ${keptBytesLimit} bytes`);
+}
+
+/** Writes the file into the current folder, in place of an older one: completely, or not at all. */
+async function replaceFile(file: string, content: Buffer): Promise<void> {
+  const temporary = `.${file}.new`;
+  // Of a hook that was killed.
+  await rm(temporary, { force: true });
+  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+  const handle = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    await handle.writeFile(content);
+    await handle.sync();
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  } finally {
+    await handle.close();
+  }
+  const folder = await open('.');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/** What could not be delivered. */
+interface Delivery {
+  readonly operation: string;
+  /** The domain; undefined for a port that belongs to none. */
+  readonly name: string | undefined;
+  readonly xml: Buffer;
+}
+
+/** Keeps the delivery until mdserver takes it, and gives the path of its file. Throws if it cannot. */
+async function keep({ operation, name, xml }: Delivery): Promise<string> {
+  if (name === undefined) throw new Error('the port belongs to no domain');
+  if (xml.length > keptSizeLimit) throw new Error(`the XML has more than ${keptSizeLimit} bytes`);
+  const line = `${JSON.stringify({ operation, name, at: Date.now() / 1000 })}\n`;
+  const content = Buffer.concat([Buffer.from(line), xml]);
+  const file = keptFile(name, operation === 'port-created' ? 'port' : 'domain');
+  await enterSpool();
+  await checkRoom(file, content.length);
+  await replaceFile(file, content);
+  return `${spoolFolder}/${file}`;
+}
+
+/** Removes what is kept of the domain. */
+async function forget(domain: string): Promise<void> {
+  await enterSpool();
+  await rm(keptFile(domain, 'domain'), { force: true });
+  await rm(keptFile(domain, 'port'), { force: true });
+}
+
+const entities: Readonly<Record<string, string>> = {
+  '&lt;': '<',
+  '&gt;': '>',
+  '&amp;': '&',
+  '&apos;': "'",
+  '&quot;': '"',
+};
+
+/** The domain that a port of a network belongs to, from the XML as libvirt writes it. */
+function ownerOf(xml: Buffer): string | undefined {
+  // The port is the last element: what the network's own metadata says comes before it.
+  const [port = ''] = xml.toString().split('<networkport').slice(-1);
+  const name = /<owner>\s*<name>([^<]*)<\/name>/.exec(port)?.[1];
+  return name?.replace(/&(?:lt|gt|amp|apos|quot);/g, (entity) => entities[entity] ?? entity);
+}
+
+/** Delivers the XML on standard input, or keeps it, or reports why not. */
+async function deliver(named: string, operation: string): Promise<void> {
+  const isPort = operation === 'port-created';
+  const late = limit(deliveryLimit);
+  let name: string | undefined = named;
+  let xml: Buffer | undefined;
+  try {
+    xml = await Promise.race([readInput(), late]);
+    if (isPort) name = ownerOf(xml);
+    await Promise.race([isPort ? reportPort(xml) : upload(operation, xml), late]);
+  } catch (error) {
+    const failure = `${name ?? named} (${operation}) was not uploaded to ${destination}: ${(error as Error).message}`;
+    if (xml === undefined || error instanceof Refusal) return report(failure);
+    const keeping = keep({ operation, name, xml }).then(
+      (path) => `kept in ${path} until mdserver takes it`,
+      (reason: Error) => `not kept: ${reason.message}`,
+    );
+    const kept = await Promise.race([keeping, limit(keepLimit)]).catch(
+      (reason: Error) => `not kept: ${reason.message}`,
+    );
+    await report(`${failure}; ${kept}`);
+    // If the disk hangs, so would the end of the process; the limit for everything ends it.
+    await keeping;
+  }
+}
+
+/** The domain's uuid, from the XML as libvirt writes it: there, only the name comes before it. */
+function uuidOf(xml: Buffer): string | undefined {
+  return /<uuid>([0-9a-f-]{36})<\/uuid>/.exec(xml.toString('latin1'))?.[1];
+}
+
+/**
+ * Reports that the guest has stopped, which ends its boot record. Nothing depends on it, so errors are
+ * not reported; but a guest that has not started must not become an instance later.
+ */
+async function reportRelease(name: string, reason: string): Promise<void> {
+  // libvirt 10.5 and newer has the reason: virDomainShutoffReason (src/conf/domain_conf.c).
+  const failed = reason === 'failed';
+  const late = limit(releaseLimit);
+  try {
+    const uuid = await Promise.race([readInput().then(uuidOf, () => undefined), late]);
+    const body = Buffer.from(
+      JSON.stringify({ kind: 'released', name, uuid, ...(failed && { failed }) }),
+    );
+    const headers = { 'content-type': 'application/json' };
+    await Promise.race([postToSocket({ path: '/events', headers, body }), late]);
+  } catch (error) {
+    if (!failed || error instanceof Refusal) return;
+    await forget(name).catch((problem: Error) => {
+      // Without the folder, nothing is kept.
+      if (errorCode(problem) === 'ENOENT') return;
+      return report(`${name} did not start, but what is kept of it stays: ${problem.message}`);
+    });
+  }
 }
 
 /** The deceptive characters of src/text.ts, which says why; a test holds the two equal. */
@@ -152,25 +353,14 @@ function report(text: string): Promise<void> {
   });
 }
 
-async function run(): Promise<void> {
-  const [name = '', operation = '', subOperation = ''] = process.argv.slice(2);
-  if (operation === 'release' && subOperation === 'end') {
-    return Promise.race([reportRelease(name), limit(releaseLimit)]).catch(() => undefined);
-  }
-  if (subOperation !== 'begin' || !uploadedOperations.includes(operation)) return;
-  try {
-    await Promise.race([upload(operation), limit(uploadLimit)]);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    await report(`${name} (${operation}) was not uploaded to ${destination}: ${reason}`);
-  }
-}
-
 function finish(): never {
   process.exit(0);
 }
 
 // No known error gets here, but the guest must start even with an unknown one.
 process.on('uncaughtException', finish);
-setTimeout(finish, wholeLimit);
-void run().finally(finish);
+// process.exit() waits for what is being done with files; a disk that hangs must not hang libvirt.
+setTimeout(() => process.kill(process.pid, 'SIGKILL'), wholeLimit);
+const [name = '', operation = '', , extra = ''] = process.argv.slice(2);
+const done = operation === 'release' ? reportRelease(name, extra) : deliver(name, operation);
+void done.finally(finish);

@@ -18,6 +18,7 @@ import {
   ended,
   libvirtEnvironment,
   listen,
+  lost,
   type Outcome,
   silent,
   uploadUrl,
@@ -34,7 +35,7 @@ before(() => {
   mkdirSync(join(prefix, 'etc', 'mdserver'), { recursive: true });
   writeFileSync(
     join(prefix, 'etc', 'mdserver', 'mdserver.conf'),
-    '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\n',
+    '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\ncontrol_socket = /nonexistent/control.sock\ndb_file = /nonexistent/db.json\n',
   );
   integrate(layPackage(folder), prefix);
   installed = readFileSync(join(prefix, 'etc', 'libvirt', 'hooks', 'qemu'), 'utf8');
@@ -166,7 +167,10 @@ describe('the installed hook', { concurrency: 4 }, () => {
       const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));
       assert.deepEqual(
         await call(hookFor(port), begin, domain),
-        complaint(uploadUrl(port), `mdserver answered ${status} why: x`),
+        (status === 400 || status === 413 ? complaint : lost)(
+          uploadUrl(port),
+          `mdserver answered ${status} why: x`,
+        ),
       );
     });
   }
@@ -176,10 +180,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end(page));
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(
-        uploadUrl(port),
-        `mdserver answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`,
-      ),
+      lost(uploadUrl(port), `mdserver answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
     );
   });
 
@@ -189,7 +190,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     );
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'mdserver answered 307 '),
+      lost(uploadUrl(port), 'mdserver answered 307 '),
     );
     assert.equal(uploads.length, 1);
   });
@@ -204,7 +205,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     assert.notEqual(free, port);
     assert.deepEqual(
       await call(hookFor(free), begin, domain),
-      complaint(uploadUrl(free), `connect ECONNREFUSED 127.0.0.1:${free}`),
+      lost(uploadUrl(free), `connect ECONNREFUSED 127.0.0.1:${free}`),
     );
   });
 
@@ -229,7 +230,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     await once(queue[0] as Socket, 'connect');
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'no connection after 2000 ms'),
+      lost(uploadUrl(port), 'no connection after 2000 ms'),
     );
   });
 
@@ -237,7 +238,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const port = await rawServer(t, () => undefined);
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'not finished after 4000 ms'),
+      lost(uploadUrl(port), 'not finished after 3500 ms'),
     );
   });
 
@@ -249,7 +250,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     });
     assert.deepEqual(
       await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'not finished after 4000 ms'),
+      lost(uploadUrl(port), 'not finished after 3500 ms'),
     );
   });
 
@@ -266,7 +267,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
       });
       assert.deepEqual(
         await call(hookFor(port), begin, domain),
-        reason === undefined ? silent : complaint(uploadUrl(port), reason),
+        reason === undefined ? silent : lost(uploadUrl(port), reason),
       );
     });
   }
@@ -283,7 +284,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     [
       'hangs up within an error',
       'HTTP/1.1 500 No\r\ncontent-length: 9\r\n\r\n',
-      /mdserver answered 500 $|aborted|ECONNRESET/,
+      /mdserver answered 500 ;|aborted|ECONNRESET/,
     ],
     [
       'changes protocols',
@@ -308,7 +309,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, undefined),
-      complaint(uploadUrl(port), 'not finished after 4000 ms'),
+      complaint('/nonexistent/control.sock', 'not finished after 3500 ms'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -317,7 +318,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(16 * 1024 * 1024, 'x')),
-      complaint(uploadUrl(port), 'the domain XML has more than 4194304 bytes'),
+      complaint('/nonexistent/control.sock', 'the XML has more than 4194304 bytes'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -326,7 +327,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const { uploads, port } = await receiver(t);
     assert.deepEqual(
       await call(hookFor(port), begin, Buffer.alloc(0)),
-      complaint(uploadUrl(port), 'no domain XML on standard input'),
+      complaint('/nonexistent/control.sock', 'no XML on standard input'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -369,7 +370,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const outcome = ended(hook);
     hook.stdin.end(domain);
     assert.deepEqual(await outcome, silent);
-    assert.match(readFileSync(log, 'utf8'), /mdserver answered 500 x\n$/);
+    assert.match(readFileSync(log, 'utf8'), /mdserver answered 500 x; not kept: .*\n$/);
   });
 
   /** A replacement for logger(1), to put first in PATH. */
@@ -386,7 +387,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const { path, log } = loggerThat('printf "%s\\n" "$@" >>"$0.log"');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     const name = '-p \n\u001b[2J\u009b\u2028$(id)\u00e9';
-    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: mdserver answered 500 x`;
+    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: mdserver answered 500 x; not kept: ENOENT: no such file or directory, lstat '/nonexistent/spool'`;
     assert.deepEqual(
       await call(hookFor(port), [name, 'prepare', 'begin', '-'], domain, environment),
       { code: 0, stdout: '', stderr: `mdserver-hook: ${line}\n` },
@@ -411,7 +412,7 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     assert.deepEqual(
       await call(hookFor(port), begin, domain, environment),
-      complaint(uploadUrl(port), 'mdserver answered 500 x'),
+      lost(uploadUrl(port), 'mdserver answered 500 x'),
     );
   });
 
@@ -419,13 +420,13 @@ describe('the installed hook', { concurrency: 4 }, () => {
     const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
     assert.deepEqual(
       await call(hookFor(port), begin, domain, { PATH: folder }),
-      complaint(uploadUrl(port), 'mdserver answered 500 x'),
+      lost(uploadUrl(port), 'mdserver answered 500 x'),
     );
   });
 
   it('lets guests start when the node it was installed with no longer exists', async (t) => {
     const { port } = await receiver(t);
-    const hook = hookFor(port, (text) => text.replace(/^':' \/\/; \S+/m, "':' //; /gone/node"));
+    const hook = hookFor(port, (text) => text.replace(/ \S+ "\$0"/, ' /gone/node "$0"'));
     const outcome = await call(hook, begin, domain);
     assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
     assert.match(outcome.stderr, /\/gone\/node/);

@@ -102,11 +102,13 @@ describe('a fresh installation', () => {
       'etc/mdserver/conf.d': '750',
       'etc/mdserver/mdserver.conf': '640',
       'etc/libvirt/hooks/qemu': '755',
+      'etc/libvirt/hooks/network': '755',
       'etc/logrotate.d/mdserver': '644',
       'etc/systemd/system/mdserver.service': '644',
       'etc/systemd/system/mdserver-dnsmasq.service': '644',
       'var/lib/mdserver': '755',
       'var/lib/mdserver/dnsmasq': '755',
+      'var/lib/mdserver/spool': '700',
       'var/log/mdserver': '750',
     };
     assert.deepEqual(
@@ -125,12 +127,22 @@ describe('a fresh installation', () => {
     }
   });
 
-  it('writes the URL and the path of node into the hook', () => {
-    assert.equal(uploadUrl(prefix), 'http://169.254.169.254:80/instance-upload');
+  it('writes URL, socket, spool folder, network and the path of node into the hooks, which are the same file', () => {
+    const hook = read(prefix, 'etc/libvirt/hooks/qemu');
+    assert.equal(read(prefix, 'etc/libvirt/hooks/network'), hook);
+    assert.deepEqual(hook.match(/^const (uploadUrl|controlSocket|spoolFolder) = .*$/gm), [
+      "const controlSocket = '/var/run/mdserver/control.sock';",
+      "const uploadUrl = 'http://169.254.169.254:80/instance-upload';",
+      "const spoolFolder = '/var/lib/mdserver/spool';",
+    ]);
     const node = spawnSync('bash', ['-c', 'command -v node'], { encoding: 'utf8' }).stdout.trim();
-    const [shebang, start] = read(prefix, 'etc/libvirt/hooks/qemu').split('\n');
+    const [shebang, start = ''] = hook.split('\n');
     assert.equal(shebang, '#!/bin/sh');
-    assert.equal(start, `':' //; ${node} "$0" "$@"; exit 0`);
+    assert.ok(start.startsWith(`':' //; case "$2 $3 $1" in `), start);
+    assert.ok(
+      start.endsWith(`'port-created begin mds') ;; *) exit 0 ;; esac; ${node} "$0" "$@"; exit 0`),
+      start,
+    );
   });
 
   it('lists the next steps', () => {
@@ -201,7 +213,7 @@ describe('the environment', () => {
       const { uid, gid } = statSync(join(prefix, path));
       return [uid, gid];
     };
-    for (const path of ['srv/mds', 'srv/mds/dnsmasq', 'var/log/mdserver']) {
+    for (const path of ['srv/mds', 'srv/mds/dnsmasq', 'srv/mds/spool', 'var/log/mdserver']) {
       assert.deepEqual(owners(path), [id('-u'), id('-g')], path);
     }
     for (const path of ['etc/mdserver', 'etc/mdserver/userdata', configuration]) {
@@ -666,31 +678,69 @@ describe('the folders of a user other than root', { skip: missing('root') }, () 
   });
 });
 
-describe('files of the operator', () => {
-  it('keep another hook in its place, with mdserver’s where libvirt runs it as well', () => {
-    const foreign = '#!/bin/bash\n# passes a graphics card through\nexit 0\n';
-    const prefix = prefixWith({ 'etc/libvirt/hooks/qemu': foreign });
-    chmodSync(join(prefix, 'etc/libvirt/hooks/qemu'), 0o700);
-    const said = integrate(packageRoot, prefix);
-    assert.equal(read(prefix, 'etc/libvirt/hooks/qemu'), foreign);
-    assert.equal(modeOf(prefix, 'etc/libvirt/hooks/qemu'), '700');
-    assert.equal(
-      uploadUrl(prefix, 'etc/libvirt/hooks/qemu.d/mdserver'),
-      'http://169.254.169.254:80/instance-upload',
-    );
-    assert.equal(modeOf(prefix, 'etc/libvirt/hooks/qemu.d/mdserver'), '755');
-    assert.ok(said.includes('libvirt 6.5 and newer runs'), said);
-    assert.deepEqual(paths(join(prefix, 'etc/libvirt')), ['hooks/qemu', 'hooks/qemu.d/mdserver']);
-
-    const before = tree(prefix);
+describe('the spool folder', () => {
+  it('is that of the configuration, with the network, in both hooks', () => {
+    const prefix = prefixWith({
+      [configuration]: '[mdserver]\ndb_file = /srv/mds/db.json\n[dnsmasq]\nnet_name = lab.1\n',
+    });
     integrate(packageRoot, prefix);
-    assert.deepEqual(tree(prefix), before);
-
-    // When the other hook is removed, mdserver's hook stays where it is.
-    rmSync(join(prefix, 'etc/libvirt/hooks/qemu'));
-    integrate(packageRoot, prefix);
-    assert.deepEqual(paths(join(prefix, 'etc/libvirt')), ['hooks/qemu.d/mdserver']);
+    assert.equal(modeOf(prefix, 'srv/mds/spool'), '700');
+    for (const driver of ['qemu', 'network']) {
+      const hook = read(prefix, `etc/libvirt/hooks/${driver}`);
+      assert.ok(hook.includes("\nconst spoolFolder = '/srv/mds/spool';\n"));
+      assert.ok(hook.includes("'port-created begin lab.1')"));
+    }
   });
+
+  it('is left to mdserver in a folder that is not root’s, and stays as it is if it is there', {
+    skip: missing('root'),
+  }, () => {
+    const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
+    const prefix = prefixWith({ [configuration]: '[dnsmasq]\nuser = nobody\n' });
+    const data = join(prefix, 'var/lib/mdserver');
+    mkdirSync(data, { recursive: true });
+    chownSync(data, nobody, nobody);
+    const said = integrate(packageRoot, prefix);
+    assert.equal(existsSync(join(data, 'spool')), false);
+    assert.equal(said.includes('spool'), false, said);
+    symlinkSync('/etc', join(data, 'spool'));
+    integrate(packageRoot, prefix);
+    assert.equal(readlinkSync(join(data, 'spool')), '/etc');
+  });
+});
+
+describe('files of the operator', () => {
+  for (const [driver, other] of [
+    ['qemu', 'network'],
+    ['network', 'qemu'],
+  ] as const) {
+    it(`keep another ${driver} hook in its place, with mdserver’s where libvirt runs it as well`, () => {
+      const place = `etc/libvirt/hooks/${driver}`;
+      const foreign = '#!/bin/bash\n# passes a graphics card through\nexit 0\n';
+      const prefix = prefixWith({ [place]: foreign });
+      chmodSync(join(prefix, place), 0o700);
+      const said = integrate(packageRoot, prefix);
+      assert.equal(read(prefix, place), foreign);
+      assert.equal(modeOf(prefix, place), '700');
+      assert.equal(read(prefix, `${place}.d/mdserver`), read(prefix, `etc/libvirt/hooks/${other}`));
+      assert.equal(modeOf(prefix, `${place}.d/mdserver`), '755');
+      assert.ok(said.includes('libvirt 6.5 and newer runs'), said);
+      const installed = [`hooks/${driver}.d/mdserver`, `hooks/${other}`].sort();
+      assert.deepEqual(
+        paths(join(prefix, 'etc/libvirt')),
+        [`hooks/${driver}`, ...installed].sort(),
+      );
+
+      const before = tree(prefix);
+      integrate(packageRoot, prefix);
+      assert.deepEqual(tree(prefix), before);
+
+      // When the other hook is removed, mdserver's hook stays where it is.
+      rmSync(join(prefix, place));
+      integrate(packageRoot, prefix);
+      assert.deepEqual(paths(join(prefix, 'etc/libvirt')), installed);
+    });
+  }
 
   it('are not overwritten through a hook that is a link', () => {
     const prefix = prefixWith({ 'srv/hook': '#!/bin/sh\n' });
@@ -704,6 +754,7 @@ describe('files of the operator', () => {
 
   for (const path of [
     'etc/libvirt/hooks/qemu',
+    'etc/libvirt/hooks/network',
     'etc/systemd/system/mdserver.service',
     'etc/systemd/system/mdserver-dnsmasq.service',
     'etc/logrotate.d/mdserver',

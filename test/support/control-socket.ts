@@ -11,8 +11,11 @@ export async function startWithControl(...how: Parameters<typeof startDaemon>): 
   return daemon;
 }
 
-/** Listens on a unix socket that takes no connection: its queue of one is full, and never emptied. */
-export async function listenWhileFull(scope: Scope, path: string): Promise<void> {
+/**
+ * Listens on a unix socket that takes no connection: its queue of one is full, and emptied only after
+ * so many seconds. Then it answers each connection with an empty 200.
+ */
+export async function listenWhileFull(scope: Scope, path: string, seconds = 60): Promise<void> {
   const program = `import socket, sys, time
 server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(0)
 full = []
@@ -21,8 +24,12 @@ try:
         client = socket.socket(socket.AF_UNIX); client.setblocking(False); client.connect(sys.argv[1]); full.append(client)
 except BlockingIOError:
     print('full', flush=True)
-time.sleep(60)`;
-  const busy = spawn(python, ['-c', program, path], {
+time.sleep(float(sys.argv[2]))
+for _ in full: server.accept()
+while True:
+    with server.accept()[0] as client:
+        client.recv(65536); client.sendall(b'HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n')`;
+  const busy = spawn(python, ['-c', program, path, String(seconds)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   killAtEnd(scope, busy);
