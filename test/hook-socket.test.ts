@@ -1,25 +1,24 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type ServerResponse } from 'node:http';
+import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
 import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { before, describe, it, type TestContext } from 'node:test';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
 import {
   begin,
+  call,
   complaint,
   domain,
-  ended,
-  libvirtEnvironment,
   listen,
   lost,
-  type Outcome,
+  receiver,
   silent,
   uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
-import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { listenWhileFull } from './support/control-socket.js';
 import { missing } from './support/parts.js';
@@ -31,22 +30,13 @@ let packageRoot = '';
 /** The hook as system-integration.sh installs it; each test fills in its own socket and port. */
 let installed = '';
 
-/** The hook that system-integration.sh installs for a configuration. */
-function install(name: string, configuration: string): string {
-  const prefix = join(folder, name);
-  mkdirSync(join(prefix, 'etc', 'mdserver'), { recursive: true });
-  writeFileSync(join(prefix, 'etc', 'mdserver', 'mdserver.conf'), configuration);
-  integrate(packageRoot, prefix);
-  return readFileSync(join(prefix, 'etc', 'libvirt', 'hooks', 'qemu'), 'utf8');
-}
+const install = (name: string, configuration: string) =>
+  installedHook(packageRoot, join(folder, name), configuration);
 
 before(() => {
   chmodSync(folder, 0o755);
   packageRoot = layPackage(folder);
-  installed = install(
-    'plain',
-    '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\ncontrol_socket = /nonexistent/control.sock\ndb_file = /nonexistent/db.json\n',
-  );
+  installed = install('plain', nowhere);
 });
 
 let count = 0;
@@ -69,33 +59,6 @@ function hookFor(socket: string, port: number): string {
   return path;
 }
 
-interface Received {
-  readonly line: string;
-  readonly headers: Record<string, unknown>;
-  readonly body: Buffer;
-}
-
-/** A server on a Unix socket or a free TCP port, with the requests that it received. */
-async function receiver(
-  t: TestContext,
-  where: string | undefined,
-  answer: (response: ServerResponse) => void = (response) => response.end(),
-) {
-  const received: Received[] = [];
-  const server = createServer((request, response) => {
-    const chunks: Buffer[] = [];
-    request.on('data', (chunk: Buffer) => chunks.push(chunk));
-    request.on('error', () => undefined);
-    request.on('end', () => {
-      const { host: _host, ...headers } = request.headers;
-      const line = `${request.method} ${request.url}`;
-      received.push({ line, headers, body: Buffer.concat(chunks) });
-      answer(response);
-    });
-  });
-  return { received, port: await listen(t, server, where) };
-}
-
 /** A server on a Unix socket and one on TCP, as mdserver usually has, and a hook for both. */
 async function bothWays(t: TestContext, answer?: (response: ServerResponse) => void) {
   const path = join(place(), 'control.sock');
@@ -108,19 +71,6 @@ async function bothWays(t: TestContext, answer?: (response: ServerResponse) => v
     port: tcp.port,
     hook: hookFor(path, tcp.port),
   };
-}
-
-/** Runs the hook as libvirt does, optionally through another command. Without XML, its standard input never ends. */
-function call(
-  args: readonly string[],
-  xml: Buffer | string | undefined,
-  ...way: string[]
-): Promise<Outcome> {
-  const [command = '', ...rest] = [...way, ...args];
-  const hook = spawn(command, rest, { env: libvirtEnvironment, cwd: '/' });
-  const outcome = ended(hook);
-  if (xml !== undefined) hook.stdin.end(xml);
-  return outcome;
 }
 
 const release = ['web', 'release', 'end', '-'];

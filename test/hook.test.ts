@@ -23,22 +23,15 @@ import {
   silent,
   uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
-import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { killAtEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
 
 const folder = temporaryFolder(suiteScope());
-const prefix = join(folder, 'root');
 /** The hook as system-integration.sh installs it; each test fills in the port of its own server. */
 let installed = '';
 
 before(() => {
-  mkdirSync(join(prefix, 'etc', 'mdserver'), { recursive: true });
-  writeFileSync(
-    join(prefix, 'etc', 'mdserver', 'mdserver.conf'),
-    '[mdserver]\nlisten_address = 127.0.0.1\nport = 65535\ncontrol_socket = /nonexistent/control.sock\ndb_file = /nonexistent/db.json\n',
-  );
-  integrate(layPackage(folder), prefix);
-  installed = readFileSync(join(prefix, 'etc', 'libvirt', 'hooks', 'qemu'), 'utf8');
+  installed = installedHook(layPackage(folder), join(folder, 'root'), nowhere);
 });
 
 let count = 0;
