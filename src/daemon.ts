@@ -4,6 +4,7 @@ import { createBoots } from './boots/boots.js';
 import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
 import type { Config } from './config/options.js';
 import type { ControlParts } from './control/routes.js';
+import { createSpool } from './control/spool.js';
 import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
 import { healthOf, type ProblemSource } from './health.js';
 import { limitedLog } from './http/peer-log.js';
@@ -48,14 +49,15 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   mkdirSync(stateFolder, { recursive: true });
   const plan = addressPlan(start);
   limitDatabaseMode(db_file);
+  const boots = createBoots();
   const registry = await openRegistry({
     backend: jsonFile(db_file),
     plan,
     naming: () => namingOf(config()),
     location: () => config().service.location,
+    isGone: boots.isGone,
     log,
   });
-  const boots = createBoots();
   const metrics = createMetrics(countsOf(() => registry.instances, plan, boots));
   followDhcpLog(dnsmasqLogPath(start), ({ mac, action, address }) => {
     const instance = registry.instances.byMac.get(mac);
@@ -87,7 +89,9 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   });
   const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
-  const problemSources: ProblemSource[] = [];
+  const spool = createSpool({ config, registry, boots, metrics, log });
+  void spool.takeIn();
+  const problemSources: ProblemSource[] = [spool.problems];
   const health = () => healthOf(config(), registry, problemSources);
   const peerLog = limitedLog(log, (remote) => {
     const address = peerAddress(remote);
@@ -102,6 +106,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     tokenKey,
     boots,
     metrics,
+    spool,
     neighbourMac,
     health,
     log,

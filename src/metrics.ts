@@ -25,7 +25,10 @@ export interface Counts {
   readonly boots: () => ReadonlyMap<string, number>;
 }
 
-/** The number of addresses that instances could have and none has. Those that rest are free. */
+/**
+ * The number of addresses that an instance could get. Those that rest are free, unless a machine may
+ * still use them.
+ */
 function freeAddresses(
   { takenIpv4, resting }: Instances,
   { network, reserved }: AddressPlan,
@@ -38,7 +41,8 @@ function freeAddresses(
     Array.from(addresses, parseIpv4)
       .filter((address) => address !== undefined)
       .filter((address) => isHostAddress(network, address));
-  for (const address of inNetwork(resting.keys())) if (!reserved.has(address)) free += 1;
+  const unused = Array.from(resting).flatMap(([address, { isGone }]) => (isGone ? [address] : []));
+  for (const address of inNetwork(unused)) if (!reserved.has(address)) free += 1;
   for (const address of inNetwork(reserved)) {
     if (!takenIpv4.has(ipv4ToNumber(address))) free -= 1;
   }

@@ -502,12 +502,19 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.equal(readFileSync(site.database, 'utf8'), '[]');
     const details = JSON.parse(readFileSync(join(folder, 'db.details.json'), 'utf8'));
     assert.deepEqual(timeless(details), {
-      resting: [{ address: from, since: 'TIME', name: 'vm1', uuid: uuid(1) }],
+      resting: [{ address: from, since: 'TIME', name: 'vm1', uuid: uuid(1), isGone: false }],
     });
     assert.equal(readFileSync(join(folder, 'dnsmasq', 'dhcp', 'mds.dhcp-hosts'), 'utf8'), '');
     assert.equal(readFileSync(join(folder, 'dnsmasq', 'dns', 'mds.dns-hosts'), 'utf8'), '');
     assert.equal((await daemon.ask('/latest/', { from, headers })).status, 404);
 
+    // The guest may still run, until libvirt says that it does not.
+    assert.equal((await ask('/instance-upload', upload(domainXml(2)))).status, 503);
+    await json('/events', {
+      method: 'POST',
+      body: JSON.stringify({ kind: 'released', name: 'vm1', uuid: uuid(1) }),
+      headers: { 'content-type': 'application/json' },
+    });
     const next = await ask(
       '/instance-upload',
       upload(domainXml(2), { accept: 'application/json' }),
@@ -516,7 +523,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.equal((await daemon.ask('/latest/', { from, headers })).status, 401);
     assert.equal((await daemon.ask('/latest/', { from })).status, 200);
     // Nothing of the first one comes back with its name.
-    await json('/instances/vm2', { method: 'DELETE' });
+    await json('/instances/vm2?guest=gone', { method: 'DELETE' });
     await ask('/instance-upload', upload(domainXml(1)));
     const { body } = await json('/instances/vm1');
     assert.deepEqual((body as InstanceDetails).boots, []);

@@ -2,13 +2,15 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type Domain, DomainXmlError } from '../src/instances/domain.js';
-import { parseDomain } from '../src/instances/domain-xml.js';
+import { type Domain, DomainXmlError, NoInterfaceError } from '../src/instances/domain.js';
+import { type Network, parseDomain, parsePort } from '../src/instances/domain-xml.js';
 import { deceptiveCharacters } from '../src/text.js';
 import { rowName } from './support/rows.js';
 
 const ours = 'urn:md_server:domain_metadata';
 const uuid = '6695eb01-f6a4-8304-79aa-97f2502e193f';
+/** The network of the defaults. */
+const mds: Network = { net_name: 'mds', interface: 'br-mds' };
 const nic =
   "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='mds'/></interface>";
 
@@ -35,20 +37,28 @@ const plain = {
 
 function metadataOf(metadata: string, attributes?: string): Domain['metadata'] {
   const more = `<metadata>${metadata}</metadata>`;
-  return parseDomain(xml(attributes === undefined ? { more } : { more, attributes }), 'mds')
-    .metadata;
+  return parseDomain(xml(attributes === undefined ? { more } : { more, attributes }), mds).metadata;
 }
 
-function refusal(body: Buffer | string, network = 'mds'): { code: string; message: string } {
+function refusal(body: Buffer | string): { code: string; message: string } {
+  return refusalOf(() => parseDomain(body, mds));
+}
+
+/** How a body is refused. Throws if it is taken. */
+function refusalOf(parse: () => unknown): { code: string; message: string } {
+  let taken: unknown;
   try {
-    parseDomain(body, network);
+    taken = parse();
   } catch (error) {
     assert.ok(error instanceof DomainXmlError, String(error));
     assert.doesNotMatch(error.message, /[\n\r\0]/);
     assert.ok(error.message.length <= 301);
-    return { code: error.code, message: error.message };
+    return {
+      code: error instanceof NoInterfaceError ? 'NO_INTERFACE' : 'DOMAIN_XML',
+      message: error.message,
+    };
   }
-  throw new assert.AssertionError({ message: `taken: ${String(body).slice(0, 200)}` });
+  throw new assert.AssertionError({ message: `taken: ${JSON.stringify(taken)}` });
 }
 
 function assertBad(body: Buffer | string, message: RegExp | string): void {
@@ -121,11 +131,25 @@ const recorded: readonly [file: string, network: string, domain: object][] = [
       architecture: 'i686',
     },
   ],
+  // An interface that names the bridge, as of virt-install --network bridge=br-mds.
+  [
+    'bridge.xml',
+    'mds',
+    {
+      name: 'c1',
+      uuid: '11111111-2222-4333-8444-555555555555',
+      mac: '52:54:00:aa:bb:01',
+      metadata: {},
+      vcpus: 2,
+      memoryKib: 1048576,
+      architecture: 'x86_64',
+    },
+  ],
 ];
 
 for (const [file, network, domain] of recorded) {
   test(`${file}, written by libvirt, is read whole`, () => {
-    assert.deepEqual(parseDomain(fixture(file), network), domain);
+    assert.deepEqual(parseDomain(fixture(file), { ...mds, net_name: network }), domain);
   });
   test(`${file} reads the same as curl -d sends it, with CRLF, a byte-order mark or a declaration`, async (t) => {
     const text = fixture(file).toString();
@@ -138,7 +162,7 @@ for (const [file, network, domain] of recorded) {
       asCurlSends(Buffer.from(`<?xml version="1.0"?>\n${text}`)),
     ]) {
       await t.test(rowName(body), () => {
-        assert.deepEqual(parseDomain(body, network), domain);
+        assert.deepEqual(parseDomain(body, { ...mds, net_name: network }), domain);
       });
     }
   });
@@ -167,7 +191,7 @@ test('the name is text, whatever it looks like', async (t) => {
     ['x'.repeat(255), 'x'.repeat(255)],
   ]) {
     await t.test(rowName(written), () => {
-      assert.deepEqual(parseDomain(xml({ name: `<name>${written}</name>` }), 'mds'), {
+      assert.deepEqual(parseDomain(xml({ name: `<name>${written}</name>` }), mds), {
         ...plain,
         name,
       });
@@ -214,7 +238,7 @@ test('a name that cannot be the name of a file, or that reads as another name, i
     'a\u{1ffff}',
   ]) {
     await t.test(rowName(name), () => {
-      assertBad(xml({ name: `<name>${name}</name>` }), /^the domain's <name> is /);
+      assertBad(xml({ name: `<name>${name}</name>` }), /^the <name> of the domain is /);
     });
   }
   assertBad(
@@ -224,30 +248,33 @@ test('a name that cannot be the name of a file, or that reads as another name, i
 });
 
 test('there is exactly one name and one uuid, right under the domain', () => {
-  assertBad(xml({ name: '' }), 'the domain has no <name>: virsh dumpxml writes one');
-  assertBad(xml({ uuidElement: '' }), 'the domain has no <uuid>: virsh dumpxml writes one');
+  assertBad(xml({ name: '' }), 'the domain has no <name>: libvirt writes one');
+  assertBad(xml({ uuidElement: '' }), 'the domain has no <uuid>: libvirt writes one');
   assertBad(
     xml({ name: '<os><name>x</name></os>' }),
-    'the domain has no <name>: virsh dumpxml writes one',
+    'the domain has no <name>: libvirt writes one',
   );
   assertBad(xml({ name: "<q:name xmlns:q='urn:q'>x</q:name>" }), /has no <name>/);
   assertBad(xml({ name: "<name xmlns='urn:q'>x</name>" }), /has no <name>/);
   assertBad(xml({ more: '<name>vm</name>' }), 'the domain has more than one <name>');
   assertBad(xml({ more: `<uuid>${uuid}</uuid>` }), 'the domain has more than one <uuid>');
-  assertBad(xml({ name: '<name>a<b/>c</name>' }), "the domain's <name> contains another element");
+  assertBad(
+    xml({ name: '<name>a<b/>c</name>' }),
+    'the <name> of the domain contains another element',
+  );
 });
 
 test('a UUID is made canonical, and anything else is refused', async (t) => {
   for (const written of [uuid, uuid.toUpperCase(), uuid.replaceAll('-', ''), ` ${uuid}\n`]) {
     await t.test(rowName(written), () => {
-      assert.deepEqual(parseDomain(xml({ uuidElement: `<uuid>${written}</uuid>` }), 'mds'), plain);
+      assert.deepEqual(parseDomain(xml({ uuidElement: `<uuid>${written}</uuid>` }), mds), plain);
     });
   }
   for (const written of ['', 'x', `${uuid}0`, uuid.slice(1), uuid.replace('6', 'g')]) {
     await t.test(rowName(written), () => {
       assertBad(
         xml({ uuidElement: `<uuid>${written}</uuid>` }),
-        `the domain's <uuid> is "${written}", which is not a UUID`,
+        `the <uuid> of the domain is "${written}", which is not a UUID`,
       );
     });
   }
@@ -266,7 +293,7 @@ test('the MAC is that of the first interface on the network', async (t) => {
     `<devices><interface><source network='m&#100;s'></source><mac address='52:54:00:00:00:01'></mac></interface></devices>`,
   ]) {
     await t.test(rowName(devices), () => {
-      assert.deepEqual(parseDomain(xml({ devices }), 'mds'), plain);
+      assert.deepEqual(parseDomain(xml({ devices }), mds), plain);
     });
   }
   assert.equal(
@@ -274,10 +301,116 @@ test('the MAC is that of the first interface on the network', async (t) => {
       xml({
         devices: `<devices>${nic.replace('52:54:00:00:00:01', 'AE:54:00:00:00:0F')}</devices>`,
       }),
-      'mds',
+      mds,
     ).mac,
     'ae:54:00:00:00:0f',
   );
+});
+
+test('an interface on the bridge counts where there is none on the network', async (t) => {
+  const on = (number: number, source: string) =>
+    `<interface type='bridge'><mac address='52:54:00:00:00:0${number}'/><source ${source}/></interface>`;
+  const network = on(1, "network='mds' bridge='br-mds'");
+  const bridge = on(2, "bridge='br-mds'");
+  const elsewhere = on(3, "bridge='br0'");
+  // As libvirt shows one of a running domain: it adds the bridge.
+  const otherNetwork = on(4, "network='default' bridge='virbr0'");
+  const sameBridge = on(5, "network='other' bridge='br-mds'");
+  for (const [devices, expected] of [
+    [bridge + network, 1],
+    [elsewhere + otherNetwork + sameBridge + bridge + on(6, "bridge='br-mds'"), 2],
+    [bridge.replace("'bridge'", "'network'"), 2],
+  ] as const) {
+    await t.test(rowName(devices), () => {
+      const { mac } = parseDomain(xml({ devices: `<devices>${devices}</devices>` }), mds);
+      assert.equal(mac, `52:54:00:00:00:0${expected}`);
+    });
+  }
+  for (const devices of [elsewhere, otherNetwork, sameBridge]) {
+    await t.test(rowName(devices), () => {
+      const { code } = refusal(xml({ devices: `<devices>${devices}</devices>` }));
+      assert.equal(code, 'NO_INTERFACE');
+    });
+  }
+});
+
+test('a refusal for want of an interface names the uuid of the domain', () => {
+  const found: unknown[] = [];
+  try {
+    parseDomain(xml({ devices: '' }), mds);
+  } catch (error) {
+    found.push(error instanceof NoInterfaceError && error.uuid);
+  }
+  assert.deepEqual(found, [uuid]);
+});
+
+// ---- ports ----
+
+test('what libvirt gives its network hook at port-created is read: the owner and the MAC', () => {
+  assert.deepEqual(parsePort(fixture('port.xml'), mds), {
+    name: 'c & d',
+    uuid: 'f91ade54-8323-4b80-a9ae-46706af5c155',
+    mac: '52:54:00:d6:13:c1',
+  });
+});
+
+test('a port that is on another network, or no port, is refused', async (t) => {
+  const whole = fixture('port.xml').toString();
+  const without = (pattern: RegExp) => whole.replace(pattern, '');
+  const rows: readonly [string, string, { code: string; message: string }][] = [
+    [
+      'another network',
+      whole.replace('<name>mds</name>', '<name>default</name>'),
+      { code: 'NO_INTERFACE', message: 'the port of "c & d" is not on the network "mds"' },
+    ],
+    [
+      'a network that has come up',
+      without(/<networkport>[\s\S]*<\/networkport>/),
+      { code: 'DOMAIN_XML', message: 'there is no <networkport>' },
+    ],
+    [
+      'no owner',
+      without(/<owner>[\s\S]*<\/owner>/),
+      { code: 'DOMAIN_XML', message: 'the port has no <owner>' },
+    ],
+    [
+      'no MAC',
+      without(/<mac address='52:54:00:d6[^>]*>/),
+      {
+        code: 'DOMAIN_XML',
+        message: 'the port of "c & d" has no <mac address=…>: libvirt writes one',
+      },
+    ],
+    [
+      'a name that is no file name',
+      whole.replace('c &amp; d', '../d'),
+      {
+        code: 'DOMAIN_XML',
+        message: 'the <name> of the port\'s owner is "../d": "/", "." and ".." are not allowed',
+      },
+    ],
+    [
+      'a domain',
+      xml(),
+      { code: 'DOMAIN_XML', message: 'the root element is <domain>, not <hookData>' },
+    ],
+    [
+      'an empty body',
+      '',
+      {
+        code: 'DOMAIN_XML',
+        message: 'the body is empty: curl needs -d @FILE or --data-binary @FILE',
+      },
+    ],
+  ];
+  for (const [what, body, expected] of rows) {
+    await t.test(what, () => {
+      assert.deepEqual(
+        refusalOf(() => parsePort(body, mds)),
+        expected,
+      );
+    });
+  }
 });
 
 test('a domain with no interface on the network is told from a bad one', async (t) => {
@@ -300,7 +433,7 @@ test('a domain with no interface on the network is told from a bad one', async (
     await t.test(rowName(devices), () => {
       assert.deepEqual(refusal(xml({ devices })), {
         code: 'NO_INTERFACE',
-        message: 'the domain "vm" has no interface on the network "mds"',
+        message: 'the domain "vm" has no interface on the network "mds" or the bridge "br-mds"',
       });
     });
   }
@@ -310,13 +443,10 @@ test('a missing, bad or multicast MAC is refused by name', async (t) => {
   const where = 'the interface of "vm" on the network "mds"';
   const devices = (mac: string) =>
     `<devices>${nic.replace("<mac address='52:54:00:00:00:01'/>", mac)}</devices>`;
-  assertBad(
-    xml({ devices: devices('') }),
-    `${where} has no <mac address=…>: virsh dumpxml writes one`,
-  );
+  assertBad(xml({ devices: devices('') }), `${where} has no <mac address=…>: libvirt writes one`);
   assertBad(
     xml({ devices: devices('<mac/>') }),
-    `${where} has no <mac address=…>: virsh dumpxml writes one`,
+    `${where} has no <mac address=…>: libvirt writes one`,
   );
   for (const mac of ['', 'x', '52:54:00:00:00', '525400000001', '52:54:00:00:00:01 ']) {
     await t.test(rowName(mac), () => {
@@ -352,7 +482,7 @@ test('metadata is known by its namespace, wherever that is declared, and not by 
       xml({
         more: `<metadata xmlns:m='${ours}'><m:userdata_prefix>x</m:userdata_prefix></metadata>`,
       }),
-      'mds',
+      mds,
     ).metadata,
     expected,
   );
@@ -386,7 +516,7 @@ test('metadata of other programs is ignored', () => {
     ),
     {},
   );
-  assert.deepEqual(parseDomain(xml({ more: `<m:a xmlns:m='${ours}'>1</m:a>` }), 'mds'), plain);
+  assert.deepEqual(parseDomain(xml({ more: `<m:a xmlns:m='${ours}'>1</m:a>` }), mds), plain);
   assertBad(
     xml({ more: '<metadata><mdserver:a>1</mdserver:a></metadata>' }),
     'the prefix of <mdserver:a> is not declared: xmlns:mdserver=… is missing',
@@ -457,7 +587,7 @@ test('memory is read in the units of libvirt and rounded up to KiB', async (t) =
     ["<memory unit='TB'>1</memory>", 976562500],
   ] as const) {
     await t.test(rowName(memory), () => {
-      assert.deepEqual(parseDomain(xml({ more: memory }), 'mds'), { ...plain, memoryKib });
+      assert.deepEqual(parseDomain(xml({ more: memory }), mds), { ...plain, memoryKib });
     });
   }
   for (const memory of [
@@ -484,7 +614,7 @@ test('the vcpu count and the architecture are checked', async (t) => {
       xml({
         more: "<vcpu current='1'>16</vcpu><os><type machine='virt' arch='aarch64'>hvm</type></os>",
       }),
-      'mds',
+      mds,
     ),
     { ...plain, vcpus: 16, architecture: 'aarch64' },
   );
@@ -525,7 +655,7 @@ test('only UTF-8 may be declared', async (t) => {
   for (const encoding of ['UTF-8', 'utf-8', 'utf8', 'US-ASCII', 'ascii']) {
     await t.test(rowName(encoding), () => {
       assert.deepEqual(
-        parseDomain(`<?xml version="1.0" encoding="${encoding}" standalone='yes'?>${xml()}`, 'mds'),
+        parseDomain(`<?xml version="1.0" encoding="${encoding}" standalone='yes'?>${xml()}`, mds),
         plain,
       );
     });
@@ -544,7 +674,7 @@ test('there is one root element, a domain, and nothing beside it', async (t) => 
   const one = xml();
   for (const around of [` \n${one}\n `, `<!-- a --><?b?>${one}<!-- <b> --><?c d?>`]) {
     await t.test(rowName(around), () => {
-      assert.deepEqual(parseDomain(around, 'mds'), plain);
+      assert.deepEqual(parseDomain(around, mds), plain);
     });
   }
   assertBad(`<domstatus>${one}</domstatus>`, 'the root element is <domstatus>, not <domain>');
@@ -603,7 +733,7 @@ test('a DOCTYPE is refused, and text that only looks like one is not', async (t)
   assertBad(xml({ more: doctype }), /DOCTYPE must appear before the root element/);
   assertBad(xml() + doctype, /DOCTYPE must appear before the root element/);
   const more = `<description><![CDATA[${doctype}]]><!-- ${doctype} -->&lt;!DOCTYPE x></description>`;
-  assert.deepEqual(parseDomain(`<!-- ${doctype} --><?p <!DOCTYPE?>${xml({ more })}`, 'mds'), plain);
+  assert.deepEqual(parseDomain(`<!-- ${doctype} --><?p <!DOCTYPE?>${xml({ more })}`, mds), plain);
 });
 
 test('only the entities of XML itself and characters are references', async (t) => {
@@ -699,7 +829,7 @@ test('a tag joined by curl -d is refused with a hint about --data-binary', async
     });
   }
   const broken = xml().replaceAll(/ (\w+=)/g, '\n$1');
-  assert.deepEqual(parseDomain(broken, 'mds'), plain);
+  assert.deepEqual(parseDomain(broken, mds), plain);
   assert.match(refusal(asCurlSends(Buffer.from(broken))).message, /--data-binary/);
 });
 
@@ -756,7 +886,7 @@ test('a megabyte made to be slow is refused or read', async (t) => {
     `<a ${declarations}>${"<b xmlns='c'/>".repeat(40_000)}</a>`,
   ]) {
     await t.test(rowName(more), () => {
-      assert.deepEqual(parseDomain(xml({ more }), 'mds'), plain);
+      assert.deepEqual(parseDomain(xml({ more }), mds), plain);
     });
   }
 });
@@ -796,7 +926,7 @@ test('any bytes are read or refused as a DomainXmlError', () => {
   );
   const readOrRefuse = (body: Buffer | string) => {
     try {
-      parseDomain(body, 'mds');
+      parseDomain(body, mds);
     } catch (error) {
       assert.ok(error instanceof DomainXmlError, String(error));
     }
@@ -857,10 +987,7 @@ test('any name and metadata come back as they were written', () => {
           ([key, value]) => `<${prefix}:${key}>${escaped(value)}</${prefix}:${key}>`,
         );
         const more = `<metadata xmlns:${prefix}='${ours}'>${children.join('\n')}</metadata>`;
-        const domain = parseDomain(
-          xml({ name: `<name>${escaped(domainName)}</name>`, more }),
-          'mds',
-        );
+        const domain = parseDomain(xml({ name: `<name>${escaped(domainName)}</name>`, more }), mds);
         assert.deepEqual(domain, {
           ...plain,
           name: domainName,

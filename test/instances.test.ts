@@ -20,9 +20,14 @@ import {
   draftOf,
   drop,
   emptyDraft,
+  endUse,
   instancesFrom,
+  leaveNetwork,
   NoAddressError,
+  OutdatedError,
+  PortConflictError,
   register,
+  registerPort,
 } from '../src/instances/instances.js';
 import { parseUuid, type Uuid } from '../src/instances/uuid.js';
 import type { MetadataContext } from '../src/metadata/context.js';
@@ -127,9 +132,10 @@ function smallSite() {
     draft,
     register: (now: number, given: Domain) =>
       register(draft, given, smallPlan, { location: 'lab', now }).instance,
-    remove: (now: number, name: string) => {
+    /** Removes one whose machine is gone, as far as libvirt has said. */
+    remove: (now: number, name: string, isGone = true) => {
       const instance = draft.byName.get(name);
-      if (instance !== undefined) drop(draft, instance, now);
+      if (instance !== undefined) drop(draft, instance, { now, isGone: () => isGone });
     },
   };
 }
@@ -176,6 +182,80 @@ test('after its rest, an address is as free as any other', () => {
   assert.equal(site.draft.resting.size, 0);
 });
 
+test('the address of a machine that may still run goes to no other, and there is none then', () => {
+  const site = smallSite();
+  const known = [1, 2, 3, 4, 5].map((number) => site.register(0, domain(number)));
+  for (const number of [1, 2, 3]) site.remove(number, `vm${number}`, number === 2);
+  assert.deepEqual(bothOf(site.register(4, domain(6))), bothOf(known[1] as Instance));
+  assert.throws(() => site.register(599, domain(7)), {
+    message:
+      'no address left in 10.9.0.0/29 for vm7 (4 rest until libvirt says that the machines that had them are gone, for 600 seconds at most): remove instances or widen dnsmasq.net_prefix',
+  });
+  assert.deepEqual(bothOf(site.register(599, domain(3))), bothOf(known[2] as Instance), 'its own');
+  assert.throws(() => site.register(600, domain(7)), NoAddressError);
+  assert.deepEqual(bothOf(site.register(601, domain(7))), bothOf(known[0] as Instance));
+});
+
+test('when libvirt says that a machine is gone, another may have its addresses', async (t) => {
+  for (const [what, machine, isIts] of [
+    ['by its uuid', { name: 'renamed', uuid: uuid(1) }, true],
+    ['by its name, of an older hook', { name: 'vm1', uuid: undefined }, true],
+    ['another machine of its name', { name: 'vm1', uuid: uuid(9) }, false],
+    ['another machine', { name: 'other', uuid: undefined }, false],
+  ] as const) {
+    await t.test(what, () => {
+      const site = smallSite();
+      const known = [1, 2, 3, 4, 5].map((number) => site.register(0, domain(number)));
+      site.remove(1, 'vm1', false);
+      endUse(site.draft, machine);
+      if (!isIts) assert.throws(() => site.register(2, domain(6)), NoAddressError);
+      else assert.deepEqual(bothOf(site.register(2, domain(6))), bothOf(known[0] as Instance));
+    });
+  }
+});
+
+test('what else gives an address up holds it as well: another of its MAC or name, a new network', async (t) => {
+  const held = (draft: Draft) =>
+    [...draft.resting.values()].map(({ name, isGone }) => [name, isGone]);
+  const cases: readonly [string, (draft: Draft, isGone: () => boolean) => unknown, string][] = [
+    [
+      'its MAC',
+      (draft, isGone) =>
+        register(draft, domain(2, { mac: domain(1).mac }), smallPlan, { ...about, isGone }),
+      'vm1',
+    ],
+    [
+      'its name',
+      (draft, isGone) =>
+        register(draft, domain(2, { name: 'vm1' }), smallPlan, { ...about, isGone }),
+      'vm1',
+    ],
+    [
+      'an address of the host’s',
+      (draft, isGone) => {
+        const own = bothOf(draft.byName.get('vm1') as Instance) as IpAddress[];
+        const moved = { ...smallPlan, reserved: new Set(own) };
+        register(draft, domain(1), moved, { ...about, isGone });
+      },
+      'vm1',
+    ],
+  ];
+  for (const [what, change, name] of cases) {
+    for (const isGone of [false, true]) {
+      await t.test(`${what}, ${isGone ? 'gone' : 'may still run'}`, () => {
+        const site = smallSite();
+        site.register(0, domain(1));
+        site.register(0, domain(2));
+        change(site.draft, () => isGone);
+        assert.deepEqual(held(site.draft), [
+          [name, isGone],
+          [name, isGone],
+        ]);
+      });
+    }
+  }
+});
+
 test('whatever comes and goes: another machine’s address is given only if it has rested or none is free', () => {
   const hosts = [2, 3, 4, 5, 6].map((number) => `10.9.0.${number}`);
   const step = fc.record({ number: fc.nat(9), comes: fc.boolean(), wait: fc.nat(400) });
@@ -220,7 +300,10 @@ test('the addresses of a replaced machine rest, as do those that an instance giv
   site.register(5, domain(2, { mac: domain(1).mac }));
   assert.deepEqual(
     [...site.draft.resting],
-    bothOf(first as Instance).map((address) => [address, { since: 5, name: 'vm1', uuid: uuid(1) }]),
+    bothOf(first as Instance).map((address) => [
+      address,
+      { since: 5, name: 'vm1', uuid: uuid(1), isGone: false },
+    ]),
   );
   const moved = { ...smallPlan, reserved: new Set(bothOf(second as Instance)) as Set<IpAddress> };
   register(site.draft, domain(2), moved, { location: 'lab', now: 7 });
@@ -238,10 +321,127 @@ test('the addresses of a replaced machine rest, as do those that an instance giv
 test('of very many addresses that rest, those that have rested longest are forgotten', () => {
   const draft = emptyDraft(naming);
   for (let number = 1; number <= 5000; number++) {
-    drop(draft, register(draft, domain(number), plan, about).instance, about.now);
+    drop(draft, register(draft, domain(number), plan, about).instance, about);
   }
   const names = [...draft.resting.values()].map(({ name }) => name);
   assert.deepEqual([names.length, names[0], names.at(-1)], [4096, 'vm905', 'vm5000']);
+});
+
+test('of those, the ones whose machine is gone are forgotten first', () => {
+  const draft = emptyDraft(naming);
+  for (let number = 1; number <= 4100; number++) {
+    const { instance } = register(draft, domain(number), plan, about);
+    drop(draft, instance, { ...about, isGone: () => number % 1000 === 0 });
+  }
+  const names = new Set([...draft.resting.values()].map(({ name }) => name));
+  assert.deepEqual(
+    [1, 1000, 2000, 3000, 4000, 4100].filter((number) => !names.has(`vm${number}`)),
+    [1000, 2000, 3000, 4000],
+  );
+});
+
+// ---- what comes late, and what tells less ----
+
+test('what libvirt told earlier does not replace what it told later', () => {
+  const draft = emptyDraft(naming);
+  register(draft, domain(1), plan, { ...about, now: 2000 });
+  const before = stateOf(draft);
+  const late = { ...about, now: 3000 };
+  for (const changes of [{}, { uuid: uuid(8) }, { uuid: uuid(8), name: 'other' }]) {
+    assert.throws(
+      () => register(draft, domain(1, changes), plan, { ...late, at: 1999 }),
+      OutdatedError,
+    );
+    assert.deepEqual(stateOf(draft), before);
+  }
+  const { instance } = register(draft, domain(1), plan, { ...late, at: 2000 });
+  assert.deepEqual([instance.firstSeen, instance.lastUpdate], [2000, 2000]);
+  // The clock was set back: an upload of now counts.
+  assert.equal(register(draft, domain(1), plan, about).instance.lastUpdate, 1000);
+});
+
+const port = { name: 'vm1', uuid: uuid(1), mac: domain(1).mac };
+
+test('a port makes a record for an unknown uuid only, and an upload completes it', () => {
+  const draft = emptyDraft(naming);
+  const made = registerPort(draft, port, plan, { ...about, now: 2000 });
+  assert.deepEqual(
+    { ...made, ipv4: undefined },
+    {
+      ...port,
+      ipv4: undefined,
+      ipv6: undefined,
+      metadata: {},
+      location: 'lab',
+      firstSeen: 2000,
+      lastUpdate: undefined,
+      details: {
+        hardware: { vcpus: undefined, memoryKib: undefined, architecture: undefined },
+        hostKeys: [],
+        fullId: true,
+      },
+      otherFields: {},
+    },
+  );
+  assert.equal(draft.byName.get('vm1'), made);
+  const before = stateOf(draft);
+  const other = { ...port, name: 'renamed', mac: domain(7).mac };
+  for (const known of [port, other]) {
+    assert.equal(registerPort(draft, known, plan, { ...about, now: 2500 }), undefined);
+    assert.deepEqual(stateOf(draft), before);
+  }
+  // The upload of the same start, which the hook could not deliver at once.
+  const whole = domain(1, { metadata: { role: 'web' } });
+  const { instance } = register(draft, whole, plan, { ...about, now: 3000, at: 1999 });
+  assert.deepEqual(
+    [instance.ipv4, instance.metadata, instance.firstSeen, instance.lastUpdate],
+    [made?.ipv4, { role: 'web' }, 1999, 1999],
+  );
+});
+
+test('a port takes neither the name nor the MAC of another record', async (t) => {
+  const { name, mac } = domain(2);
+  for (const [what, taken] of [
+    ['name', { name }],
+    ['MAC', { mac }],
+  ] as const) {
+    await t.test(what, () => {
+      const draft = emptyDraft(naming);
+      register(draft, domain(2), plan, about);
+      const before = stateOf(draft);
+      assert.throws(
+        () => registerPort(draft, { ...port, ...taken }, plan, about),
+        (error) =>
+          error instanceof PortConflictError &&
+          /has its name or MAC: upload the domain \(mdserverctl sync\)$/.test(error.message),
+      );
+      assert.deepEqual(stateOf(draft), before);
+    });
+  }
+});
+
+test('that a domain left the network is known since the first upload that said so, until a good one', () => {
+  const draft = emptyDraft(naming);
+  const { instance: before } = register(draft, domain(1), plan, { ...about, now: 2000 });
+  assert.equal(leaveNetwork(draft, uuid(2), { now: 3000 }), undefined, 'an unknown one');
+  assert.equal(leaveNetwork(draft, uuid(1), { now: 3000, at: 1999 }), undefined, 'out of date');
+  const left = leaveNetwork(draft, uuid(1), { now: 3000, at: 2500 });
+  assert.deepEqual(left, { ...before, details: { ...before.details, leftNetwork: 2500 } });
+  assert.equal(draft.byUuid.get(uuid(1)), left);
+  assert.equal(leaveNetwork(draft, uuid(1), { now: 4000 }), undefined, 'known');
+  assert.throws(
+    () => register(draft, domain(1), plan, { ...about, now: 4000, at: 2400 }),
+    OutdatedError,
+  );
+  const [read] = instancesFrom(
+    parseDatabase(Buffer.concat([...databasePieces(draft.pages)]), (id) =>
+      parseDetails(Buffer.concat([...detailsPieces(draft)]).toString()).details.get(id),
+    ),
+    naming,
+  ).draft.byName.values();
+  assert.equal(read?.details.leftNetwork, 2500, 'read again');
+  const { instance } = register(draft, domain(1), plan, { ...about, now: 5000 });
+  assert.deepEqual(instance, { ...before, lastUpdate: 5000 });
 });
 
 test('the same uuid is the same instance: address and first sight stay, all else is new', () => {
@@ -374,7 +574,7 @@ test('whatever is changed and whatever of it is discarded: all indexes are as if
           now += 100;
           const known = draft.byName.get(upload.name);
           if (!isRemoval) register(draft, domain(1, upload), smallPlan, { location: 'lab', now });
-          else if (known !== undefined) drop(draft, known, now);
+          else if (known !== undefined) drop(draft, known, { now });
         }
         const after = stateOf(draft);
         assert.deepEqual(stateOf(base), before, 'a draft changes nothing below it');
@@ -405,7 +605,7 @@ test('pages hold all instances in their order, few on each, and only those that 
   );
   const draft = draftOf(base);
   register(draft, domain(70), plan, { ...about, now: 2000 });
-  drop(draft, draft.byName.get('vm200') as Instance, 2000);
+  drop(draft, draft.byName.get('vm200') as Instance, { now: 2000 });
   register(draft, domain(301), plan, { ...about, now: 2000 });
   assert.deepEqual(
     [...draft.pages].map(([number, page]) => [page.length, page === base.pages.get(number)]),
@@ -546,6 +746,6 @@ test('no two instances share an id that is made from the uuid, and each keeps th
   register(draft, third, plan, about);
   assert.deepEqual(ids(draft), all, 'uploaded again');
   assert.deepEqual(ids(databaseOf(draft)), all, 'read again');
-  drop(draft, draft.byName.get('old0') as Instance, 0);
+  drop(draft, draft.byName.get('old0') as Instance, { now: 0 });
   assert.deepEqual(ids(databaseOf(draft)), all.slice(1), 'when the first is gone');
 });

@@ -30,6 +30,7 @@ async function openIn(t: TestContext) {
     },
     naming: () => namingOf(configFrom('').config),
     location: () => 'lab',
+    isGone: () => false,
     log: pino({ level: 'info' }, { write }),
   });
   const written: string[][] = [];

@@ -198,8 +198,8 @@ test('the metrics count exactly what happens', async (t) => {
   const { 'mdserver_boots{outcome="configured"}': _gone, ...expected } = home;
   assert.deepEqual(own(await metricsOf(site)), expected);
 
-  // Removed: its boot counts no more, its address is free.
-  await ask('/instances/vm1', { method: 'DELETE' });
+  // Removed, and its guest is gone: its boot counts no more, its address is free.
+  await ask('/instances/vm1?guest=gone', { method: 'DELETE' });
   const { 'mdserver_boots{outcome="home"}': _home, ...removed } = expected;
   assert.deepEqual(own(await metricsOf(site)), {
     ...removed,

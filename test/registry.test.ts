@@ -39,12 +39,13 @@ function open(
   log = silent,
   backend: Backend<Stats | undefined> = jsonFile(file),
   settings = () => '',
+  isGone = () => false,
 ): Promise<Registry> {
   const network = ipv4Network('10.9.0.0' as Ipv4, prefix);
   const reserved = new Set(['10.9.0.1' as Ipv4]);
   const plan = { network, network6: undefined, reserved, restTime: 600 };
   const naming = () => namingOf(configFrom(`[mdserver]\n${settings()}`).config);
-  return openRegistry({ backend, plan, naming, location: () => 'lab', log });
+  return openRegistry({ backend, plan, naming, location: () => 'lab', isGone, log });
 }
 
 function names({ byName }: Instances): string[] {
@@ -373,7 +374,9 @@ test('an instance that is removed frees its address and its name', async (t) => 
 
 test('an address that rests does so after a restart, too, and after a record was deleted by hand', async (t) => {
   const file = join(temporaryFolder(t), 'db.json');
-  const registry = await open(file, 29);
+  const openSmall = (isGone?: () => boolean) =>
+    open(file, 29, silent, undefined, undefined, isGone);
+  const registry = await openSmall(() => true);
   const [removed, deleted, ...others] = await Promise.all(
     [1, 2, 3, 4].map((number) => registry.register(domain(number))),
   );
@@ -389,9 +392,14 @@ test('an address that rests does so after a restart, too, and after a record was
   ];
   assert.deepEqual(
     (resting as { since: number }[]).map(({ since, ...rest }) => rest),
-    [removed, deleted].map((one) => ({ address: one?.ipv4, name: one?.name, uuid: one?.uuid })),
+    [removed, deleted].map((one) => ({
+      address: one?.ipv4,
+      name: one?.name,
+      uuid: one?.uuid,
+      isGone: true,
+    })),
   );
-  const again = await open(file, 29);
+  const again = await openSmall();
   assert.equal((await again.register(domain(2))).ipv4, deleted?.ipv4, 'its own');
   assert.equal((await again.register(domain(6))).ipv4, removed?.ipv4, 'the last one');
 });
@@ -412,10 +420,61 @@ test('resting addresses that are no addresses are ignored', async (t) => {
   assert.deepEqual(
     [...(await open(join(folder, 'db.json'))).instances.resting],
     [
-      ['10.9.0.9', { since: 0, name: '', uuid: undefined }],
-      ['10.9.0.8', { since: 5, name: 'a', uuid: undefined }],
+      ['10.9.0.9', { since: 0, name: '', uuid: undefined, isGone: false }],
+      ['10.9.0.8', { since: 5, name: 'a', uuid: undefined, isGone: false }],
     ],
   );
+});
+
+test('an address that a machine may still use is held over a restart, until libvirt says that it is gone', async (t) => {
+  const file = join(temporaryFolder(t), 'db.json');
+  const first = await open(file, 30);
+  const { ipv4 } = await first.register(domain(1));
+  await first.remove('vm1');
+  await first.close();
+  const second = await open(file, 30);
+  await assert.rejects(second.register(domain(2)), NoAddressError);
+  await second.machineGone({ name: 'vm1', uuid: uuid(1) });
+  await second.close();
+  const third = await open(file, 30);
+  assert.equal((await third.register(domain(2))).ipv4, ipv4);
+  // The caller knows it.
+  await third.remove('vm2', true);
+  assert.equal((await third.register(domain(3))).ipv4, ipv4);
+});
+
+test('that a machine is gone counts for a removal that is being stored', async (t) => {
+  const registry = await open(join(temporaryFolder(t), 'db.json'), 30);
+  const { ipv4 } = await registry.register(domain(1));
+  const removal = registry.remove('vm1');
+  await registry.machineGone({ name: 'vm1', uuid: uuid(1) });
+  await removal;
+  assert.equal((await registry.register(domain(2))).ipv4, ipv4);
+});
+
+test('what changes nothing writes nothing: a known port, a domain that left, a guest that stops', async (t) => {
+  const file = join(temporaryFolder(t), 'db.json');
+  let commits = 0;
+  const registry = await openWith(file, (commit) => {
+    commits += 1;
+    return commit();
+  });
+  await registry.register(domain(1));
+  const left = await registry.leaveNetwork(uuid(1));
+  assert.equal(commits, 2);
+  assert.ok((left?.details.leftNetwork ?? 0) > 1_600_000_000);
+  assert.equal(await registry.leaveNetwork(uuid(1)), undefined);
+  assert.equal(await registry.leaveNetwork(uuid(2)), undefined);
+  assert.equal(await registry.registerPort({ ...domain(1), name: 'x' }), undefined);
+  await registry.machineGone({ name: 'vm1', uuid: uuid(1) });
+  assert.equal(commits, 2);
+});
+
+test('a time in the future is now', async (t) => {
+  const registry = await open(join(temporaryFolder(t), 'db.json'));
+  const before = Date.now() / 1000;
+  const { lastUpdate = 0 } = await registry.register(domain(1), before + 1000);
+  assert.ok(lastUpdate >= before && lastUpdate <= Date.now() / 1000);
 });
 
 test('a change is in force when it is stored, not before', async (t) => {

@@ -75,6 +75,8 @@ interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }
   kinds: string[];
   tokens: { given: number; used: number; refused: number };
   dhcp: DhcpEvent[];
+  /** libvirt could not start the guest. */
+  start_failed: boolean;
 }
 
 /** Limits, so that no guest can fill the memory. */
@@ -87,10 +89,18 @@ const maxTextLength = 200;
 
 /** The newest boots of every instance, in memory only. */
 export interface Boots {
-  /** The hook reported that a boot begins. */
-  begin(instance: Instance, by: BootRecord['by']): void;
-  /** The hook reported that libvirt released the guest's resources. */
-  release(instance: Instance): void;
+  /**
+   * The hook reported that a boot begins, or one more step of one that has begun. `started` is when
+   * libvirt said so, in Unix seconds; now, if it is missing.
+   */
+  begin(instance: Instance, by: BootRecord['by'], started?: number): void;
+  /**
+   * The hook reported that libvirt released the guest's resources; `failed` if it could not start it.
+   * Returns when the boot that this ended had begun; undefined if none had.
+   */
+  release(instance: Instance, failed?: boolean): number | undefined;
+  /** Whether libvirt said that the guest is gone, and nothing was seen of it since. */
+  isGone(instance: Instance): boolean;
   request(instance: Instance, request: MetadataRequest): void;
   dhcp(instance: Instance, action: string, address: string): void;
   phonedHome(instance: Instance): void;
@@ -107,7 +117,10 @@ export interface Boots {
 }
 
 /** How far the boot got. */
-export function outcomeOf(boot: Omit<BootRecord, 'outcome'>): BootOutcome {
+export function outcomeOf(
+  boot: Omit<BootRecord, 'outcome'> & { readonly start_failed?: boolean },
+): BootOutcome {
+  if (boot.start_failed) return 'start-failed';
   if (boot.phone_home !== null) return 'home';
   if ((boot.userdata?.status ?? 0) >= 500 || (boot.tokens.refused > 0 && boot.userdata === null)) {
     return 'failed';
@@ -140,10 +153,10 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
   const all = new Map<string, Boot[]>();
   const refusedAt = new Map<string, number>();
 
-  function begin(instance: Instance, by: BootRecord['by']): Boot {
+  function begin(instance: Instance, by: BootRecord['by'], started = now()): Boot {
     const boots = all.get(machineKey(instance)) ?? [];
     const boot: Boot = {
-      started: now(),
+      started,
       by,
       ended: null,
       requests: 0,
@@ -156,25 +169,48 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       userdata: null,
       dhcp: [],
       phone_home: null,
+      start_failed: false,
     };
     pushBounded(boots, boot, maxBoots);
     all.set(machineKey(instance), boots);
     return boot;
   }
 
+  /** The newest boot, if it has not ended. */
+  function unended(instance: Instance): Boot | undefined {
+    const newest = all.get(machineKey(instance))?.at(-1);
+    return newest?.ended === null ? newest : undefined;
+  }
+
   /** The boot that a sign of the guest belongs to; a new one if no hook reported it. */
   function current(instance: Instance, by: BootRecord['by']): Boot {
-    const newest = all.get(machineKey(instance))?.at(-1);
-    return newest === undefined || newest.ended !== null ? begin(instance, by) : newest;
+    return unended(instance) ?? begin(instance, by);
   }
 
   return {
-    begin(instance, by) {
-      begin(instance, by);
+    begin(instance, by, started = now()) {
+      const boot = unended(instance);
+      // libvirt restores a guest, or takes it from another host, and then prepares its start.
+      if (by === 'prepare' && (boot?.by === 'restore' || boot?.by === 'migrate')) return;
+      const wasSeenFirst = boot?.by === 'dhcp' || boot?.by === 'request';
+      if (boot !== undefined && wasSeenFirst && started <= boot.started) {
+        // The hook's report came late.
+        boot.by = by;
+        boot.started = started;
+        return;
+      }
+      begin(instance, by, started);
     },
-    release(instance) {
+    release(instance, failed = false) {
+      const boot = unended(instance);
+      if (boot === undefined) return undefined;
+      boot.ended = now();
+      boot.start_failed = failed;
+      return boot.started;
+    },
+    isGone(instance) {
       const newest = all.get(machineKey(instance))?.at(-1);
-      if (newest !== undefined) newest.ended ??= now();
+      return newest !== undefined && newest.ended !== null;
     },
     request(instance, { path, status, userAgent, datasource, token, userdata }) {
       const boot = current(instance, 'request');
@@ -210,7 +246,12 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
     },
     of(instance) {
       const boots = all.get(machineKey(instance)) ?? [];
-      return boots.map((boot) => ({ ...boot, outcome: outcomeOf(boot) })).reverse();
+      return boots
+        .map(({ start_failed, ...boot }) => ({
+          ...boot,
+          outcome: outcomeOf({ ...boot, start_failed }),
+        }))
+        .reverse();
     },
     outcomes() {
       const counts = new Map<BootOutcome, number>();

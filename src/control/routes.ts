@@ -1,16 +1,29 @@
 import { isUtf8 } from 'node:buffer';
 import { Readable } from 'node:stream';
-import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply } from 'fastify';
+import type {
+  FastifyBaseLogger,
+  FastifyError,
+  FastifyInstance,
+  FastifyReply,
+  FastifyRequest,
+} from 'fastify';
 
 import fastify = require('fastify');
 
 import { type AppParts, headersTimeout, noSchemas, requestTimeout } from '../http/app.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
 import { maxLogged } from '../http/peer-log.js';
-import { domainErrorStatus, maxDomainXmlBytes, uploadRoutes } from '../http/upload-routes.js';
+import { operationHeader, refuseUpload, uploadRoutes } from '../http/upload-routes.js';
 import { dnsNames } from '../instances/host-names.js';
-import type { Instance } from '../instances/instance.js';
-import { type AddressPlan, NoAddressError, register } from '../instances/instances.js';
+import { describeInstance, type Instance } from '../instances/instance.js';
+import {
+  type AddressPlan,
+  type Instances,
+  type NamedMachine,
+  NoAddressError,
+  register,
+} from '../instances/instances.js';
+import { parseUuid } from '../instances/uuid.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
 import { ec2 } from '../metadata/ec2.js';
 import { nocloud } from '../metadata/nocloud.js';
@@ -19,6 +32,7 @@ import { instanceId, localHostname } from '../metadata/values.js';
 import { parseIp } from '../network.js';
 import { truncate } from '../text.js';
 import { shortTurns } from '../turns.js';
+import { maxXmlBytes, takePort, uploadErrorStatus } from '../uploads.js';
 import { UserdataError } from '../userdata/find.js';
 import { TemplateError } from '../userdata/template.js';
 import {
@@ -30,10 +44,12 @@ import {
   type InstanceSummary,
   type RenderedDocument,
 } from './api.js';
+import type { Spool } from './spool.js';
 
 /** What the control socket's app is built from. */
 export interface ControlParts extends AppParts {
   readonly plan: AddressPlan;
+  readonly spool: Spool;
 }
 
 /** No instance has the name. */
@@ -47,7 +63,7 @@ class BadRequestError extends Error {
 function statusOf(error: FastifyError): number {
   if (error instanceof UnknownInstanceError) return 404;
   if (error instanceof TemplateError || error instanceof UserdataError) return 422;
-  return domainErrorStatus(error) ?? error.statusCode ?? 500;
+  return uploadErrorStatus(error) ?? error.statusCode ?? 500;
 }
 
 /** The document of this name. Throws BadRequestError. */
@@ -59,9 +75,54 @@ function documentOf(name: string): DocumentName {
 
 /** The event that a body in JSON reports. Throws BadRequestError. */
 function eventOf(body: unknown): GuestEvent {
-  const { kind, name } = (body ?? {}) as { readonly [key in keyof GuestEvent]?: unknown };
-  if (kind === 'released' && typeof name === 'string') return { kind, name };
+  const { kind, name, uuid, failed } = (body ?? {}) as {
+    readonly [key in keyof GuestEvent]?: unknown;
+  };
+  if (kind === 'released' && typeof name === 'string') {
+    return {
+      kind,
+      name,
+      uuid: typeof uuid === 'string' ? uuid : undefined,
+      failed: failed === true,
+    };
+  }
   throw new BadRequestError('expected JSON such as {"kind": "released", "name": "web1"}');
+}
+
+/** Whether the caller says that the guest of an instance does not run. Throws BadRequestError. */
+function isGuestGone(guest: unknown): boolean {
+  if (guest === undefined || guest === 'gone') return guest === 'gone';
+  throw new BadRequestError('guest can only be "gone"');
+}
+
+/** Makes a route take a body of any content type, as uploads have. */
+function withAnyContentType(request: FastifyRequest, _reply: FastifyReply, done: () => void): void {
+  request.raw.headers['content-type'] = 'application/xml';
+  done();
+}
+
+/** libvirt has released a machine: it is gone, or could not be started. */
+async function release(
+  { registry, boots, log }: ControlParts,
+  machine: NamedMachine,
+  failed: boolean,
+): Promise<void> {
+  // The hook reports every guest, including those that mdserver does not know.
+  const instance = instanceOfMachine(registry.instances, machine);
+  const started = instance && boots.release(instance, failed);
+  await registry.machineGone(machine);
+  // Only if the upload that began the boot made the record.
+  if (!failed || started === undefined || started !== instance?.firstSeen) return;
+  await registry.remove(instance.name, true);
+  log.info(`removed ${describeInstance(instance)} again: libvirt could not start it`);
+}
+
+/** The instance that a machine is: another one may have its name by now. */
+function instanceOfMachine({ byUuid, byName }: Instances, { name, uuid }: NamedMachine) {
+  const known = uuid && byUuid.get(uuid);
+  if (known !== undefined) return known;
+  const named = byName.get(name);
+  return uuid === undefined || named?.uuid === undefined ? named : undefined;
 }
 
 /** Characters of a long answer that are made at a time. */
@@ -75,7 +136,7 @@ type DocumentParams = { readonly document: string };
 
 /** The app of the control socket (see api.ts). Whoever can open the socket may use all of it. */
 export function buildControl(parts: ControlParts): FastifyInstance {
-  const { registry, boots, config, log, peerLog, plan } = parts;
+  const { registry, boots, config, log, peerLog, plan, spool } = parts;
   const source = { ...parts, instances: () => registry.instances };
   const app = fastify({
     schemaController: noSchemas,
@@ -91,7 +152,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   });
   app.addContentTypeParser(
     '*',
-    { parseAs: 'buffer', bodyLimit: maxDomainXmlBytes },
+    { parseAs: 'buffer', bodyLimit: maxXmlBytes },
     (_request, body, done) => {
       done(null, body);
     },
@@ -146,7 +207,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
         boot === undefined
           ? null
           : { started: boot.started, ended: boot.ended, outcome: boot.outcome },
-      left_network: null,
+      left_network: instance.details.leftNetwork ?? null,
     };
   }
 
@@ -177,9 +238,10 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     return details(find(request.params.name));
   });
 
-  app.delete<{ Params: NameParams }>('/instances/:name', async (request) => {
+  type Removal = { Params: NameParams; Querystring: { readonly guest?: unknown } };
+  app.delete<Removal>('/instances/:name', async (request) => {
     const before = summary(find(request.params.name));
-    const gone = await registry.remove(before.name);
+    const gone = await registry.remove(before.name, isGuestGone(request.query.guest));
     if (gone === undefined) throw unknown(before.name);
     log.info(`removed ${before.name} (${before.mac}, ${before.ipv4})`);
     return before;
@@ -192,18 +254,12 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.post<{ Params: DocumentParams }>(
     '/documents/:document',
-    {
-      // Like uploads: with any content type.
-      onRequest: (request, _reply, done) => {
-        request.raw.headers['content-type'] = 'application/xml';
-        done();
-      },
-    },
+    { onRequest: withAnyContentType },
     async ({ params, body }) => {
       const document = documentOf(params.document);
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
       const { parseDomain } = await import('../instances/domain-xml.js');
-      const domain = parseDomain(xml, config().dnsmasq.net_name);
+      const domain = parseDomain(xml, config().dnsmasq);
       // On a copy: this shows the result of an upload and stores nothing.
       const draft = registry.draft();
       const about = { location: config().service.location, now: Date.now() / 1000 };
@@ -235,14 +291,38 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     },
   );
 
-  app.post('/events', (request) => {
-    // The hook reports every guest, including those that mdserver does not know.
-    const instance = registry.instances.byName.get(eventOf(request.body).name);
-    if (instance !== undefined) boots.release(instance);
+  app.post('/events', async (request) => {
+    const { name, uuid, failed } = eventOf(request.body);
+    // What it ended may still wait.
+    await spool.takeIn();
+    const machine = { name, uuid: uuid === undefined ? undefined : parseUuid(uuid) };
+    await release(parts, machine, failed === true);
     return {};
   });
 
-  uploadRoutes(app, { ...parts, network: config().dnsmasq.net_name, refusal: () => undefined });
+  app.post(
+    '/ports',
+    { bodyLimit: maxXmlBytes, onRequest: withAnyContentType },
+    async (request, reply) => {
+      const xml = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+      try {
+        await takePort(parts, { xml });
+        return reply.send('');
+      } catch (error) {
+        return refuseUpload(parts, request, reply, error);
+      }
+    },
+  );
+
+  // What the hook could not deliver before waits in the spool.
+  app.addHook('onResponse', ({ routeOptions, headers }, _reply, done) => {
+    if (routeOptions.url === '/ports' || headers[operationHeader] !== undefined) {
+      void spool.takeIn();
+    }
+    done();
+  });
+
+  uploadRoutes(app, { ...parts, refusal: () => undefined });
   monitoringRoutes(app, parts, () => true);
   return app;
 }

@@ -215,7 +215,6 @@ export function buildApp(parts: AppParts): FastifyInstance {
   phoneHomeRoutes(app, registry, callerOptions);
   uploadRoutes(app, {
     ...parts,
-    network: config().dnsmasq.net_name,
     refusal: ({ socket }) => {
       if (!isLocal(socket.remoteAddress)) return 'uploads are accepted from this host only';
       return uploadRefusal(config().mdserver, socket);

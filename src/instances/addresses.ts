@@ -11,13 +11,18 @@ import {
 } from '../network.js';
 import type { Uuid } from './uuid.js';
 
-/** An address whose machine is gone, which may still use it: until the lease ends, no other gets it. */
+/**
+ * An address that an instance gave up. Until the lease ends, its machine may still use it: no other
+ * gets it before libvirt has said that the machine is gone, and then only if no other address is free.
+ */
 export interface RestingAddress {
   /** Unix seconds. */
   readonly since: number;
   /** The machine that had the address, and that may have it back. */
   readonly name: string;
   readonly uuid: Uuid | undefined;
+  /** libvirt has said that the machine is gone. */
+  readonly isGone: boolean;
 }
 
 /** In the order in which they were given up. */

@@ -39,11 +39,12 @@ function hostKeysOf(value: unknown): HostKeys[] {
 function detailsParser(): (value: unknown) => Details {
   const known = new Map<string, Details>();
   return (value) => {
-    const { hardware, hostKeys, fullId } = objectOrEmpty(value);
+    const { hardware, hostKeys, fullId, leftNetwork } = objectOrEmpty(value);
     const details: Details = {
       hardware: hardwareOf(hardware),
       hostKeys: hostKeysOf(hostKeys),
       ...(fullId === true && { fullId }),
+      leftNetwork: asNumber(leftNetwork),
     };
     if (details.hostKeys.length > 0) return details;
     const key = JSON.stringify(details);
@@ -112,13 +113,14 @@ export function parseDetails(text: string): DetailsFile {
 
 function parseResting(value: unknown): RestingAddresses {
   const resting = arrayOrEmpty(value).flatMap((item) => {
-    const { address, since, name, uuid } = objectOrEmpty(item);
+    const { address, since, name, uuid, isGone } = objectOrEmpty(item);
     const parsed = parseIp(asString(address) ?? '');
     if (parsed === undefined) return [];
     const about = {
       since: asNumber(since) ?? 0,
       name: asString(name) ?? '',
       uuid: parseUuid(asString(uuid) ?? ''),
+      isGone: isGone === true,
     };
     return [[parsed, about] as const];
   });

@@ -26,6 +26,11 @@ export interface Details {
    * as in versions up to 1.0.0, where two could be the same: a guest keeps the one that it has.
    */
   readonly fullId?: true | undefined;
+  /**
+   * Since when its domain has been uploaded without an interface on the network, in Unix seconds;
+   * undefined if it has one.
+   */
+  readonly leftNetwork?: number | undefined;
 }
 
 /** The details of an instance that has none yet. */

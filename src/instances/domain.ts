@@ -22,16 +22,27 @@ export interface Domain {
   readonly architecture: string | undefined;
 }
 
-/**
- * A domain XML was refused; the message says why, in one line. `DOMAIN_XML` means that it is not a
- * valid domain, `NO_INTERFACE` that the domain has no interface on the network.
- */
-export class DomainXmlError extends Error {
-  override readonly name = 'DomainXmlError';
-  readonly code: 'DOMAIN_XML' | 'NO_INTERFACE';
+/** What a network port of libvirt tells of the domain that owns it, validated as for a Domain. */
+export type Port = Pick<Domain, 'name' | 'uuid' | 'mac'>;
 
-  constructor(code: DomainXmlError['code'], message: string) {
+/** The XML of a domain or a port was refused; the message says why, in one line. */
+export class DomainXmlError extends Error {
+  override readonly name: string = 'DomainXmlError';
+
+  constructor(message: string) {
     super(truncate(printable(message), 300));
-    this.code = code;
+  }
+}
+
+/** It is valid, and the domain has no interface on the network. */
+export class NoInterfaceError extends DomainXmlError {
+  override readonly name = 'NoInterfaceError';
+
+  constructor(
+    /** The domain's. */
+    readonly uuid: Uuid,
+    message: string,
+  ) {
+    super(message);
   }
 }

@@ -18,9 +18,9 @@ import {
   type RestingAddress,
   type RestingAddresses,
 } from './addresses.js';
-import type { Domain } from './domain.js';
+import type { Domain, Port } from './domain.js';
 import { giveHostName, type NameTable, type Naming, takeHostName } from './host-names.js';
-import type { Instance } from './instance.js';
+import { describeInstance, type Instance } from './instance.js';
 import { LayeredMap, type WritableMap } from './layered-map.js';
 import { type Entry, type Page, type Pages, pageSize } from './pages.js';
 import { shortId, type Uuid } from './uuid.js';
@@ -75,11 +75,14 @@ export interface AddressPlan {
   readonly network6?: Ipv6Network | undefined;
   /** The host's own addresses in the networks. */
   readonly reserved: ReadonlySet<IpAddress>;
-  /** How long an address that was given up goes to no other machine while others are free, in seconds. */
+  /** How long an address that was given up rests, in seconds: see RestingAddress. */
   readonly restTime: number;
 }
 
-/** Bounds the file that they are stored in. Of more, those that have rested longest are forgotten. */
+/**
+ * Bounds the file that they are stored in. Of more, those that have rested longest are forgotten, and
+ * first those whose machine is gone.
+ */
 const maxResting = 4096;
 
 /** The network has no free address. */
@@ -131,11 +134,19 @@ export function applyDraft(draft: LayeredDraft, base: Draft): void {
   base.lastPage = draft.lastPage;
 }
 
+/** How addresses are given up. */
+export interface GivingUp {
+  /** Unix seconds. */
+  readonly now: number;
+  /** Whether libvirt has said that the machine is gone; where this is missing, it has not. */
+  readonly isGone?: ((machine: Instance) => boolean) | undefined;
+}
+
 /**
  * Adds an instance, or replaces an earlier state of it that has the same name. No other one may have
- * its uuid, MAC or addresses. `now` is in Unix seconds.
+ * its uuid, MAC or addresses.
  */
-export function put(draft: Draft, instance: Instance, now: number): void {
+export function put(draft: Draft, instance: Instance, givingUp: GivingUp): void {
   const { name, uuid, mac } = instance;
   const before = draft.byName.get(name);
   if (before !== undefined) unindex(draft, before, instance);
@@ -151,7 +162,7 @@ export function put(draft: Draft, instance: Instance, now: number): void {
     if ((draft.pages.get(draft.lastPage)?.length ?? 0) >= pageSize) draft.lastPage += 1;
     draft.pageNumbers.set(name, draft.lastPage);
   } else {
-    rest(draft, before, now);
+    rest(draft, before, givingUp);
   }
   writeEntry(draft, { instance, hostName: draft.hostNames.get(name) ?? '' });
   if (before === undefined || before.uuid !== uuid) nameAnew(draft, [name]);
@@ -167,11 +178,11 @@ function unindex(draft: Draft, instance: Instance, next?: Instance): void {
   }
 }
 
-/** Removes an instance. `now` is in Unix seconds. */
-export function drop(draft: Draft, instance: Instance, now: number): void {
+/** Removes an instance. */
+export function drop(draft: Draft, instance: Instance, givingUp: GivingUp): void {
   const later = laterThan(draft, draft.displaced.keys(), placeOf(draft, instance.name));
   unindex(draft, instance);
-  rest(draft, instance, now);
+  rest(draft, instance, givingUp);
   draft.byName.delete(instance.name);
   takeHostName(draft, draft.naming, instance.name);
   removeEntry(draft, instance.name);
@@ -247,19 +258,51 @@ function laterThan(draft: Draft, names: Iterable<string>, place: number): string
   return [...names].filter((name) => placeOf(draft, name) > place);
 }
 
-/** Lets the addresses of an instance that is gone rest from now on (Unix seconds), unless another has them. */
-export function rest(draft: Draft, instance: Instance, now: number): void {
+/** Lets the addresses that an instance no longer has rest from now on, unless another has them. */
+export function rest(draft: Draft, instance: Instance, { now, isGone }: GivingUp): void {
   const { name, uuid } = instance;
   for (const address of addressesOf(instance)) {
     if (draft.byAddress.has(address)) continue;
     // An address that rested before goes to the end of the order.
     draft.resting.delete(address);
-    draft.resting.set(address, { since: now, name, uuid });
+    draft.resting.set(address, { since: now, name, uuid, isGone: isGone?.(instance) ?? false });
     markTaken(draft, address);
   }
-  for (const address of draft.resting.keys()) {
-    if (draft.resting.size <= maxResting) return;
-    endRestOf(draft, address);
+  while (draft.resting.size > maxResting) {
+    const [oldest] = draft.resting.keys();
+    const [first = oldest] = addressesOfGone(draft);
+    if (first === undefined) return;
+    endRestOf(draft, first);
+  }
+}
+
+/** The addresses that rest and whose machine is gone, those that have rested longest first. */
+function* addressesOfGone({ resting }: Draft): Generator<IpAddress> {
+  for (const [address, { isGone }] of resting) if (isGone) yield address;
+}
+
+/** A machine that libvirt has named; hooks up to 1.0.0 do not tell the uuid. */
+export interface NamedMachine {
+  readonly name: string;
+  readonly uuid: Uuid | undefined;
+}
+
+/** The addresses that rest and that the machine may still use. */
+export function addressesUsedBy({ resting }: Instances, machine: NamedMachine): IpAddress[] {
+  const isIts = ({ name, uuid }: RestingAddress) =>
+    uuid === undefined || machine.uuid === undefined
+      ? name === machine.name
+      : uuid === machine.uuid;
+  return Array.from(resting)
+    .filter(([, about]) => !about.isGone && isIts(about))
+    .map(([address]) => address);
+}
+
+/** The machine is gone: another may have the addresses that it gave up. */
+export function endUse(draft: Draft, machine: NamedMachine): void {
+  for (const address of addressesUsedBy(draft, machine)) {
+    const about = draft.resting.get(address);
+    if (about !== undefined) draft.resting.set(address, { ...about, isGone: true });
   }
 }
 
@@ -322,19 +365,20 @@ export function instancesFrom(
     const others = [...conflicting(draft, instance)];
     if (others.some((other) => (other.lastUpdate ?? 0) > (instance.lastUpdate ?? 0))) {
       superseded.push(instance);
-      rest(draft, instance, now);
+      rest(draft, instance, { now });
       continue;
     }
-    for (const other of others) drop(draft, other, now);
+    for (const other of others) drop(draft, other, { now });
     superseded.push(...others);
-    put(draft, instance, now);
+    put(draft, instance, { now });
   }
   return { draft, superseded };
 }
 
 /**
  * The addresses of an instance: its current ones or else those that it had before, if the plan still
- * allows them, else free ones that do not rest, else those that have rested longest.
+ * allows them, else free ones that do not rest, else those of a machine that is gone that have rested
+ * longest.
  */
 function addressesFor(
   draft: Draft,
@@ -353,13 +397,13 @@ function addressesFor(
   const ipv4 =
     firstAllowed(earlier, parseIpv4, allowed4) ??
     freeIpv4(network, taken4) ??
-    firstAllowed(draft.resting.keys(), parseIpv4, allowed4);
+    firstAllowed(addressesOfGone(draft), parseIpv4, allowed4);
   if (network6 === undefined) return { ipv4, ipv6: before?.ipv6 };
   const allowed6 = (address: Ipv6) => inIpv6Network(network6, address) && !reserved.has(address);
   const ipv6 =
     firstAllowed(earlier, parseIpv6, allowed6) ??
     freeIpv6(network6, taken6) ??
-    firstAllowed(draft.resting.keys(), parseIpv6, allowed6);
+    firstAllowed(addressesOfGone(draft), parseIpv6, allowed6);
   return { ipv4, ipv6 };
 }
 
@@ -401,6 +445,30 @@ function endRest(draft: Draft, { restTime }: AddressPlan, now: number): void {
   }
 }
 
+/** What a registration depends on, beside the domain. */
+export interface About extends GivingUp {
+  /** The location of this host. */
+  readonly location: string;
+  /** When libvirt told of the domain, in Unix seconds, if that was before now. */
+  readonly at?: number | undefined;
+}
+
+/** What libvirt told is older than what is known. */
+export class OutdatedError extends Error {}
+
+/** Throws OutdatedError if a record of the domain, or of its MAC, is of a later time. */
+function refuseOutdated(draft: Draft, { uuid, name, mac }: Port, at: number): void {
+  for (const known of [draft.byUuid.get(uuid), draft.byName.get(name), draft.byMac.get(mac)]) {
+    if (known === undefined || lastTold(known) <= at) continue;
+    throw new OutdatedError(`${describeInstance(known)} is of a later time`);
+  }
+}
+
+/** When libvirt last told of the instance's domain, in Unix seconds. */
+function lastTold({ lastUpdate = 0, details }: Instance): number {
+  return Math.max(lastUpdate, details.leftNetwork ?? 0);
+}
+
 /** The result of a registration. */
 export interface Registration {
   readonly instance: Instance;
@@ -411,21 +479,29 @@ export interface Registration {
 /**
  * Registers a domain. The same uuid is the same instance, even under a new name. The same name with
  * another uuid is a re-created instance, which keeps its address. Any other instance with the
- * domain's MAC or name is removed. Throws NoAddressError and then leaves the draft unchanged.
+ * domain's MAC or name is removed. Throws NoAddressError and OutdatedError, and then leaves the draft
+ * unchanged.
  */
 export function register(
   draft: Draft,
   domain: Domain,
   plan: AddressPlan,
-  about: { readonly location: string; readonly now: number },
+  about: About,
 ): Registration {
+  if (about.at !== undefined) refuseOutdated(draft, domain, about.at);
   const before = instanceOf(draft, domain);
+  const told = about.at ?? about.now;
   endRest(draft, plan, about.now);
   const { ipv4, ipv6 } = addressesFor(draft, domain, before, plan);
   if (ipv4 === undefined) {
     const { address, prefix } = plan.network;
+    const held = [...draft.resting.values()].filter(({ isGone }) => !isGone).length;
+    const hint =
+      held === 0
+        ? ''
+        : ` (${held} rest until libvirt says that the machines that had them are gone, for ${plan.restTime} seconds at most)`;
     throw new NoAddressError(
-      `no address left in ${address}/${prefix} for ${domain.name}: remove instances or widen dnsmasq.net_prefix`,
+      `no address left in ${address}/${prefix} for ${domain.name}${hint}: remove instances or widen dnsmasq.net_prefix`,
     );
   }
   const isSame = before?.uuid === domain.uuid;
@@ -437,8 +513,9 @@ export function register(
     ipv6,
     metadata: domain.metadata,
     location: about.location,
-    firstSeen: before?.firstSeen ?? about.now,
-    lastUpdate: about.now,
+    // What libvirt told earlier may come later.
+    firstSeen: Math.min(before?.firstSeen ?? told, told),
+    lastUpdate: told,
     details: {
       hardware: {
         vcpus: domain.vcpus,
@@ -452,8 +529,55 @@ export function register(
     otherFields: before?.otherFields ?? {},
   };
   const superseded = [...conflicting(draft, instance)].filter((other) => other !== before);
-  for (const other of superseded) drop(draft, other, about.now);
-  if (before !== undefined && before.name !== instance.name) drop(draft, before, about.now);
-  put(draft, instance, about.now);
+  for (const other of superseded) drop(draft, other, about);
+  if (before !== undefined && before.name !== instance.name) drop(draft, before, about);
+  put(draft, instance, about);
   return { instance, superseded };
+}
+
+/** A port would take the name or the MAC of another record. */
+export class PortConflictError extends Error {}
+
+/**
+ * Registers the domain of a port, without metadata and hardware: an upload completes it. A port tells
+ * less than an upload, so it changes nothing that is known: undefined if a record has the uuid. Throws
+ * PortConflictError if one has the name or the MAC, and what `register` throws.
+ */
+export function registerPort(
+  draft: Draft,
+  port: Port,
+  plan: AddressPlan,
+  about: About,
+): Instance | undefined {
+  if (draft.byUuid.has(port.uuid)) return undefined;
+  const other = draft.byName.get(port.name) ?? draft.byMac.get(port.mac);
+  if (other !== undefined) {
+    throw new PortConflictError(
+      `the interface ${port.mac} of ${port.name} (uuid ${port.uuid}) was not registered, because ${describeInstance(other)} has its name or MAC: upload the domain (mdserverctl sync)`,
+    );
+  }
+  const hardware = { vcpus: undefined, memoryKib: undefined, architecture: undefined };
+  const { instance } = register(draft, { ...port, metadata: {}, ...hardware }, plan, about);
+  // No upload has come: one that libvirt made earlier, and that comes later, counts.
+  const made = { ...instance, lastUpdate: undefined };
+  put(draft, made, about);
+  return made;
+}
+
+/**
+ * Remembers that the domain of an instance has no interface on the network any more; undefined if that
+ * is known, or out of date, or if no instance has the uuid.
+ */
+export function leaveNetwork(
+  draft: Draft,
+  uuid: Uuid,
+  { at, ...givingUp }: GivingUp & Pick<About, 'at'>,
+): Instance | undefined {
+  const known = draft.byUuid.get(uuid);
+  const told = at ?? givingUp.now;
+  if (known === undefined || known.details.leftNetwork !== undefined) return undefined;
+  if (at !== undefined && lastTold(known) > at) return undefined;
+  const instance = { ...known, details: { ...known.details, leftNetwork: told } };
+  put(draft, instance, givingUp);
+  return instance;
 }

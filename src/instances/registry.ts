@@ -4,22 +4,29 @@ import type { Logger } from '../log.js';
 import { shortTurns } from '../turns.js';
 import type { Backend, Difference, StoredInstances } from './backend.js';
 import { type HostKeys, withHostKeys } from './details.js';
-import type { Domain } from './domain.js';
+import type { Domain, Port } from './domain.js';
 import type { Naming } from './host-names.js';
 import { describeInstance, type Instance, largeRecords } from './instance.js';
 import {
   type AddressPlan,
+  addressesUsedBy,
   applyDraft,
   type Draft,
   draftOf,
   drop,
+  endUse,
+  type GivingUp,
   type Instances,
   instancesFrom,
   type LayeredDraft,
+  leaveNetwork,
+  type NamedMachine,
   put,
   register,
+  registerPort,
   rest,
 } from './instances.js';
+import type { Uuid } from './uuid.js';
 
 /** What a round changed. */
 export interface Change {
@@ -50,10 +57,28 @@ export interface Registry {
   readonly problem: string | undefined;
   /** A draft to try rules on. Nothing stores it. */
   draft(): Draft;
-  /** Registers a domain and allocates its addresses. Rejects with NoAddressError or StoreError. */
-  register(domain: Domain): Promise<Instance>;
-  /** Removes an instance; undefined if no instance has the name. */
-  remove(name: string): Promise<Instance | undefined>;
+  /**
+   * Registers a domain and allocates its addresses. `at` is when libvirt told of it, in Unix seconds,
+   * if that was before now. Rejects with NoAddressError, OutdatedError or StoreError.
+   */
+  register(domain: Domain, at?: number): Promise<Instance>;
+  /**
+   * Registers the domain of a port; undefined if an instance has its uuid. Rejects as `register` does,
+   * and with PortConflictError.
+   */
+  registerPort(port: Port, at?: number): Promise<Instance | undefined>;
+  /**
+   * The domain with this uuid has no interface on the network. Resolves to the instance if that is new
+   * of it. Rejects with StoreError.
+   */
+  leaveNetwork(uuid: Uuid, at?: number): Promise<Instance | undefined>;
+  /**
+   * Removes an instance; undefined if no instance has the name. `isGone` says that its machine does
+   * not run: see RestingAddress.
+   */
+  remove(name: string, isGone?: boolean): Promise<Instance | undefined>;
+  /** libvirt said that a machine is gone: others may have the addresses that it gave up. */
+  machineGone(machine: NamedMachine): Promise<void>;
   /**
    * Stores the SSH host keys that an instance reported; undefined if no instance has the name.
    * Rejects with HostKeysError or StoreError.
@@ -78,6 +103,8 @@ export interface RegistryOptions<Version> {
   readonly naming: () => Naming;
   /** The location of this host, for the record of each domain uploaded here. */
   readonly location: () => string;
+  /** Whether libvirt said that the machine is gone. */
+  readonly isGone: (machine: Instance) => boolean;
   readonly log: Logger;
 }
 
@@ -126,6 +153,7 @@ export async function openRegistry<Version>({
   plan,
   naming,
   location,
+  isGone,
   log,
 }: RegistryOptions<Version>): Promise<Registry> {
   const subscribers: Subscriber[] = [];
@@ -134,6 +162,13 @@ export async function openRegistry<Version>({
   let problem: string | undefined;
   let pending: PendingChange[] = [];
   let storing: Promise<void> | undefined;
+  const givingUp = (): GivingUp => ({ now: unixTime(), isGone });
+  /** `at` is not in the future: the clock may have been set back. */
+  const about = (at: number | undefined) => ({
+    ...givingUp(),
+    location: location(),
+    at: at && Math.min(at, unixTime()),
+  });
 
   function stateOf(stored: StoredInstances<Version>, named: Naming): State<Version> {
     const { records, resting, version, warnings } = stored;
@@ -208,7 +243,7 @@ export async function openRegistry<Version>({
       const draft = draftOf(base.instances);
       if (base !== state) {
         // Instances that something else removed.
-        for (const known of state.instances.byName.values()) rest(draft, known, unixTime());
+        for (const known of state.instances.byName.values()) rest(draft, known, givingUp());
       }
       reports = await applyAll(batch, draft);
       if (reports.length === 0 && base === state) return;
@@ -282,9 +317,9 @@ export async function openRegistry<Version>({
       return problem;
     },
     draft: () => draftOf(state.instances),
-    async register(domain) {
+    async register(domain, at) {
       const { instance, superseded } = await change((draft) =>
-        register(draft, domain, plan, { location: location(), now: unixTime() }),
+        register(draft, domain, plan, about(at)),
       );
       for (const other of superseded) {
         log.warn(
@@ -293,12 +328,29 @@ export async function openRegistry<Version>({
       }
       return instance;
     },
-    remove(name) {
+    async registerPort(port, at) {
+      if (state.instances.byUuid.has(port.uuid)) return undefined;
+      return change((draft) => registerPort(draft, port, plan, about(at)));
+    },
+    async leaveNetwork(uuid, at) {
+      // Most guests of a host may be on other networks, and each start uploads one.
+      const known = state.instances.byUuid.get(uuid);
+      if (known === undefined || known.details.leftNetwork !== undefined) return undefined;
+      return change((draft) => leaveNetwork(draft, uuid, about(at)));
+    },
+    remove(name, isGoneNow = false) {
       return change((draft) => {
         const instance = draft.byName.get(name);
-        if (instance !== undefined) drop(draft, instance, unixTime());
+        const byCaller = { now: unixTime(), isGone: () => true };
+        if (instance !== undefined) drop(draft, instance, isGoneNow ? byCaller : givingUp());
         return instance;
       });
+    },
+    async machineGone(machine) {
+      // A removal that is being stored may have given some up.
+      const isIdle = storing === undefined;
+      if (isIdle && addressesUsedBy(state.instances, machine).length === 0) return;
+      await change((draft) => endUse(draft, machine));
     },
     async rememberHostKeys(name, hostKeys) {
       const changed = ({ byName }: Instances): Instance | undefined => {
@@ -309,7 +361,7 @@ export async function openRegistry<Version>({
       changed(state.instances);
       return change((draft) => {
         const instance = changed(draft);
-        if (instance !== undefined) put(draft, instance, unixTime());
+        if (instance !== undefined) put(draft, instance, givingUp());
         return instance;
       });
     },

@@ -1,0 +1,258 @@
+import { XMLParser } from 'fast-xml-parser';
+import { SyntaxValidator, type validationOptions } from 'fast-xml-validator';
+import { quoted, truncate } from '../text.js';
+import { DomainXmlError } from './domain.js';
+
+/** As keys of an object, these names would reach its prototype. */
+const refusedNames = ['__proto__', 'constructor', 'prototype'];
+
+/** An element with its namespace resolved (Namespaces in XML 1.0). */
+export interface Element {
+  /** The qualified name, with the prefix. */
+  readonly name: string;
+  readonly localName: string;
+  /** Empty if the element has none. */
+  readonly namespace: string;
+  readonly attributes: ReadonlyMap<string, string>;
+  readonly children: readonly Element[];
+  /** Its own text, without the text of its children. */
+  readonly text: string;
+}
+
+/** A node of fast-xml-parser's `preserveOrder` form: `{ name: nodes }` or `{ '#text': text }`. */
+interface ParsedNode {
+  readonly [name: string]: unknown;
+  readonly ':@'?: Readonly<Record<string, string>>;
+}
+
+const validation: validationOptions = {
+  multipleRoots: false,
+  invalidCharSequence: { comment: true, tagValue: true, attrLt: true },
+};
+
+const parser = new XMLParser({
+  preserveOrder: true,
+  ignoreAttributes: false,
+  attributeNamePrefix: '',
+  parseTagValue: false,
+  parseAttributeValue: false,
+  trimValues: false,
+  ignoreDeclaration: true,
+  ignorePiTags: true,
+  maxNestedTags: 100,
+  jPath: false,
+  // By default the parser renames elements with names from Object.prototype (`toString`).
+  onDangerousProperty: (name) => name,
+  transformTagName: (name) => {
+    const localName = name.slice(name.indexOf(':') + 1).replace(/\/$/, '');
+    if (refusedNames.includes(localName))
+      throw new DomainXmlError(`an element must not be named <${truncate(name)}>`);
+    return name;
+  },
+  entityDecoder: {
+    decode: replaceReferences,
+    addInputEntities: () => {},
+    setExternalEntities: () => {},
+    setXmlVersion: () => {},
+    reset: () => {},
+  },
+});
+
+const predefined = new Map([
+  ['&amp;', '&'],
+  ['&lt;', '<'],
+  ['&gt;', '>'],
+  ['&quot;', '"'],
+  ['&apos;', "'"],
+]);
+
+/** The text with XML's predefined entities and its character references replaced. */
+function replaceReferences(text: string): string {
+  return text.replace(
+    /&(?:#([0-9]+);|#x([0-9A-Fa-f]+);|\w{1,20};)?/g,
+    (all, decimal, hexadecimal) => {
+      const digits: string | undefined = decimal ?? hexadecimal;
+      const character =
+        digits === undefined
+          ? predefined.get(all)
+          : xmlCharacter(Number.parseInt(digits, decimal === undefined ? 16 : 10));
+      if (character === undefined) {
+        throw new DomainXmlError(
+          all === '&'
+            ? '"&" without a reference: write &amp; for a literal "&"'
+            : `${quoted(all)} is neither a character reference nor one of ${[...predefined.keys()].join(' ')}`,
+        );
+      }
+      return character;
+    },
+  );
+}
+
+/** The character with this code; undefined if XML does not allow it (XML 1.0, 2.2). */
+function xmlCharacter(code: number): string | undefined {
+  const allowed =
+    code === 0x9 ||
+    code === 0xa ||
+    code === 0xd ||
+    (code >= 0x20 && code <= 0xd7ff) ||
+    (code >= 0xe000 && code <= 0xfffd) ||
+    (code >= 0x10000 && code <= 0x10ffff);
+  return allowed ? String.fromCodePoint(code) : undefined;
+}
+
+/** Decodes the document and blanks out its XML declaration. */
+function readText(body: Buffer | string): string {
+  let text: string;
+  try {
+    // This skips a byte-order mark.
+    text = new TextDecoder('utf-8', { fatal: true }).decode(
+      typeof body === 'string' ? Buffer.from(body) : body,
+    );
+  } catch {
+    throw new DomainXmlError('the body is not UTF-8 text');
+  }
+  const start = text.trimStart().slice(0, 40);
+  if (start === '')
+    throw new DomainXmlError('the body is empty: curl needs -d @FILE or --data-binary @FILE');
+  if (!start.startsWith('<')) {
+    throw new DomainXmlError(
+      `the body is not XML but starts with ${quoted(start)}: curl needs -d @FILE or --data-binary @FILE`,
+    );
+  }
+  return text.replace(/^<\?xml\s[^?]*\?>/, (declaration) => {
+    const encoding = /\sencoding\s*=\s*["']([^"']*)["']/.exec(declaration)?.[1] ?? 'utf-8';
+    if (!/^(utf-?8|us-ascii|ascii)$/i.test(encoding)) {
+      throw new DomainXmlError(
+        `line 1: the declared encoding is ${quoted(encoding)}: only UTF-8 is supported`,
+      );
+    }
+    // Blanks, not nothing: otherwise the validator would report wrong columns.
+    return declaration.replace(/[^\r\n]/g, ' ');
+  });
+}
+
+/** The root element of a document in UTF-8 from libvirt. Throws DomainXmlError. */
+export function parseRoot(body: Buffer | string): Element {
+  const text = readText(body);
+  refuseDoctype(text);
+  validate(text);
+  let nodes: ParsedNode[];
+  try {
+    // The parser reports text when the next markup begins: this makes it report trailing text.
+    nodes = parser.parse(`${text}<?end?>`);
+  } catch (error) {
+    if (error instanceof DomainXmlError || !(error instanceof Error)) throw error;
+    throw new DomainXmlError(error.message);
+  }
+  const { children, text: stray } = toContent(nodes, outerScope);
+  const [root] = children;
+  if (root === undefined || stray.trim() !== '')
+    throw new DomainXmlError('text outside the root element');
+  return root;
+}
+
+/** A DOCTYPE can define entities, which can redefine `&amp;` and expand without limit. */
+function refuseDoctype(text: string): void {
+  // One item at a time, so that the search never backtracks.
+  const beforeRoot = /\s+|<\?[\s\S]*?\?>|<!--[\s\S]*?-->/y;
+  let at = 0;
+  while (beforeRoot.test(text)) at = beforeRoot.lastIndex;
+  if (/^<!doctype/i.test(text.slice(at, at + 9))) {
+    throw new DomainXmlError('<!DOCTYPE …> is not allowed: virsh dumpxml writes none');
+  }
+}
+
+/** The validator's error, with the fields that its types lack. */
+interface ValidatorError extends Error {
+  readonly code?: string;
+  readonly line?: number;
+  readonly col?: number;
+}
+
+function validate(text: string): void {
+  // The validator is quadratic in blanks before a "=": it takes seconds for 40 KB.
+  if (/(?<!\s)\s{100,}=/.test(text)) throw new DomainXmlError('100 or more blanks before a "="');
+  // Linux limits a command argument to half of this, so no QEMU option needs more.
+  if (/<[^<>!?][^<>]{262144}/.test(text)) throw new DomainXmlError('a tag is longer than 256 KiB');
+  try {
+    SyntaxValidator.validate(text, validation);
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const { code, line, col, message }: ValidatorError = error;
+    const where = line === undefined ? '' : `line ${line}, column ${col ?? 1}: `;
+    const joined = /^Invalid(Tag|Attr)$/.test(code ?? '') && !text.trimEnd().includes('\n');
+    const hint = joined
+      ? ' (curl -d removes newlines and so joins words; --data-binary keeps them)'
+      : '';
+    throw new DomainXmlError(`${where}${message.slice(0, 150)}${hint}`);
+  }
+}
+
+/** The namespace of a prefix, which may be empty; undefined if the prefix is not declared. */
+type Scope = (prefix: string) => string | undefined;
+
+const outerScope: Scope = (prefix) =>
+  new Map([
+    ['', ''],
+    ['xml', 'http://www.w3.org/XML/1998/namespace'],
+  ]).get(prefix);
+
+function toContent(nodes: readonly ParsedNode[], scope: Scope): Pick<Element, 'children' | 'text'> {
+  const children: Element[] = [];
+  let text = '';
+  for (const node of nodes) {
+    const name = Object.keys(node).find((key) => key !== ':@') ?? '#text';
+    const content = node[name];
+    if (name === '#text') text += content;
+    else children.push(toElement(name, node[':@'] ?? {}, content as ParsedNode[], scope));
+  }
+  return { children, text };
+}
+
+function toElement(
+  name: string,
+  attributes: Readonly<Record<string, string>>,
+  nodes: readonly ParsedNode[],
+  outer: Scope,
+): Element {
+  const entries = Object.entries(attributes);
+  const declared = new Map<string, string>();
+  for (const [attribute, value] of entries) {
+    if (attribute === 'xmlns') declared.set('', value);
+    else if (attribute.startsWith('xmlns:')) declared.set(attribute.slice(6), value);
+  }
+  // Chained, not copied: an element may declare thousands, and copies for its children are slow.
+  const scope: Scope =
+    declared.size === 0 ? outer : (prefix) => declared.get(prefix) ?? outer(prefix);
+  const colon = name.indexOf(':');
+  const prefix = name.slice(0, Math.max(colon, 0));
+  const namespace = scope(prefix);
+  if (namespace === undefined) {
+    throw new DomainXmlError(
+      `the prefix of <${truncate(name)}> is not declared: xmlns:${truncate(prefix)}=… is missing`,
+    );
+  }
+  const localName = name.slice(colon + 1);
+  return { name, localName, namespace, attributes: new Map(entries), ...toContent(nodes, scope) };
+}
+
+/** libvirt's own children of this name: those without a namespace. */
+export function childrenOf(parent: Element, name: string): Element[] {
+  return parent.children.filter((child) => child.localName === name && child.namespace === '');
+}
+
+/**
+ * The text of the only child of this name. `where` names the parent in the error. Throws
+ * DomainXmlError if there is none, or more than one.
+ */
+export function onlyText(parent: Element, name: string, where: string): string {
+  const [element, ...others] = childrenOf(parent, name);
+  if (element === undefined) {
+    throw new DomainXmlError(`${where} has no <${name}>: libvirt writes one`);
+  }
+  if (others.length > 0) throw new DomainXmlError(`${where} has more than one <${name}>`);
+  if (element.children.length > 0) {
+    throw new DomainXmlError(`the <${name}> of ${where} contains another element`);
+  }
+  return element.text;
+}
