@@ -51,6 +51,8 @@ Nov 23 09:04:17 dnsmasq-dhcp[21377]: DHCPINFORM(br-mds) 10.122.7.8 52:54:00:00:0
 Nov 23 09:04:17 dnsmasq-dhcp[21377]: DHCPREPLY(br-mds) fd00::5 00:01:00:01:2b:3c:4d:5e:52:54:00:00:00:01 web1
 Nov 23 09:04:17 dnsmasq-dhcp[21377]: RTR-ADVERT(br-mds) fd00::
 Nov 23 09:04:18 dnsmasq-dhcp[21377]: 3074117123 DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1
+Nov 23 09:04:19 dnsmasq-dhcp[21377]: DHCPREQUEST(br-mds) 10.122.9.9 52:54:00:00:00:03 
+Nov 23 09:04:19 dnsmasq-dhcp[21377]: DHCPNAK(br-mds) 10.122.9.9 52:54:00:00:00:03 address not available
 `;
 
 test('requests and answers are read from real dnsmasq log lines', () => {
@@ -58,16 +60,21 @@ test('requests and answers are read from real dnsmasq log lines', () => {
     .split('\n')
     .map(parseDhcpLine)
     .filter((line) => line !== undefined)
-    .map(({ action, address, mac }) => `${action} ${mac} ${address}`);
+    .map(
+      ({ action, address, mac, time, refused }) =>
+        `${time.slice(-8)} ${action} ${mac} ${address}${refused ? ' refused' : ''}`,
+    );
   assert.deepEqual(read, [
-    'DHCPDISCOVER 52:54:00:00:00:01 ',
-    'DHCPACK 52:54:00:00:00:01 10.122.7.8',
-    'DHCPDISCOVER 52:54:00:00:00:01 10.122.9.9',
-    'DHCPDISCOVER 52:54:00:00:00:02 ',
-    'DHCPDISCOVER 52:54:00:00:00:02 10.122.9.9',
-    'DHCPNAK 52:54:00:00:00:01 10.122.9.9',
+    '09:04:14 DHCPDISCOVER 52:54:00:00:00:01 ',
+    '09:04:14 DHCPACK 52:54:00:00:00:01 10.122.7.8',
+    '09:04:14 DHCPDISCOVER 52:54:00:00:00:01 10.122.9.9',
+    '09:04:14 DHCPDISCOVER 52:54:00:00:00:02  refused',
+    '09:04:16 DHCPDISCOVER 52:54:00:00:00:02 10.122.9.9 refused',
+    '09:04:16 DHCPNAK 52:54:00:00:00:01 10.122.9.9 refused',
     // With log-dhcp.
-    'DHCPACK 52:54:00:00:00:01 10.122.7.8',
+    '09:04:18 DHCPACK 52:54:00:00:00:01 10.122.7.8',
+    // Of a guest without a record that keeps to its address, with dhcp-authoritative.
+    '09:04:19 DHCPNAK 52:54:00:00:00:03 10.122.9.9 refused',
   ]);
 });
 

@@ -13,17 +13,25 @@ export interface DhcpLine {
   readonly mac: Mac;
   /** '' if the line has none. */
   readonly address: string;
+  /** When dnsmasq wrote it, as it does: `Nov 23 09:04:14`, in local time and without a year. */
+  readonly time: string;
+  /** Whether it got no address: it has no record, or not with this MAC address. */
+  readonly refused: boolean;
 }
 
 /** Anchored at the time that dnsmasq writes first, because text from a guest comes later in the line. */
 const dhcpLine =
-  /^[A-Z][a-z]{2} [ \d]\d [\d:]{8} dnsmasq-dhcp\[\d+\]: (?:\d+ )?(DHCP(?:DISCOVER|ACK|NAK))\([^)]*\) (?:(\d+(?:\.\d+){3}) )?((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\b/i;
+  /^([A-Z][a-z]{2} [ \d]\d [\d:]{8}) dnsmasq-dhcp\[\d+\]: (?:\d+ )?(DHCP(?:DISCOVER|ACK|NAK))\([^)]*\) (?:(\d+(?:\.\d+){3}) )?((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\b(.*)/i;
 
 /** Parses a line of dnsmasq's log; undefined if it is not about DHCP. */
 export function parseDhcpLine(line: string): DhcpLine | undefined {
-  const [, action, address = '', hardware = ''] = dhcpLine.exec(line) ?? [];
+  const [, time = '', action, address = '', hardware = '', text = ''] = dhcpLine.exec(line) ?? [];
   const mac = parseMac(hardware);
-  return action === undefined || mac === undefined ? undefined : { action, mac, address };
+  if (action === undefined || mac === undefined) return undefined;
+  // The rest of these lines is dnsmasq's own text, that of a DHCPACK the guest's name.
+  const refused =
+    action === 'DHCPNAK' || (action === 'DHCPDISCOVER' && text === ' no address available');
+  return { action, mac, address, time, refused };
 }
 
 /** Milliseconds between two reads of the log. */
