@@ -11,109 +11,29 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type TestContext, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/checks/finding.js';
 import { copyDependencies, layPackage } from './fixtures/hook/installed.js';
 import { exited, temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
-import { type Daemon, eventually, freePort } from './support/daemon.js';
-import { addHost, type Ended } from './support/netns.js';
+import {
+  addressOf,
+  findings,
+  hostOf,
+  type InstanceJson,
+  linesOf,
+  program,
+  run,
+  stubVirsh,
+} from './support/ctl.js';
+import { eventually, freePort } from './support/daemon.js';
+import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { databaseRecord, domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
 
-const program = fileURLToPath(new URL('../src/ctl/main.js', import.meta.url));
-
 /** Reason to skip a test that needs libvirt's client; the test driver needs no daemon. */
 const withoutVirsh = missing('virsh');
-
-/** Milliseconds. Far more than any command needs: a command that hangs must fail its test. */
-const killAfter = 120_000;
-
-/** Runs a command to its end. With `keepOpen`, its input stays open until then. */
-async function run(
-  command: string,
-  args: readonly string[],
-  input = '',
-  env = {},
-  keepOpen = false,
-): Promise<Ended> {
-  const child = spawn(command, args, {
-    env: { ...process.env, ...env },
-    timeout: killAfter,
-    killSignal: 'SIGKILL',
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (chunk) => (stdout += chunk));
-  child.stderr.on('data', (chunk) => (stderr += chunk));
-  // The command may end before it has read all of its input.
-  child.stdin.on('error', () => {});
-  if (keepOpen) child.stdin.write(input);
-  else child.stdin.end(input);
-  const [status] = await once(child, 'close');
-  child.stdin.destroy();
-  return { status: (status as number | null) ?? -1, stdout, stderr };
-}
-
-/** A host on loopback addresses, as are its instances. */
-interface Host {
-  readonly folder: string;
-  readonly file: string;
-  readonly start: () => Promise<Daemon>;
-  readonly ctl: (...args: string[]) => Promise<Ended>;
-  readonly write: (path: string, text: string) => string;
-}
-
-function hostOf(t: TestContext): Host {
-  const folder = temporaryFolder(t);
-  mkdirSync(join(folder, 'userdata'));
-  const file = join(folder, 'mdserver.conf');
-  const configuration = `
-[mdserver]
-listen_address = 127.0.0.1
-port = {port}
-logfile = ${folder}/log
-userdata_dir = ${folder}/userdata
-db_file = ${folder}/data/db_file.json
-[service]
-location = here
-[public-keys]
-default = ssh-ed25519 AAAA me
-[dnsmasq]
-user = root
-base_dir = ${folder}/dnsmasq
-run_dir = ${folder}/run
-net_address = 127.77.0.0
-net_prefix = 16
-gateway = 127.77.0.1
-`;
-  writeFileSync(file, configuration.replace('{port}', '1'));
-  return {
-    folder,
-    file,
-    start: () => startWithControl(t, folder, configuration, '127.0.0.1'),
-    ctl: (...args) => run(process.execPath, [program, '--config', file, ...args]),
-    write: (path, text) => {
-      const whole = join(folder, path);
-      mkdirSync(dirname(whole), { recursive: true });
-      writeFileSync(whole, text);
-      return whole;
-    },
-  };
-}
-
-/** What the tests use of `show --json` and `list --json`. */
-interface InstanceJson {
-  readonly name: string;
-  readonly ipv4: string;
-}
-
-async function addressOf({ ctl }: Host, name: string): Promise<string> {
-  const { stdout } = await ctl('show', name, '--json');
-  return (JSON.parse(stdout) as InstanceJson).ipv4;
-}
 
 // ---- commands on a running daemon ----
 
@@ -153,6 +73,7 @@ test('upload, list, show and remove work, as text and as JSON, with their exit s
     stderr: 'mdserverctl: there is no instance nobody\n',
   });
 
+  stubVirsh(host, []);
   const removed = await ctl('remove', '--yes', 'web 2', 'nobody');
   assert.deepEqual(removed, {
     status: 4,
@@ -561,23 +482,6 @@ test('wait ends when mdserver serves, and when the process that it waits for has
 
 // ---- check ----
 
-/** The findings of `check`. */
-async function findings(host: Host, ...args: string[]): Promise<Finding[]> {
-  const options = { PREFIX: host.folder };
-  const line = [program, '--config', host.file, 'check', '--json', ...args];
-  const { status, stdout } = await run(process.execPath, line, '', options);
-  const all = JSON.parse(stdout) as Finding[];
-  assert.equal(status, all.some(({ level }) => level === 'failure') ? 1 : 0);
-  return all;
-}
-
-/** The findings of one check, a line each. */
-function linesOf(all: readonly Finding[], check: string): string[] {
-  return all
-    .filter((finding) => finding.check === check)
-    .map(({ level, text, mend }) => `${level}: ${text}${mend === undefined ? '' : `: ${mend}`}`);
-}
-
 test('check: an error in the configuration is the only finding', async (t) => {
   const host = hostOf(t);
   writeFileSync(host.file, '[mdserver]\nport = many\n');
@@ -865,6 +769,8 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   writeFileSync(xml, domainXml(1, { name: 'web1', network: 'default' }));
   const [, address = ''] = (await ctl('upload', xml)).stdout.split('\t');
   await eventually('web1 is in DNS', async () => (await resolve('web1')) === address);
+  // The domain of libvirt's test driver.
+  assert.equal((await ctl('sync', '--connect', 'test:///default')).status, 0);
 
   const checked = await ctl('check', '--connect', 'test:///default');
   assert.deepEqual(
@@ -876,12 +782,13 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   assert.equal(checked.status, 0);
   assert.match(checked.stdout, /^ok\tdnsmasq\tis running \(process \d+\)$/m);
   assert.match(checked.stdout, /^ok\tnetwork\tvirbr0 has the address 10\.122\.0\.1$/m);
+  assert.match(checked.stdout, /^ok\tdomains\t1 domain on the network, each as in its record$/m);
   assert.match(checked.stdout, /^ok\taddress\thttp:\/\/169\.254\.169\.254 is served$/m);
 
   assert.equal((await ctl('remove', '--yes', 'web1')).status, 0);
   await eventually('web1 is gone from DNS', async () => (await resolve('web1')) === '');
   const hosts = readFileSync(join(folder, 'dnsmasq/dhcp/default.dhcp-hosts'), 'utf8');
-  assert.equal(hosts, '');
+  assert.match(hosts, /^aa:bb:cc:dd:ee:ff,[^\n]*,test,86400\n$/);
 
   host.ip('link delete virbr0');
   dnsmasq.kill('SIGTERM');
