@@ -50,7 +50,7 @@ test('a command gets its own options and the global ones, and no others', () => 
     operands: ['tree'],
     options: { ...none, 'as-xml': '-', config: 'a.conf' },
   });
-  assert.deepEqual(invocation(['list']), { command: 'list', operands: [], options: none });
+  assert.deepEqual(invocation(['show', 'a']), { command: 'show', operands: ['a'], options: none });
 });
 
 test('a line in the table of a command is enough for an option: it is typed, read and in --help', async () => {
@@ -103,7 +103,7 @@ test('"-" is an operand, and after "--" everything is', () => {
   assert.deepEqual(invocation(['remove', '--', '--yes', '-x']), {
     command: 'remove',
     operands: ['--yes', '-x'],
-    options: { ...none, yes: false },
+    options: { ...none, yes: false, connect: undefined },
   });
 });
 

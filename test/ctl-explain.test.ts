@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { outcomeOf } from '../src/boots/boots.js';
 import type { BootRecord, InstanceDetails } from '../src/control/api.js';
-import { explainAddress, explainInstance } from '../src/ctl/commands/explain.js';
+import { explainAddress, explainInstance, type Owner } from '../src/ctl/commands/explain.js';
 import { blankBoot } from './support/samples.js';
 
 const start = 1_700_000_000;
@@ -198,9 +198,31 @@ test('an address that no instance has: everything that is known about it', () =>
     'Its last request, which got a 404, was at 2023-11-14T22:13:20Z.',
     "The kernel's neighbour table has no MAC address for it (ip neighbour show dev br-mds): ping it and try again.",
   ]);
-  const second = (mac_instance: string | null, domain?: string) =>
-    explainAddress({ ...report, mac, mac_instance }, domain, context)[1] ?? '';
-  assert.match(second('web1'), /^It belongs to 52:54:00:00:00:09, the MAC address of web1: /);
-  assert.match(second(null, 'db1'), /the MAC address of the domain db1\. .*mdserverctl sync/);
-  assert.match(second(null), /which no instance and no running domain has/);
+  const second = (mac_instance: string | null, owner?: Owner) =>
+    explainAddress({ ...report, mac, mac_instance }, owner, context)[1];
+  assert.match(second('web1') ?? '', /^It belongs to 52:54:00:00:00:09, the MAC address of web1: /);
+  const db1 = {
+    uuid: '00000000-0000-4000-8000-000000000009',
+    name: 'db1',
+    running: true,
+    source: 'br-mds',
+    instance: undefined,
+  };
+  const is = 'It belongs to 52:54:00:00:00:09. It is the MAC address of the domain db1';
+  assert.deepEqual(
+    [
+      second(null, db1),
+      second(null, { ...db1, running: false }),
+      second(null, { ...db1, source: 'default' }),
+      second(null, { ...db1, name: '7', instance: instance() }),
+      second(null),
+    ],
+    [
+      `${is}, which runs without a record, and so without an address: virsh dumpxml db1 | mdserverctl upload -. "mdserverctl check" shows whether the hooks are installed.`,
+      `${is}, which does not run. The hook uploads it when it starts; to do so now: virsh dumpxml db1 | mdserverctl upload -`,
+      `${is} on default, which mdserver does not serve.`,
+      `It belongs to 52:54:00:00:00:09. It is the MAC address of the domain 7, whose record has 52:54:00:00:00:01: only the first interface on the network (virsh domiflist ${db1.uuid}) gets an address. If that has changed: virsh dumpxml ${db1.uuid} | mdserverctl upload -`,
+      'It belongs to 52:54:00:00:00:09. No instance and no domain of libvirt has it: it may be a container, another machine, or a guest that changed its MAC address.',
+    ],
+  );
 });

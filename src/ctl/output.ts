@@ -103,3 +103,10 @@ export function durationText(seconds: number): string {
 export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
+
+/** The first five items in words, and how many more there are. */
+export function listed<T>(items: readonly T[], text: (item: T) => string): string {
+  const first = items.slice(0, 5).map(text);
+  const more = items.length - first.length;
+  return `${first.join(', ')}${more === 0 ? '' : ` and ${more} more`}`;
+}

@@ -10,14 +10,23 @@ export interface ProgramResult {
 /** The limit for standard output and for standard error. */
 const maxOutputBytes = 64 * 1024 * 1024;
 
-/** Runs a program to its end, in the C locale; undefined if there is no such program. */
+/**
+ * Runs a program to its end, in the C locale; undefined if there is no such program. When the signal
+ * comes, the program is killed, and this throws.
+ */
 export function runProgram(
   command: string,
   args: readonly string[],
+  signal?: AbortSignal,
 ): Promise<ProgramResult | undefined> {
-  const env = { ...process.env, LC_ALL: 'C' };
+  const options = {
+    env: { ...process.env, LC_ALL: 'C' },
+    maxBuffer: maxOutputBytes,
+    killSignal: 'SIGKILL' as const,
+    ...(signal && { signal }),
+  };
   return new Promise((resolve, reject) => {
-    execFile(command, [...args], { env, maxBuffer: maxOutputBytes }, (error, stdout, stderr) => {
+    execFile(command, [...args], options, (error, stdout, stderr) => {
       if (error?.code === 'ENOENT') resolve(undefined);
       else if (error !== null && typeof error.code === 'string') reject(error);
       else resolve({ status: error === null ? 0 : Number(error.code ?? -1), stdout, stderr });

@@ -1,3 +1,4 @@
+import { operand } from '../text.js';
 import { mapConcurrently } from './concurrency.js';
 import { CommandError, exitCodes } from './errors.js';
 import { firstLine, runProgram } from './programs.js';
@@ -11,10 +12,21 @@ export const defaultConnection = 'qemu:///system';
 /** How many virsh processes run at a time. */
 export const maxVirshProcesses = 4;
 
-/** Returns a function that runs virsh with a connection URI. */
-export function virshAt(uri: string): Virsh {
+/** How many domains or ports one virsh process is asked about. */
+const batchSize = 100;
+
+/**
+ * Returns a function that runs virsh with a connection URI. It only reads, and so needs no password
+ * where libvirt asks other users for one. `seconds` limits all its runs together, from now on.
+ */
+export function virshAt(uri: string, seconds?: number): Virsh {
+  const signal = seconds === undefined ? undefined : AbortSignal.timeout(seconds * 1000);
   return async (...args) => {
-    const result = await runProgram('virsh', ['--connect', uri, ...args]);
+    const line = ['--readonly', '--connect', uri, ...args];
+    const result = await runProgram('virsh', line, signal).catch((error: unknown) => {
+      if (!signal?.aborted) throw error;
+      throw new CommandError(`virsh (${uri}): no answer for ${seconds} seconds`, exitCodes.failed);
+    });
     if (result === undefined) {
       throw new CommandError('virsh is not installed: install libvirt-clients', exitCodes.failed);
     }
@@ -25,36 +37,152 @@ export function virshAt(uri: string): Virsh {
   };
 }
 
-function linesOf(text: string): string[] {
-  return text.split('\n').filter((line) => line !== '');
-}
-
-/** The domains of a libvirt connection. Pass virsh the uuids: it would read a name of digits as an ID. */
-export interface Domains {
-  readonly uuids: readonly string[];
-  readonly names: readonly string[];
+/** A domain of a libvirt connection. Pass virsh the uuid: it would read a name of digits as an ID. */
+export interface LibvirtDomain {
+  readonly uuid: string;
+  readonly name: string;
+  readonly running: boolean;
 }
 
 /** All domains, running or not. Throws CommandError. */
-export async function listDomains(virsh: Virsh): Promise<Domains> {
-  const uuids = linesOf(await virsh('list', '--all', '--uuid'));
-  const names = linesOf(await virsh('list', '--all', '--name'));
-  return { uuids, names };
+export async function listDomains(virsh: Virsh): Promise<LibvirtDomain[]> {
+  const all = await virsh('list', '--all', '--uuid', '--name');
+  // Asked for last: a domain that started in the meantime runs.
+  const running = new Set((await virsh('list', '--uuid')).split('\n'));
+  return [...all.matchAll(/^([0-9a-f-]{36}) (.*)$/gm)].map(([, uuid = '', name = '']) => {
+    return { uuid, name, running: running.has(uuid) };
+  });
 }
 
-/** The name of the running domain that has the MAC address. Throws CommandError. */
-export async function domainWithMac(virsh: Virsh, mac: string): Promise<string | undefined> {
-  const uuids = linesOf(await virsh('list', '--uuid'));
-  const matches = await mapConcurrently(uuids, maxVirshProcesses, async (uuid) => {
-    try {
-      const interfaces = await virsh('domiflist', uuid);
-      return interfaces.toLowerCase().includes(mac) ? uuid : undefined;
-    } catch (error) {
-      // The domain stopped in the meantime.
-      if (error instanceof CommandError) return undefined;
-      throw error;
+/** The domain as an operand of virsh in a command that somebody may copy into a shell. */
+export function virshOperand({ uuid, name }: Pick<LibvirtDomain, 'uuid' | 'name'>): string {
+  return /^\d+$/.test(name) ? uuid : operand(name);
+}
+
+/**
+ * Runs a command of virsh for each uuid, many in one process. Returns the outputs by uuid. A command
+ * that fails, since its domain has stopped in the meantime, has an empty one. Throws CommandError.
+ */
+async function runForEach(
+  virsh: Virsh,
+  command: string,
+  uuids: readonly string[],
+): Promise<Map<string, string>> {
+  const batches = Array.from({ length: Math.ceil(uuids.length / batchSize) }, (_, index) =>
+    uuids.slice(index * batchSize, (index + 1) * batchSize),
+  );
+  const outputs = new Map(uuids.map((uuid) => [uuid, '']));
+  await mapConcurrently(batches, maxVirshProcesses, async (batch) => {
+    const script = batch.map((uuid) => `echo ${uuid}; ${command} ${uuid}`);
+    // The status is that of the last command: without the echo, that of a domain that has stopped.
+    const output = await virsh(`${script.join('; ')}; echo`);
+    let current = '';
+    for (const line of output.split('\n')) {
+      if (outputs.has(line)) current = line;
+      else outputs.set(current, `${outputs.get(current) ?? ''}${line}\n`);
     }
   });
-  const uuid = matches.find((match) => match !== undefined);
-  return uuid === undefined ? undefined : linesOf(await virsh('domname', uuid))[0];
+  return outputs;
+}
+
+/** An interface of a domain. */
+export interface DomainInterface {
+  /** The libvirt network or the bridge that it is on; "-" for others. */
+  readonly source: string;
+  readonly mac: string;
+}
+
+/**
+ * The interfaces of domains by uuid, in their order: those that a running domain has now. A domain
+ * that is gone by now is left out. Throws CommandError.
+ */
+export async function interfacesOf(
+  virsh: Virsh,
+  domains: readonly LibvirtDomain[],
+): Promise<Map<string, DomainInterface[]>> {
+  const uuids = domains.map(({ uuid }) => uuid);
+  const found = new Map<string, DomainInterface[]>();
+  for (const [uuid, output] of await runForEach(virsh, 'domiflist', uuids)) {
+    const [, rows] = output.split(/^-+$/m);
+    if (rows === undefined) continue;
+    // Interface, type, source, model, MAC address: more than one blank between them.
+    const cells = rows.split('\n').map((row) => row.trim().split(/ {2,}/));
+    found.set(
+      uuid,
+      cells.flatMap(([, , source = '', , mac]) => (mac === undefined ? [] : [{ source, mac }])),
+    );
+  }
+  return found;
+}
+
+/** A port of a libvirt network: an interface of a running guest. */
+export interface NetworkPort {
+  /** The domain that it belongs to, perhaps one of another driver of libvirt. */
+  readonly owner: Pick<LibvirtDomain, 'uuid' | 'name'>;
+  readonly mac: string;
+}
+
+/** The ports of a network; none where libvirt does not know any. Throws CommandError. */
+export async function networkPorts(virsh: Virsh, network: string): Promise<NetworkPort[]> {
+  const networkUuid = (await virsh('net-uuid', network)).trim();
+  let list: string;
+  try {
+    list = await virsh('net-port-list', networkUuid);
+  } catch (error) {
+    if (error instanceof CommandError && /not supported/.test(error.message)) return [];
+    throw error;
+  }
+  const uuids = list.match(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g) ?? [];
+  const outputs = await runForEach(virsh, `net-port-dumpxml ${networkUuid}`, uuids);
+  return [...outputs.values()].flatMap((xml) => {
+    const [, owner = ''] = /<owner>([\s\S]*?)<\/owner>/.exec(xml) ?? [];
+    const mac = /<mac address='([^']*)'/.exec(xml)?.[1];
+    if (mac === undefined) return [];
+    return [{ owner: { uuid: textIn(owner, 'uuid'), name: textIn(owner, 'name') }, mac }];
+  });
+}
+
+const references = new Map([
+  ['&lt;', '<'],
+  ['&gt;', '>'],
+  ['&quot;', '"'],
+  ['&apos;', "'"],
+  ['&amp;', '&'],
+]);
+
+/** The text of the first element of this name in what virsh prints; '' if there is none. */
+export function textIn(xml: string, element: string): string {
+  const text = new RegExp(`<${element}>([^<]*)</${element}>`).exec(xml)?.[1] ?? '';
+  return text.replace(/&\w+;/g, (reference) => references.get(reference) ?? reference);
+}
+
+/** A domain that has a MAC address. */
+export interface MacOwner {
+  readonly uuid: string;
+  readonly name: string;
+  readonly running: boolean;
+  /** The libvirt network or the bridge of the interface. */
+  readonly source: string;
+}
+
+/**
+ * The domain that has the MAC address: a running one, one that has a port on the network, or a
+ * stopped one. Undefined if there is none. Throws CommandError.
+ */
+export async function ownerOfMac(
+  virsh: Virsh,
+  mac: string,
+  network: string,
+): Promise<MacOwner | undefined> {
+  const domains = await listDomains(virsh);
+  const interfaces = await interfacesOf(virsh, domains);
+  const owners = domains.flatMap((domain) =>
+    (interfaces.get(domain.uuid) ?? [])
+      .filter((one) => one.mac === mac)
+      .map(({ source }) => ({ ...domain, source })),
+  );
+  const running = owners.find((owner) => owner.running);
+  if (running !== undefined) return running;
+  const port = (await networkPorts(virsh, network)).find((one) => one.mac === mac);
+  return port === undefined ? owners[0] : { ...port.owner, running: true, source: network };
 }

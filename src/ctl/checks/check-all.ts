@@ -4,12 +4,17 @@ import { controlSocketPath } from '../../control/socket.js';
 import { controlClient, fetchHealth } from '../client.js';
 import { CommandError } from '../errors.js';
 import { counted, durationText } from '../output.js';
+import { virshAt } from '../virsh.js';
 import { checkAsDaemon } from './as-daemon.js';
+import { checkDomains } from './domains.js';
 import { type Finding, findingsOf, guarded } from './finding.js';
 import { checkHook } from './hook.js';
 import { checkAddresses, checkNetwork } from './network.js';
 import { checkPermissions } from './permissions.js';
 import { checkUnit } from './unit.js';
+
+/** Seconds. Far more than libvirt needs for a thousand domains: a libvirtd that hangs is a finding. */
+const libvirtTimeLimit = 60;
 
 /** Where the checks look. */
 export interface CheckOptions {
@@ -50,7 +55,9 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   yield* checkAsDaemon(config, configFile, prefix);
   yield* guarded('unit', checkUnit(config, prefix));
   yield* guarded('hook', checkHook(config, path, prefix));
-  yield* guarded('network', checkNetwork(config, connection));
+  const virsh = virshAt(connection, libvirtTimeLimit);
+  yield* guarded('network', checkNetwork(config, virsh));
+  if (running) yield* guarded('domains', checkDomains(config, controlClient(path), virsh));
   yield* guarded('permissions', checkPermissions(config, files, path));
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { type IpAddress, serverUrl } from '../../network.js';
 import { CommandError } from '../errors.js';
-import { virshAt } from '../virsh.js';
+import type { Virsh } from '../virsh.js';
 import { exists } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
@@ -23,11 +23,11 @@ function addressesOf(name?: string): string[] {
 }
 
 /** The libvirt network, its bridge, and the host's address on it. */
-export async function* checkNetwork({ dnsmasq }: Config, uri: string): AsyncGenerator<Finding> {
+export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('network');
   const { net_name: network, interface: bridge, gateway } = dnsmasq;
   try {
-    const info = await virshAt(uri)('net-info', network);
+    const info = await virsh('net-info', network);
     const value = (key: string) => new RegExp(`^${key}:\\s*(\\S*)`, 'm').exec(info)?.[1];
     if (value('Active') !== 'yes') {
       yield failure(`libvirt's network ${network} is not active`, `virsh net-start ${network}`);

@@ -1,16 +1,27 @@
+import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type {
   AddressReport,
   BootOutcome,
   BootRecord,
   DhcpEvent,
   InstanceDetails,
+  InstanceSummary,
 } from '../../control/api.js';
-import { parseIp } from '../../network.js';
+import { type IpAddress, type Mac, parseIp, parseMac } from '../../network.js';
 import { operand, printable } from '../../text.js';
-import { type ControlClient, fetchHealth, instancePath } from '../client.js';
-import { connectOption, defineCommand } from '../command.js';
+import { AnswerError, type ControlClient, fetchHealth, instancePath } from '../client.js';
+import { connectOption, defineCommand, type GlobalOptions } from '../command.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
+import { refusedLately } from '../dnsmasq-log.js';
 import { CommandError, exitCodes } from '../errors.js';
+import {
+  type Guest,
+  guestNetwork,
+  instanceFinder,
+  interfacesOn,
+  runningGuests,
+  uploadRemedy,
+} from '../guests.js';
 import {
   coloured,
   counted,
@@ -22,7 +33,18 @@ import {
   stdoutStyle,
   timeText,
 } from '../output.js';
-import { defaultConnection, domainWithMac, virshAt } from '../virsh.js';
+import {
+  type DomainInterface,
+  defaultConnection,
+  interfacesOf,
+  type LibvirtDomain,
+  listDomains,
+  type MacOwner,
+  ownerOfMac,
+  type Virsh,
+  virshAt,
+  virshOperand,
+} from '../virsh.js';
 import { keysChangedAt } from './known-hosts.js';
 
 /** What an explanation depends on in addition to the instance. */
@@ -96,7 +118,10 @@ function eventLines(boot: BootRecord, { style }: ExplainContext): string[] {
     events.push([boot.last_request, 'last request']);
   }
   if (boot.phone_home !== null) events.push([boot.phone_home, 'phoned home']);
-  if (boot.ended !== null) events.push([boot.ended, 'libvirt stopped it']);
+  if (boot.ended !== null) {
+    const failed = boot.outcome === 'start-failed';
+    events.push([boot.ended, failed ? 'libvirt gave up starting it' : 'libvirt stopped it']);
+  }
   const lines = events
     .sort(([one], [other]) => one - other)
     .map(([at, text]) => `  ${timeText(style, at)}  ${text}`);
@@ -129,6 +154,11 @@ function adviceLines(
       boot.by === 'reconnect'
         ? 'mdserver has seen nothing of it since libvirtd started: a guest that is already running rarely asks for anything.'
         : `No ${dhcpLog ? 'DHCP request' : "request (mdserver cannot read dnsmasq's log, so it does not see DHCP)"} was seen: is its first interface on network ${network} (virsh domiflist ${operand(name)}), is mdserver-dnsmasq running (systemctl status mdserver-dnsmasq), does the guest bring that interface up?${wait}`,
+    );
+  }
+  if (boot.outcome === 'start-failed') {
+    lines.push(
+      `libvirt says why: journalctl -u libvirtd -u virtqemud, or /var/log/libvirt/qemu/ on this host; virsh start ${operand(name)} says it again.`,
     );
   }
   if (boot.outcome === 'address') {
@@ -176,11 +206,41 @@ function adviceLines(
   return lines;
 }
 
-/** The boots of an instance in words; the first line sums up the last boot. */
-export function explainInstance(instance: InstanceDetails, context: ExplainContext): string[] {
+/** What of an instance's guest, undefined if it does not run, does not fit its record: a line, or none. */
+function networkLines(
+  { name, mac, left_network }: InstanceDetails,
+  guest: Guest | undefined,
+  { style, network, bridge }: ExplainContext,
+): string[] {
+  const onNetwork = `an interface on the network ${network} or the bridge ${bridge}`;
+  const mend = `Give it one (virsh attach-interface), or remove the record: mdserverctl sync --prune.`;
+  if (guest === undefined) {
+    if (left_network === null) return [];
+    return [
+      `Its domain has been without ${onNetwork} since ${timeText(style, left_network)}. ${mend}`,
+    ];
+  }
+  const { domain, macs } = guest;
+  const [current] = macs;
+  if (current === undefined) {
+    return [`It runs without ${onNetwork} (virsh domiflist ${operand(name)}). ${mend}`];
+  }
+  if (current === mac) return [];
+  return [
+    `It runs with the MAC address ${current} on the network, but its record has ${mac ?? 'none'}, so it gets no address by DHCP. Upload it: ${uploadRemedy([domain])}`,
+  ];
+}
+
+/** The boots of an instance in words; the first line sums up the last boot. `guest` is what runs now. */
+export function explainInstance(
+  instance: InstanceDetails,
+  context: ExplainContext,
+  guest?: Guest,
+): string[] {
   const { name, ipv4, mac, boots, last_update } = instance;
   const { style, now } = context;
   const who = `${name} (${ipv4 ?? 'no address'}, ${mac ?? 'no MAC address'})`;
+  const differences = networkLines(instance, guest, context);
   const [last, ...earlier] = boots;
   if (last === undefined) {
     const uploaded =
@@ -189,6 +249,7 @@ export function explainInstance(instance: InstanceDetails, context: ExplainConte
         : `Its domain was last uploaded ${durationText(now - last_update)} ago. `;
     return [
       `${who}: no boot seen since mdserver started.`,
+      ...differences,
       `${uploaded}mdserver keeps boots in memory only. If it started since then, libvirt's hook did not report it: run mdserverctl check.`,
     ].map(printable);
   }
@@ -196,6 +257,7 @@ export function explainInstance(instance: InstanceDetails, context: ExplainConte
   const advice = adviceLines(last, instance, context);
   return [
     `${who}: ${outcomeTexts[last.outcome]}.`,
+    ...differences,
     ...eventLines(last, context),
     ...(advice.length === 0 ? [] : ['What to check:', ...advice.map((line) => `  - ${line}`)]),
     ...(keysChanged === undefined
@@ -212,12 +274,40 @@ export function explainInstance(instance: InstanceDetails, context: ExplainConte
   ].map(printable);
 }
 
-/** Explains who may use an address that no instance has; `domain` is the domain with its MAC address. */
+/** What explanations of what is no instance depend on. */
+type NetworkContext = Pick<ExplainContext, 'style' | 'network' | 'bridge'>;
+
+/** A domain that has a MAC address, with its record. */
+export interface Owner extends MacOwner {
+  readonly instance: InstanceSummary | undefined;
+}
+
+/** Why a MAC address, which no record has, gets no address; undefined: no domain of libvirt has it. */
+function ownerText(owner: Owner | undefined, context: NetworkContext): string {
+  if (owner === undefined) {
+    return 'No instance and no domain of libvirt has it: it may be a container, another machine, or a guest that changed its MAC address.';
+  }
+  const { name, running, source, instance } = owner;
+  const who = `It is the MAC address of the domain ${name}`;
+  if (source !== context.network && source !== context.bridge)
+    return `${who} on ${source}, which mdserver does not serve.`;
+  const upload = uploadRemedy([owner]);
+  if (!running) {
+    return `${who}, which does not run. The hook uploads it when it starts; to do so now: ${upload}`;
+  }
+  if (instance === undefined) {
+    return `${who}, which runs without a record, and so without an address: ${upload}. "mdserverctl check" shows whether the hooks are installed.`;
+  }
+  return `${who}, whose record has ${instance.mac ?? 'none'}: only the first interface on the network (virsh domiflist ${virshOperand(owner)}) gets an address. If that has changed: ${upload}`;
+}
+
+/** Explains who may use an address that no instance has; `owner` is the domain with its MAC address. */
 export function explainAddress(
   { address, mac, mac_instance, last_refused }: AddressReport,
-  domain: string | undefined,
-  { style, bridge }: Pick<ExplainContext, 'style' | 'bridge'>,
+  owner: Owner | undefined,
+  context: NetworkContext,
 ): string[] {
+  const { style, bridge } = context;
   const lines = [`No instance has the address ${address}.`];
   if (last_refused !== null) {
     lines.push(`Its last request, which got a 404, was at ${timeText(style, last_refused)}.`);
@@ -230,13 +320,50 @@ export function explainAddress(
     lines.push(
       `It belongs to ${mac}, the MAC address of ${mac_instance}: that guest uses an address other than the one in its record. Renew its lease, or remove the static address from the guest; see "mdserverctl explain ${operand(mac_instance)}".`,
     );
-  } else if (domain !== undefined) {
+  } else {
+    lines.push(`It belongs to ${mac}. ${ownerText(owner, context)}`);
+  }
+  return lines.map(printable);
+}
+
+/** Explains a MAC address that no instance has; `refused` is when dnsmasq last gave it no address. */
+export function explainMac(
+  mac: string,
+  owner: Owner | undefined,
+  refused: number | undefined,
+  context: NetworkContext,
+): string[] {
+  const lines = [`No instance has the MAC address ${mac}.`, ownerText(owner, context)];
+  if (refused !== undefined) {
     lines.push(
-      `It belongs to ${mac}, the MAC address of the domain ${domain}. mdserver has no record of this domain: "mdserverctl sync" uploads it, "mdserverctl check" shows whether the hook is installed.`,
+      `It asked for an address at ${timeText(context.style, refused)}, and dnsmasq had none for it.`,
+    );
+  }
+  return lines.map(printable);
+}
+
+/** Explains a domain that is no instance. */
+export function explainDomain(
+  domain: LibvirtDomain,
+  interfaces: readonly DomainInterface[],
+  context: NetworkContext,
+): string[] {
+  const { network, bridge } = context;
+  const runs = domain.running ? 'runs' : 'does not run';
+  const [served] = interfacesOn({ net_name: network, interface: bridge }, interfaces);
+  const lines = [`There is no instance ${domain.name}.`];
+  if (served === undefined) {
+    lines.push(
+      `libvirt has a domain of this name. It ${runs}, and has no interface on the network ${network} or the bridge ${bridge}, so mdserver does not serve it. To change that: virsh attach-interface ${virshOperand(domain)} network ${network}`,
+    );
+  } else if (domain.running) {
+    lines.push(
+      `libvirt runs a domain of this name with ${served.mac} on ${served.source}, but it was never uploaded, so it gets neither address nor metadata.`,
+      `Upload it: ${uploadRemedy([domain])}. "mdserverctl check" shows whether the hooks are installed.`,
     );
   } else {
     lines.push(
-      `It belongs to ${mac}, which no instance and no running domain has: it may be a container, another machine, or a guest that changed its MAC address.`,
+      `libvirt has a domain of this name. It does not run, and was never uploaded: the hook does that when it starts. To do so now: ${uploadRemedy([domain])}`,
     );
   }
   return lines.map(printable);
@@ -246,68 +373,143 @@ async function contextOf(
   control: ControlClient,
   options: Parameters<typeof connect>[0],
 ): Promise<ExplainContext> {
-  const dnsmasq = readConfigurationIfPossible(options)?.dnsmasq;
+  const { net_name, interface: bridge } = guestNetwork(readConfigurationIfPossible(options));
   return {
     style: stdoutStyle,
     now: Date.now() / 1000,
-    network: dnsmasq?.net_name ?? 'mds',
-    bridge: dnsmasq?.interface ?? 'br-mds',
+    network: net_name,
+    bridge,
     dhcpLog: (await fetchHealth(control)).dhcp_log,
   };
 }
 
-/** The running domain with the MAC address; undefined, with a note, if virsh fails. */
-async function findDomain(uri: string, mac: string): Promise<string | undefined> {
+/** Seconds. */
+const libvirtTimeLimit = 10;
+
+/** What libvirt answers; undefined, with a note, if it does not. */
+async function askLibvirt<T>(
+  uri: string | undefined,
+  question: (virsh: Virsh) => Promise<T>,
+): Promise<T | undefined> {
   try {
-    return await domainWithMac(virshAt(uri), mac);
+    return await question(virshAt(uri ?? defaultConnection, libvirtTimeLimit));
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    note(`cannot search the domains: ${error.message}`);
+    note(`cannot ask libvirt: ${error.message}`);
     return undefined;
   }
 }
 
+/** What an explanation is made with. */
+interface Explaining {
+  readonly control: ControlClient;
+  readonly options: GlobalOptions & { readonly connect: string | undefined };
+  readonly context: ExplainContext;
+}
+
+/** Explains an instance or, if there is none of this name, the domain that could be one. */
+async function explainName(explaining: Explaining, name: string): Promise<number> {
+  const { control, options, context } = explaining;
+  let instance: InstanceDetails;
+  try {
+    instance = await control.get<InstanceDetails>(instancePath(name));
+  } catch (error) {
+    if (!(error instanceof AnswerError) || error.status !== 404) throw error;
+    const domain = await askLibvirt(options.connect, async (virsh) => {
+      const found = (await listDomains(virsh)).find((candidate) => candidate.name === name);
+      if (found === undefined) return undefined;
+      const interfaces = await interfacesOf(virsh, [found]);
+      return { ...found, interfaces: interfaces.get(found.uuid) ?? [] };
+    });
+    if (domain === undefined) throw error;
+    if (options.json) printJson({ instance: null, domain });
+    else printLines(explainDomain(domain, domain.interfaces, context));
+    return exitCodes.unknownInstance;
+  }
+  if (options.json) {
+    printJson(instance);
+  } else {
+    const guest = await askLibvirt(options.connect, async (virsh) => {
+      const domains = (await listDomains(virsh)).filter(instanceFinder([instance]));
+      const { network: net_name, bridge } = context;
+      const [found] = await runningGuests(virsh, domains, { net_name, interface: bridge });
+      return found;
+    });
+    const [headline = '', ...rest] = explainInstance(instance, context, guest);
+    printLines([coloured(stdoutStyle, 'bold', headline), ...rest]);
+  }
+  return exitCodes.ok;
+}
+
+function printLines(lines: readonly string[]): void {
+  print(`${lines.join('\n')}\n`);
+}
+
+/** The domain that has the MAC address, and its record. */
+async function findOwner(
+  { control, options, context }: Explaining,
+  mac: string,
+): Promise<Owner | undefined> {
+  const owner = await askLibvirt(options.connect, (virsh) =>
+    ownerOfMac(virsh, mac, context.network),
+  );
+  if (owner === undefined) return undefined;
+  const instances = await control.get<InstanceSummary[]>('/instances');
+  return { ...owner, instance: instanceFinder(instances)(owner) };
+}
+
+async function explainMacOrName(explaining: Explaining, mac: Mac, text: string): Promise<number> {
+  const { control, options, context } = explaining;
+  const instances = await control.get<InstanceSummary[]>('/instances');
+  const instance = instances.find((one) => one.mac === mac || one.name === text);
+  if (instance !== undefined) return explainName(explaining, instance.name);
+  const owner = await findOwner(explaining, mac);
+  const config = readConfigurationIfPossible(options);
+  const refused = config && refusedLately(dnsmasqLogPath(config)).get(mac);
+  if (options.json)
+    printJson({ mac, instance: null, domain: owner ?? null, refused: refused ?? null });
+  else printLines(explainMac(mac, owner, refused, context));
+  return exitCodes.unknownInstance;
+}
+
+async function explainIpAddress(explaining: Explaining, address: IpAddress): Promise<number> {
+  const { control, options, context } = explaining;
+  const report = await control.get<AddressReport>(`/addresses/${encodeURIComponent(address)}`);
+  if (report.instance !== null) return explainName(explaining, report.instance);
+  if (options.json) {
+    printJson(report);
+  } else {
+    const { mac, mac_instance } = report;
+    const owner =
+      mac !== null && mac_instance === null ? await findOwner(explaining, mac) : undefined;
+    printLines(explainAddress(report, owner, context));
+  }
+  return exitCodes.unknownInstance;
+}
+
 export const explain = defineCommand({
   name: 'explain',
-  usage: ['NAME|ADDRESS'],
+  usage: ['NAME|ADDRESS|MAC'],
   operands: [1, 1],
   completes: ['instance', 'none'],
   options: { connect: connectOption },
   summary: 'Explain in words how the last boot of an instance went.',
   help: [
-    'Shows what it asked for and when, what it got, what is missing, and the likely cause.',
-    'If no instance has the ADDRESS, looks for its MAC address in the neighbour table of the kernel, and for the running domain that has this MAC address. The exit status is then 4.',
+    'Shows what it asked for and when, what it got, what is missing, and the likely cause. Says so if its running domain has another MAC address than its record, or no interface on the network.',
+    'If there is no instance of the NAME, looks for a domain of libvirt of this name, and says why it is no instance. If no instance has the ADDRESS, looks for its MAC address in the neighbour table of the kernel. If no instance has the MAC address, looks for the domain or the port of the network that has it, and for what dnsmasq logged of it in the last hour. The exit status is then 4.',
   ],
   examples: [
     ['mdserverctl explain web1', '"why did it get no user-data?"'],
     ['mdserverctl explain 10.122.7.9', '"whose address is this?"'],
+    ['mdserverctl explain 52:54:00:12:34:56', '"why does this interface get no address?"'],
   ],
-  run: async ([nameOrAddress = ''], options) => {
+  run: async ([subject = ''], options) => {
     const control = connect(options);
-    const context = await contextOf(control, options);
-    const address = parseIp(nameOrAddress);
-    const report =
-      address && (await control.get<AddressReport>(`/addresses/${encodeURIComponent(address)}`));
-    if (report === undefined || report.instance !== null) {
-      const name = report?.instance ?? nameOrAddress;
-      const instance = await control.get<InstanceDetails>(instancePath(name));
-      if (options.json) {
-        printJson(instance);
-      } else {
-        const [headline = '', ...rest] = explainInstance(instance, context);
-        print(`${[coloured(stdoutStyle, 'bold', headline), ...rest].join('\n')}\n`);
-      }
-      return exitCodes.ok;
-    }
-    if (options.json) {
-      printJson(report);
-    } else {
-      const domain =
-        report.mac !== null && report.mac_instance === null
-          ? await findDomain(options.connect ?? defaultConnection, report.mac)
-          : undefined;
-      print(`${explainAddress(report, domain, context).join('\n')}\n`);
-    }
-    return exitCodes.unknownInstance;
+    const explaining = { control, options, context: await contextOf(control, options) };
+    const mac = parseMac(subject);
+    if (mac !== undefined) return explainMacOrName(explaining, mac, subject);
+    const address = parseIp(subject);
+    if (address !== undefined) return explainIpAddress(explaining, address);
+    return explainName(explaining, subject);
   },
 });

@@ -1,9 +1,20 @@
 import type { InstanceSummary } from '../../control/api.js';
-import { defineCommand } from '../command.js';
-import { connect } from '../connection.js';
-import { exitCodes } from '../errors.js';
+import type { ControlClient } from '../client.js';
+import { connectOption, defineCommand } from '../command.js';
+import { connect, readConfigurationIfPossible } from '../connection.js';
+import { CommandError, exitCodes } from '../errors.js';
 import {
+  type GuestNetwork,
+  guestNetwork,
+  instanceFinder,
+  runningGuests,
+  uploadRemedy,
+} from '../guests.js';
+import {
+  counted,
   durationText,
+  listed,
+  note,
   print,
   printJson,
   type Style,
@@ -11,9 +22,12 @@ import {
   table,
   timeText,
 } from '../output.js';
+import { defaultConnection, listDomains, virshAt } from '../virsh.js';
 
 const outcomeColours = new Map([
   ['failed', 'red'],
+  ['start-failed', 'red'],
+  ['left network', 'yellow'],
   ['home', 'green'],
   ['configured', 'green'],
 ] as const);
@@ -26,13 +40,13 @@ export function instanceTable(
 ): Promise<string> {
   const lastSeen = (at: number) =>
     style.terminal ? `${durationText(now - at)} ago` : timeText(style, at);
-  const rows = instances.map(({ name, ipv4, ipv6, mac, location, last_update, last_boot }) => [
-    name,
-    ipv4 ?? ipv6,
-    mac,
-    location,
-    last_update && lastSeen(last_update),
-    last_boot?.outcome,
+  const rows = instances.map((instance) => [
+    instance.name,
+    instance.ipv4 ?? instance.ipv6,
+    instance.mac,
+    instance.location,
+    instance.last_update && lastSeen(instance.last_update),
+    instance.left_network === null ? instance.last_boot?.outcome : 'left network',
   ]);
   const heading = ['NAME', 'ADDRESS', 'MAC', 'LOCATION', 'LAST SEEN', 'LAST BOOT'];
   return table(style, heading, rows, (text, column) =>
@@ -40,22 +54,59 @@ export function instanceTable(
   );
 }
 
+/** Seconds. A libvirtd that hangs must not hold up the list. */
+const libvirtTimeLimit = 2;
+
+/** Names the domains that run on the network without a record; says nothing if there are none. */
+async function noteUnknownDomains(
+  control: ControlClient,
+  instances: readonly InstanceSummary[],
+  network: GuestNetwork,
+  uri: string,
+): Promise<void> {
+  try {
+    const virsh = virshAt(uri, libvirtTimeLimit);
+    const instanceOf = instanceFinder(instances);
+    const domains = (await listDomains(virsh)).filter((domain) => !instanceOf(domain));
+    const guests = await runningGuests(virsh, domains, network);
+    const found = guests.filter(({ macs }) => macs.length > 0).map(({ domain }) => domain);
+    if (found.length === 0) return;
+    // A domain that started in the meantime has a record by now.
+    const instanceNow = instanceFinder(await control.get<InstanceSummary[]>('/instances'));
+    const unknown = found.filter((domain) => !instanceNow(domain));
+    if (unknown.length === 0) return;
+    note(
+      `${counted(unknown.length, 'running domain')} on the network without a record: ${listed(unknown, ({ name }) => name)}: ${uploadRemedy(unknown)}`,
+    );
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    note(`cannot look for running domains without a record: ${error.message}`);
+  }
+}
+
 export const list = defineCommand({
   name: 'list',
   usage: [''],
   operands: [0, 0],
   completes: [],
-  options: {},
+  options: { connect: connectOption },
   summary: 'List the instances.',
   help: [
     'Prints one line for each instance: name, address, MAC address, location, when its domain was last uploaded, and how far its last boot got.',
-    'The last boot is one of: started (no activity yet), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything). mdserver keeps boots in memory: "-" means that it has seen none since it started.',
+    'The last boot is one of: started (no activity yet), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything), start-failed (libvirt could not start it). "left network" means that its domain has no interface on the network any more: see mdserverctl sync --prune. mdserver keeps boots in memory: "-" means that it has seen none since it started.',
+    'On a terminal, a last line on standard error names the running domains of libvirt that are on the network and have no record. A libvirt that does not answer within 2 seconds is not waited for.',
   ],
   examples: [['mdserverctl list | cut -f 1,2', 'names and addresses, for a script']],
   run: async (_operands, options) => {
-    const instances = await connect(options).get<InstanceSummary[]>('/instances');
+    const control = connect(options);
+    const instances = await control.get<InstanceSummary[]>('/instances');
     if (options.json) printJson(instances);
     else print(await instanceTable(stdoutStyle, instances, Date.now() / 1000));
+    // Scripts, and the completion in bash, get the list at once and nothing else.
+    if (process.stderr.isTTY) {
+      const network = guestNetwork(readConfigurationIfPossible(options));
+      await noteUnknownDomains(control, instances, network, options.connect ?? defaultConnection);
+    }
     return exitCodes.ok;
   },
 });

@@ -29,6 +29,7 @@ export function detailsTable(style: Style, instance: InstanceDetails): Promise<s
     ['location', instance.location],
     ['first seen', at(instance.first_seen)],
     ['last seen', at(instance.last_update)],
+    ...(instance.left_network === null ? [] : [['left the network', at(instance.left_network)]]),
     ['vcpus', vcpus],
     ['memory', memory_kib && `${Math.round(memory_kib / 1024)} MiB`],
     ['architecture', architecture],

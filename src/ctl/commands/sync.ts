@@ -4,11 +4,12 @@ import { connectOption, defineCommand, yesOption } from '../command.js';
 import { mapConcurrently } from '../concurrency.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
 import { CommandError, exitCodes } from '../errors.js';
+import { instanceFinder, isHere } from '../guests.js';
 import { confirm, requireConfirmation } from '../input.js';
 import { counted, note, print, printJson, stdoutStyle, table } from '../output.js';
 import {
-  type Domains,
   defaultConnection,
+  type LibvirtDomain,
   listDomains,
   maxVirshProcesses,
   type Virsh,
@@ -20,14 +21,9 @@ import { uploadDomain } from './upload.js';
 /** The result of uploading one domain. */
 interface DomainResult {
   readonly result: 'uploaded' | 'skipped' | 'failed';
-  /** Its name; its uuid if the name is not known. */
   readonly name: string;
   /** Its address, or why it has none. */
   readonly detail: string;
-}
-
-function nameIn(xml: string): string | undefined {
-  return /<name>([^<]*)<\/name>/.exec(xml)?.[1];
 }
 
 /**
@@ -35,17 +31,15 @@ function nameIn(xml: string): string | undefined {
  * error is in its result. Throws CommandError if mdserver cannot be reached.
  */
 function uploadDomains(
-  { uuids }: Domains,
+  domains: readonly LibvirtDomain[],
   virsh: Virsh,
   control: ControlClient,
   progress: (done: number) => void,
 ): Promise<DomainResult[]> {
   let done = 0;
-  async function uploadOne(uuid: string): Promise<DomainResult> {
-    let name = uuid;
+  async function uploadOne({ uuid, name }: LibvirtDomain): Promise<DomainResult> {
     try {
       const xml = await virsh('dumpxml', uuid);
-      name = nameIn(xml) ?? uuid;
       const { domain_name, mds_ipv4 } = await uploadDomain(control, Buffer.from(xml));
       return { result: 'uploaded', name: domain_name, detail: mds_ipv4 ?? '' };
     } catch (error) {
@@ -58,7 +52,7 @@ function uploadDomains(
       progress(done);
     }
   }
-  return mapConcurrently(uuids, maxVirshProcesses, uploadOne);
+  return mapConcurrently(domains, maxVirshProcesses, uploadOne);
 }
 
 /**
@@ -67,32 +61,44 @@ function uploadDomains(
  */
 export function instancesWithoutDomain(
   instances: readonly InstanceSummary[],
-  { uuids, names }: Domains,
+  domains: readonly LibvirtDomain[],
   here: string | undefined,
 ): InstanceSummary[] {
-  const knownUuids = new Set(uuids);
-  const knownNames = new Set(names);
+  const uuids = new Set(domains.map(({ uuid }) => uuid));
+  const names = new Set(domains.map(({ name }) => name));
   return instances.filter(
-    ({ uuid, name, location }) =>
-      !(uuid === null ? knownNames.has(name) : knownUuids.has(uuid)) &&
-      (here === undefined || location === null || location === here),
+    (instance) =>
+      isHere(instance, here) &&
+      !(instance.uuid === null ? names.has(instance.name) : uuids.has(instance.uuid)),
   );
 }
 
-function resultTable(results: readonly DomainResult[], orphans: readonly InstanceSummary[]) {
+function resultTable(
+  results: readonly DomainResult[],
+  orphans: readonly InstanceSummary[],
+  left: readonly InstanceSummary[],
+) {
   const rows = [
     ...results.map(({ result, name, detail }) => [result, name, detail]),
     ...orphans.map(({ name, ipv4 }) => ['no domain', name, ipv4]),
+    ...left.map(({ name, ipv4 }) => ['no interface', name, ipv4]),
   ];
   return table(stdoutStyle, ['RESULT', 'NAME', 'DETAIL'], rows, (text) =>
-    text === 'failed' ? 'red' : text === 'no domain' ? 'yellow' : undefined,
+    text === 'failed' ? 'red' : /^no (domain|interface)$/.test(text) ? 'yellow' : undefined,
   );
 }
 
-function summary(results: readonly DomainResult[], orphans: number, prune: boolean): string {
+/** `2 records without a domain, 1 record whose domain left the network` */
+function removable(orphans: number, left: number): string {
+  const without = `${counted(orphans, 'record')} without a domain`;
+  return left === 0
+    ? without
+    : `${without}, ${counted(left, 'record')} whose domain left the network`;
+}
+
+function summary(results: readonly DomainResult[]): string {
   const count = (result: string) => results.filter((one) => one.result === result).length;
-  const hint = orphans > 0 && !prune ? ' (--prune removes them)' : '';
-  return `${counted(results.length, 'domain')}: ${count('uploaded')} uploaded, ${count('skipped')} skipped (no interface on the network), ${count('failed')} failed; ${counted(orphans, 'record')} without a domain${hint}`;
+  return `${counted(results.length, 'domain')}: ${count('uploaded')} uploaded, ${count('skipped')} skipped (no interface on the network), ${count('failed')} failed`;
 }
 
 export const sync = defineCommand({
@@ -101,14 +107,16 @@ export const sync = defineCommand({
   operands: [0, 0],
   completes: ['none'],
   options: {
-    prune: { explanation: 'Remove the records whose domain no longer exists.' },
+    prune: {
+      explanation: 'Remove the records whose domain no longer exists, or has left the network.',
+    },
     yes: yesOption,
     connect: connectOption,
   },
   summary: 'Upload all libvirt domains.',
   help: [
     'Uploads a running domain as it is now, and a stopped one as it would start. Domains without an interface on the network are skipped and counted.',
-    'Lists the records whose domain no longer exists. --prune removes them, after asking on a terminal; without a terminal, --yes is required too. Records of another location (service.location) stay: their domains are on another host.',
+    'Lists the records whose domain no longer exists ("no domain"), and those whose domain has no interface on the network any more ("no interface"). --prune removes both, after asking on a terminal; without a terminal, --yes is required too. Records of another location (service.location) stay: their domains are on another host.',
   ],
   examples: [
     ['mdserverctl sync', 'after installing mdserver on a host that has guests'],
@@ -119,7 +127,7 @@ export const sync = defineCommand({
     const control = connect(options);
     const virsh = virshAt(options.connect ?? defaultConnection);
     const domains = await listDomains(virsh);
-    const total = domains.uuids.length;
+    const total = domains.length;
     const results = await uploadDomains(domains, virsh, control, (done) => {
       if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${counted(total, 'domain')}`);
     });
@@ -127,19 +135,31 @@ export const sync = defineCommand({
     const here = readConfigurationIfPossible(options)?.service.location;
     const known = await control.get<InstanceSummary[]>('/instances');
     // The domains are listed again, since one that started in the meantime has a record by now.
-    const orphans = instancesWithoutDomain(known, await listDomains(virsh), here);
+    const present = await listDomains(virsh);
+    const orphans = instancesWithoutDomain(known, present, here);
+    const left = known.filter(
+      (instance) =>
+        instance.left_network !== null && isHere(instance, here) && !orphans.includes(instance),
+    );
 
-    if (!options.json) print(await resultTable(results, orphans));
-    note(summary(results, orphans.length, options.prune));
+    if (!options.json) print(await resultTable(results, orphans, left));
+    const found = removable(orphans.length, left.length);
+    const unwanted = [...orphans, ...left];
+    const hint = unwanted.length > 0 && !options.prune ? ' (--prune removes them)' : '';
+    note(`${summary(results)}; ${found}${hint}`);
     let removed: readonly InstanceSummary[] = [];
     let status: number = results.some(({ result }) => result === 'failed')
       ? exitCodes.failed
       : exitCodes.ok;
-    if (options.prune && orphans.length > 0) {
-      const question = `Remove ${counted(orphans.length, 'record')} without a domain?`;
-      if (options.yes || (await confirm(question))) {
-        const names = orphans.map(({ name }) => name);
-        const removal = await removeInstances(control, names, options.json);
+    if (options.prune && unwanted.length > 0) {
+      if (options.yes || (await confirm(`Remove ${found}?`))) {
+        const instanceOf = instanceFinder(unwanted);
+        const running = new Set(present.filter((domain) => domain.running).map(instanceOf));
+        const removal = await removeInstances(
+          control,
+          unwanted.map((instance) => ({ name: instance.name, gone: !running.has(instance) })),
+          options.json,
+        );
         removed = removal.removed;
         // It does not matter if somebody else removed one in the meantime.
         if (removal.status === exitCodes.failed) status = exitCodes.failed;
@@ -147,7 +167,8 @@ export const sync = defineCommand({
         note('nothing was removed');
       }
     }
-    if (options.json) printJson({ domains: results, without_domain: orphans, removed });
+    if (options.json)
+      printJson({ domains: results, without_domain: orphans, left_network: left, removed });
     return status;
   },
 });

@@ -1,0 +1,302 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { InstanceSummary } from '../src/control/api.js';
+import { refusedLately } from '../src/ctl/dnsmasq-log.js';
+import { atEnd, temporaryFolder } from './support/cleanup.js';
+import {
+  findings,
+  type Host,
+  hangingVirsh,
+  hostOf,
+  linesOf,
+  program,
+  run,
+  type StubDomain,
+  type StubPort,
+  stubVirsh,
+} from './support/ctl.js';
+import { missing } from './support/parts.js';
+import { mac, uuid } from './support/samples.js';
+
+// ---- what the tests are made of ----
+
+/** An instance `vmN` of this location, with the number in its uuid, MAC address and address. */
+function instance(number: number, changes: Partial<InstanceSummary> = {}): InstanceSummary {
+  return {
+    name: `vm${number}`,
+    uuid: uuid(number),
+    mac: mac(number),
+    ipv4: `10.122.0.${number}`,
+    ipv6: null,
+    location: 'here',
+    hostname: `vm${number}`,
+    first_seen: 1_700_000_000,
+    last_update: 1_700_000_000,
+    last_boot: null,
+    left_network: null,
+    ...changes,
+  };
+}
+
+/** The domain of that instance, running with its MAC address on the network. */
+function domain(number: number, changes: Partial<StubDomain> = {}): StubDomain {
+  const interfaces = [['mds', mac(number)]] as const;
+  return { uuid: uuid(number), name: `vm${number}`, running: true, interfaces, ...changes };
+}
+
+function port(number: number): StubPort {
+  return { owner: { uuid: uuid(number), name: `vm${number}` }, mac: mac(number) };
+}
+
+/** A host with a stub of libvirt, and a stub of mdserver that tells what it was asked. */
+async function hostWith(
+  t: TestContext,
+  instances: readonly InstanceSummary[],
+  domains: readonly StubDomain[],
+  ports: readonly StubPort[] = [],
+) {
+  const host = hostOf(t);
+  stubVirsh(host, domains, ports);
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    const { method = '', url = '' } = request;
+    asked.push(`${method} ${url}`);
+    const [, kind, name] = new URL(url, 'http://localhost').pathname
+      .split('/')
+      .map(decodeURIComponent);
+    const found = name === undefined ? instances : instances.find((one) => one.name === name);
+    const health = { version: '1', uptime_seconds: 1, instances: 0, problems: [], dhcp_log: true };
+    const details = { ...found, boots: [], host_keys: [] };
+    if (kind === 'health') response.end(JSON.stringify(health));
+    else if (kind === 'instance-upload') response.writeHead(422).end('{"error":"no interface"}');
+    else if (found === undefined) {
+      response.writeHead(404).end(`{"error":"there is no instance ${name}"}`);
+    } else response.end(JSON.stringify(name === undefined ? found : details));
+    request.resume();
+  });
+  const socket = join(host.folder, 'stub.sock');
+  server.listen(socket);
+  await once(server, 'listening');
+  atEnd(t, () => server.close());
+  return {
+    ...host,
+    asked,
+    socket,
+    ctl: (...args: string[]) => host.ctl(...args, '--socket', socket),
+    /** On a terminal, with `input` typed on it. Gives what appears there. */
+    onTerminal: async (line: string, input = '') => {
+      const command = `${process.execPath} ${program} --config ${host.file} --socket ${socket} ${line}`;
+      const env = { ...host.env, NO_COLOR: '1' };
+      const ended = await run('script', ['-qec', command, '/dev/null'], input, env, true);
+      return { status: ended.status, text: ended.stdout.replaceAll('\r\n', '\n') };
+    },
+    check: async () => linesOf(await findings(host, '--socket', socket), 'domains'),
+  };
+}
+
+/** The number of virsh processes so far. */
+function virshCalls({ folder }: Pick<Host, 'folder'>): number {
+  return readFileSync(join(folder, 'virsh/calls'), 'utf8').split('\n').length - 1;
+}
+
+const withoutTerminal = missing('script');
+
+// ---- check ----
+
+test('check: what libvirt runs as its record says is well, on the network and on its bridge', async (t) => {
+  const bridged = domain(2, {
+    interfaces: [
+      ['default', mac(9)],
+      ['br-mds', mac(2)],
+    ],
+  });
+  const unrelated = domain(3, { interfaces: [['default', mac(3)]] });
+  const stopped = domain(4, { running: false });
+  const elsewhere = instance(5, { location: 'there', left_network: 5 });
+  const { check } = await hostWith(
+    t,
+    [instance(1), instance(2), elsewhere],
+    [domain(1), bridged, unrelated, stopped, domain(6, { interfaces: [] })],
+    [port(1)],
+  );
+  assert.deepEqual(await check(), ['ok: 2 domains on the network, each as in its record']);
+});
+
+test('check names each running domain without a record, and the command that mends it', async (t) => {
+  const one = await hostWith(t, [instance(1)], [domain(1), domain(2, { name: 'a b' })]);
+  assert.deepEqual(await one.check(), [
+    "failure: 1 domain on the network without a record, so without an address and metadata: a b: virsh dumpxml 'a b' | mdserverctl upload -",
+    'ok: 1 domain on the network, each as in its record',
+  ]);
+  // virsh would read the name as an ID.
+  stubVirsh(one, [domain(1), domain(2, { name: '7' })]);
+  assert.match((await one.check())[0] ?? '', new RegExp(`: 7: virsh dumpxml ${uuid(2)} \\|`));
+  stubVirsh(
+    one,
+    [2, 3, 4, 5, 6, 7, 8].map((number) => domain(number)),
+  );
+  assert.deepEqual(await one.check(), [
+    'failure: 7 domains on the network without a record, so without an address and metadata: vm2, vm3, vm4, vm5, vm6 and 2 more: mdserverctl sync',
+  ]);
+});
+
+test('check: records and MAC addresses that do not fit what runs', async (t) => {
+  const { check } = await hostWith(
+    t,
+    [
+      instance(1),
+      instance(2),
+      instance(3),
+      instance(4, { left_network: 1_700_000_000 }),
+      instance(5, { mac: null }),
+    ],
+    [
+      domain(1, { interfaces: [['mds', mac(21)]] }),
+      // The network comes before the bridge, whatever their order in the domain.
+      domain(2, {
+        interfaces: [
+          ['br-mds', mac(22)],
+          ['mds', mac(2)],
+          ['mds', mac(23)],
+        ],
+      }),
+      domain(3, { interfaces: [['default', mac(3)]] }),
+      domain(4, { running: false }),
+      domain(5),
+    ],
+    [port(1), port(2), { ...port(8), owner: { uuid: uuid(8), name: 'lxc1' } }],
+  );
+  assert.deepEqual(await check(), [
+    `failure: 2 domains with another MAC address than in the record, so without an address: vm1 (${mac(21)}, not ${mac(1)}), vm5 (${mac(5)}, not none): mdserverctl sync`,
+    `warning: 2 interfaces without an address, because only the first one of a domain on the network gets one: ${mac(23)} of vm2, ${mac(22)} of vm2: detach it (virsh detach-interface), or set its address in the guest`,
+    'warning: 2 records of domains without an interface on the network: vm3, vm4: give them one (virsh attach-interface), or remove the records: mdserverctl sync --prune',
+    `warning: 1 port of the network without a record: ${mac(8)} of lxc1: if another driver of libvirt runs it: virsh --connect URI dumpxml NAME | mdserverctl upload -`,
+    'ok: 1 domain on the network, each as in its record',
+  ]);
+});
+
+test('check asks a few virsh processes for a thousand domains', async (t) => {
+  const numbers = Array.from({ length: 1000 }, (_, index) => index + 1);
+  const host = await hostWith(
+    t,
+    numbers.map((number) => instance(number)),
+    numbers.map((number) => domain(number)),
+    numbers.map(port),
+  );
+  assert.deepEqual(await host.check(), ['ok: 1000 domains on the network, each as in its record']);
+  assert.ok(virshCalls(host) <= 25, String(virshCalls(host)));
+});
+
+test('check: without libvirt, it says so, and goes on', async (t) => {
+  const host = await hostWith(t, [instance(4, { left_network: 5 })], []);
+  host.write(
+    'bin/virsh',
+    "#!/bin/sh\necho 'error: failed to connect to the hypervisor' >&2\nexit 1\n",
+  );
+  assert.deepEqual(await host.check(), [
+    'warning: cannot compare the records with libvirt (what runs): virsh (qemu:///system): failed to connect to the hypervisor',
+    'warning: 1 record of domains without an interface on the network: vm4: give them one (virsh attach-interface), or remove the records: mdserverctl sync --prune',
+  ]);
+});
+
+// ---- dnsmasq's log ----
+
+/** A line of dnsmasq 2.90, of some minutes ago. */
+function refusal(number: number, minutesAgo: number): string {
+  const at = new Date(Date.now() - minutesAgo * 60_000);
+  const [, month, day, , time] = at.toString().split(' ');
+  const stamp = `${month} ${String(Number(day)).padStart(2)} ${time}`;
+  return `${stamp} dnsmasq-dhcp[1]: DHCPDISCOVER(br-mds) ${mac(number)} no address available\n`;
+}
+
+test('check names who was refused an address lately, with the domain that has this MAC address', async (t) => {
+  const host = await hostWith(
+    t,
+    [instance(1)],
+    [domain(1), domain(2), domain(3, { interfaces: [['other', mac(3)]] })],
+  );
+  const log = host.write('log-dnsmasq', refusal(4, 61) + refusal(5, 20) + refusal(1, 3));
+  appendFileSync(log, refusal(2, 2) + refusal(5, 10) + refusal(3, 5));
+  const [unknown, refused, ...others] = await host.check();
+  assert.match(unknown ?? '', /^failure: 1 domain on the network without a record, .*: vm2: /);
+  assert.equal(
+    refused,
+    `warning: dnsmasq has no address for 2 machines that asked for one: ${mac(3)} (vm3, 5 minutes ago), ${mac(5)} (no running domain has it, 10 minutes ago): whose is it? mdserverctl explain ${mac(3)}`,
+  );
+  assert.deepEqual(others, ['ok: 1 domain on the network, each as in its record']);
+});
+
+test('of a large log only the end is read, and what is no file is not waited for', (t) => {
+  const folder = temporaryFolder(t);
+  const log = join(folder, 'log');
+  writeFileSync(log, refusal(1, 1));
+  truncateSync(log, 100 * 1024 * 1024);
+  appendFileSync(log, `\n${refusal(2, 1)}${refusal(3, 1).trim()}`);
+  assert.deepEqual([...refusedLately(log).keys()], [mac(2), mac(3)]);
+  // What is read begins in a line that would be one without its beginning.
+  const half = `x${refusal(4, 1)}`;
+  writeFileSync(log, `${half}${'y'.repeat(1024 * 1024 - half.length)}\n`);
+  assert.deepEqual([...refusedLately(log).keys()], []);
+  spawnSync('mkfifo', [join(folder, 'fifo')]);
+  for (const path of ['fifo', 'none']) {
+    assert.deepEqual([...refusedLately(join(folder, path)).keys()], [], path);
+  }
+  mkdirSync(join(folder, 'folder'));
+  assert.equal(refusedLately(join(folder, 'folder')).size, 0);
+});
+
+test('the time of a line is that of the last year in which it is not in the future', (t) => {
+  const log = join(temporaryFolder(t), 'log');
+  writeFileSync(
+    log,
+    `Dec 31 23:59:30 dnsmasq-dhcp[1]: DHCPNAK(br-mds) 10.122.0.1 ${mac(1)} address not available\n`,
+  );
+  const at = new Date(2026, 11, 31, 23, 59, 30).getTime() / 1000;
+  assert.deepEqual([...refusedLately(log, new Date(2027, 0, 1, 0, 10))], [[mac(1), at]]);
+  assert.deepEqual([...refusedLately(log, new Date(2027, 0, 1, 1, 10))], []);
+});
+
+// ---- list ----
+
+test('list: on a terminal, the last line names running domains without a record', {
+  skip: withoutTerminal,
+}, async (t) => {
+  const host = await hostWith(
+    t,
+    [instance(1), instance(2, { left_network: 5 })],
+    [domain(1), domain(2, { interfaces: [] }), domain(3), domain(4, { running: false })],
+  );
+  const { status, text } = await host.onTerminal('list');
+  const lines = text.trimEnd().split('\n');
+  assert.equal(status, 0);
+  assert.equal(lines.length, 4);
+  assert.match(lines[1] ?? '', /^vm1 .* -$/);
+  assert.match(lines[2] ?? '', /^vm2 .* left network$/);
+  assert.equal(
+    lines[3],
+    'mdserverctl: 1 running domain on the network without a record: vm3: virsh dumpxml vm3 | mdserverctl upload -',
+  );
+  const before = virshCalls(host);
+  const forScript = await host.ctl('list');
+  assert.deepEqual([forScript.status, forScript.stderr], [0, '']);
+  assert.equal(forScript.stdout.split('\n').length, 3);
+  assert.equal(virshCalls(host), before, 'scripts do not wait for libvirt');
+  stubVirsh(host, [domain(1)]);
+  assert.equal((await host.onTerminal('list')).text.split('\n').length, 4);
+});
+
+test('list does not wait for a libvirt that hangs', { skip: withoutTerminal }, async (t) => {
+  const host = await hostWith(t, [instance(1)], []);
+  hangingVirsh(host);
+  const { status, text } = await host.onTerminal('list');
+  assert.equal(status, 0);
+  assert.equal(
+    text.trimEnd().split('\n').at(-1),
+    'mdserverctl: cannot look for running domains without a record: virsh (qemu:///system): no answer for 2 seconds',
+  );
+});
