@@ -19,6 +19,8 @@ import { countsOf, createMetrics } from './metrics.js';
 import { neighbourTable } from './neighbours.js';
 import { ipv4Network, ipv6Network, peerAddress } from './network.js';
 import { keepDebugCopy } from './userdata/debug-copies.js';
+import { keptTemplates } from './userdata/kept.js';
+import { refusalLines } from './userdata/refused.js';
 import { createUserdata } from './userdata/userdata.js';
 
 function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
@@ -58,7 +60,24 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     isGone: boots.isGone,
     log,
   });
-  const metrics = createMetrics(countsOf(() => registry.instances, plan, boots));
+  const userdata = createUserdata({
+    config,
+    log,
+    kept: keptTemplates(db_file, log),
+    keepCopy: (name, body) => {
+      if (!config().mdserver.debug_userdata) return;
+      try {
+        keepDebugCopy(join(stateFolder, 'debug-userdata'), name, body);
+      } catch (error) {
+        log.warn(`cannot keep a copy of the user-data of ${name}: ${(error as Error).message}`);
+      }
+    },
+  });
+  const refusals = () => userdata.refusals(registry.instances.byName);
+  const metrics = createMetrics({
+    ...countsOf(() => registry.instances, plan, boots),
+    refusedTemplates: () => new Set(refusals().map(({ file }) => file)).size,
+  });
   followDhcpLog(dnsmasqLogPath(start), ({ mac, action, address }) => {
     const instance = registry.instances.byMac.get(mac);
     if (instance !== undefined) boots.dhcp(instance, action, address);
@@ -75,23 +94,11 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
   });
   await registry.refresh();
 
-  const userdata = createUserdata({
-    config,
-    log,
-    keepCopy: (name, body) => {
-      if (!config().mdserver.debug_userdata) return;
-      try {
-        keepDebugCopy(join(stateFolder, 'debug-userdata'), name, body);
-      } catch (error) {
-        log.warn(`cannot keep a copy of the user-data of ${name}: ${(error as Error).message}`);
-      }
-    },
-  });
   const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
   const spool = createSpool({ config, registry, boots, metrics, log });
   void spool.takeIn();
-  const problemSources: ProblemSource[] = [spool.problems];
+  const problemSources: ProblemSource[] = [spool.problems, () => refusalLines(refusals())];
   const health = () => healthOf(config(), registry, problemSources);
   const peerLog = limitedLog(log, (remote) => {
     const address = peerAddress(remote);

@@ -23,6 +23,8 @@ export interface Counts {
   readonly freeAddresses: () => number;
   /** The number of instances by the outcome of their latest boot. */
   readonly boots: () => ReadonlyMap<string, number>;
+  /** The number of templates whose newest version is refused. */
+  readonly refusedTemplates: () => number;
 }
 
 /**
@@ -50,7 +52,11 @@ function freeAddresses(
 }
 
 /** The values that come from the instances and the boot records. */
-export function countsOf(instances: () => Instances, plan: AddressPlan, boots: Boots): Counts {
+export function countsOf(
+  instances: () => Instances,
+  plan: AddressPlan,
+  boots: Boots,
+): Omit<Counts, 'refusedTemplates'> {
   return {
     instances: () => instances().byName.size,
     freeAddresses: () => freeAddresses(instances(), plan),
@@ -180,6 +186,12 @@ export function createMetrics(counts: Counts): Metrics {
       help: 'Instances, by the outcome of their latest boot.',
       type: 'gauge',
       values: () => byOutcome(counts.boots()),
+    },
+    {
+      name: 'mdserver_templates_refused',
+      help: 'Templates whose newest version does not render for some instance that asked.',
+      type: 'gauge',
+      values: () => [['', counts.refusedTemplates()]],
     },
   ];
 

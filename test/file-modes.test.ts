@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -15,6 +16,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { replaceFiles } from '../src/files.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
+import { eventually } from './support/daemon.js';
 import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
 
 const modes = {
@@ -34,7 +36,11 @@ const modes = {
   'log/mdserver.log': '0640',
   run: '0755',
   'run/control.sock': '0660',
+  templates: '0700',
+  [`templates/${'x'.repeat(64)}`]: '0600',
   'token.key': '0600',
+  userdata: '0755',
+  'userdata/vm1': '0644',
 };
 
 function modesBelow(folder: string): Record<string, string> {
@@ -42,7 +48,7 @@ function modesBelow(folder: string): Record<string, string> {
   return Object.fromEntries(
     paths.map((path) => {
       const mode = statSync(join(folder, path)).mode & 0o7777;
-      return [path, mode.toString(8).padStart(4, '0')];
+      return [path.replace(/[0-9a-f]{64}/, 'x'.repeat(64)), mode.toString(8).padStart(4, '0')];
     }),
   );
 }
@@ -67,8 +73,20 @@ async function runWithUmask(t: TestContext, umask: string, state: string): Promi
   const { mds_ipv4 } = JSON.parse(
     (await daemon.upload(domainXml(1), { accept: 'application/json' })).text,
   ) as { mds_ipv4: string };
+  mkdirSync(join(state, 'userdata'));
+  writeFileSync(join(state, 'userdata/vm1'), 'text');
+  for (const [path, mode] of [
+    ['', 0o755],
+    ['vm1', 0o644],
+  ] as const) {
+    chmodSync(join(state, 'userdata', path), mode);
+  }
   const { status } = await daemon.ask('/latest/user-data', { from: mds_ipv4 });
   assert.equal(status, 200);
+  await eventually('the version that rendered is kept', () => {
+    const folder = join(state, 'templates');
+    return existsSync(folder) && readdirSync(folder).some((file) => !file.startsWith('.'));
+  });
 }
 
 describe('the modes of the files', () => {

@@ -67,8 +67,11 @@ function serve(settings: Settings = {}): Served {
     instances: () => draft,
     userdata: {
       userdata: () =>
-        settings.userdata === false ? undefined : () => ({ body: '#cloud-config\n', file: 'web1' }),
-      vendorData: () => ({ body: settings.vendorData ?? '', file: null }),
+        settings.userdata === false
+          ? undefined
+          : () => ({ body: '#cloud-config\n', file: 'web1', problem: undefined }),
+      vendorData: () => ({ body: settings.vendorData ?? '', file: null, problem: undefined }),
+      refusals: () => [],
     },
     tokenKey: newTokenKey(),
     isThisHost: () => false,

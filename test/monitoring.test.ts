@@ -123,6 +123,7 @@ test('the metrics count exactly what happens', async (t) => {
     mdserver_instances: 0,
     // 256 less both ends and the gateway.
     mdserver_free_addresses: 253,
+    mdserver_templates_refused: 0,
   };
   assert.deepEqual(own(await metricsOf(site)), before);
 
@@ -180,6 +181,7 @@ test('the metrics count exactly what happens', async (t) => {
     'mdserver_dnsmasq_reloads_total{outcome="absent"}': 3,
     mdserver_instances: 2,
     mdserver_free_addresses: 251,
+    mdserver_templates_refused: 0,
     'mdserver_boots{outcome="configured"}': 1,
   };
   assert.deepEqual(own(await metricsOf(site)), after);
@@ -421,7 +423,7 @@ test('the dashboard shows every one of our metrics, and none that does not exist
   const [, hostMetric] = /^label_values\((\w+), instance\)$/.exec(hosts) ?? [];
   for (const name of [...used, hostMetric]) assert.ok(there.includes(name), `there is no ${name}`);
   const ours = kinds.map(([, name = '']) => name).filter((name) => name.startsWith('mdserver_'));
-  assert.equal(ours.length, 9);
+  assert.equal(ours.length, 10);
   for (const name of ours) {
     assert.ok(
       used.some((shown) => shown.replace(/_(bucket|sum|count)$/, '') === name),

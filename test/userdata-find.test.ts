@@ -34,8 +34,11 @@ function lookFor(query: Query): string[] {
   const { folder, directory = 'userdata', name = 'web1', prefix, suffixes = ['', '.yaml'] } = query;
   const defaultTemplate = query.defaultTemplate && join(folder, query.defaultTemplate);
   const location = { directory: join(folder, directory), suffixes, defaultTemplate };
-  const { source, warnings } = findUserdata(candidatesOf(location, { name, mac, prefix }));
-  return [typeof source === 'string' ? source : source.path, ...warnings].map((text) =>
+  const candidates = candidatesOf(location, { name, mac, prefix });
+  const ignored: string[] = [];
+  const source = findUserdata(candidates, ({ message }) => ignored.push(message));
+  const path = typeof source === 'string' ? source : source.path;
+  return [path, ...candidates.warnings, ...ignored].map((text) =>
     text.replaceAll(`${folder}/`, ''),
   );
 }

@@ -54,6 +54,8 @@ export interface UserdataAnswer {
   /** The template's path; null for the built-in template. */
   readonly file: string | null;
   readonly bytes: number;
+  /** The newest version of its template was refused, and it got the last one that rendered. */
+  readonly earlier?: true;
 }
 
 /** A request for metadata and its answer. */

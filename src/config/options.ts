@@ -302,7 +302,7 @@ export const options = {
     instance_id: option(
       oneOf('address', 'uuid'),
       'address',
-      'Whether instance-id is made from the IPv4 address or, as in EC2, from the uuid of the domain: i- and its 32 digits, or the first 17 for an instance of mdserver 1.0.0. If the instance-id of a guest changes, cloud-init treats it as a new machine.',
+      'Whether instance-id is made from the IPv4 address or, as in EC2, from the uuid of the domain: i- and its 32 digits, or the first 17 for instances of releases that took as many. If the instance-id of a guest changes, cloud-init treats it as a new machine.',
     ),
     control_socket: optional(
       path,

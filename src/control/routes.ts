@@ -359,7 +359,7 @@ function rendered(leaf: Leaf | undefined): RenderedDocument {
     found: leaf !== undefined,
     encoding,
     body: bytes.toString(encoding === 'utf-8' ? 'utf8' : 'base64'),
-    problem: null,
+    problem: (typeof leaf === 'object' && leaf.problem) || null,
   };
 }
 

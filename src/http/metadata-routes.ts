@@ -75,8 +75,9 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       if (typeof leaf === 'string') {
         return answer({ status: 200, body: leaf }, { status: 404, file: null, bytes: 0 });
       }
-      const { body, file } = leaf;
-      return answer({ status: 200, body }, { status: 200, file, bytes: Buffer.byteLength(body) });
+      const { body, file, problem } = leaf;
+      const got = { status: 200, file, bytes: Buffer.byteLength(body) };
+      return answer({ status: 200, body }, problem === undefined ? got : { ...got, earlier: true });
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
       const { status } = internalError;

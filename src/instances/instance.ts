@@ -25,7 +25,13 @@ export interface Instance {
 }
 
 /** Identifies a machine: a renamed one keeps its key, a re-created one gets a new key. */
-export function machineKey({ uuid, name }: Pick<Instance, 'uuid' | 'name'>): string {
+export function machineKey({
+  uuid,
+  name,
+}: {
+  readonly uuid: string | undefined;
+  readonly name: string;
+}): string {
   return uuid ?? name;
 }
 

@@ -42,13 +42,6 @@ export interface SourceFile {
 /** What user-data is rendered from: a file or the built-in template, or `none` if a prefix has no file. */
 export type UserdataSource = SourceFile | 'built-in' | 'none';
 
-/** The result of a search for user-data. */
-export interface SearchResult {
-  readonly source: UserdataSource;
-  /** One for each name or file that was ignored. */
-  readonly warnings: readonly string[];
-}
-
 /** User-data cannot be served because of its file; the message is for the log. */
 export class UserdataError extends Error {
   constructor(
@@ -138,35 +131,34 @@ function nameProblem(name: string, allowsFolders: boolean): string | undefined {
   return name.includes('/') && !allowsFolders ? 'contains "/"' : undefined;
 }
 
-/** The file that a path with symbolic links resolves to; undefined if that is outside the directory. */
-function resolveLinks(directory: string, path: string, warnings: string[]): SourceFile | undefined {
+/** The file that a path with symbolic links resolves to; an error if that is outside the directory. */
+function resolveLinks(directory: string, path: string): SourceFile | UserdataError | undefined {
   const inside = `${realpathSync.native(directory)}/`.replace('//', '/');
   const target = realpathSync.native(path);
   if (!target.startsWith(inside)) {
-    warnings.push(`${path}: ignored: the link points to ${target}, outside ${directory}`);
-    return undefined;
+    const problem = `ignored: the link points to ${target}, outside ${directory}`;
+    return new UserdataError(path, problem);
   }
   const stats = statSync(target);
   return stats.isFile() ? sourceFile(path, target, stats) : undefined;
 }
 
+/** The file of a candidate; an error if it is ignored, because its link is not allowed. */
 function fileInDirectory(
   directory: string,
   { name, path }: Candidates['files'][number],
-  warnings: string[],
-): SourceFile | undefined {
+): SourceFile | UserdataError | undefined {
   try {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     if (stats === undefined) return undefined;
     // The usual case needs no real path: the file is directly in the directory.
     if (stats.isFile() && !name.includes('/')) return sourceFile(path, path, stats);
     if (!stats.isFile() && !stats.isSymbolicLink()) return undefined;
-    return resolveLinks(directory, path, warnings);
+    return resolveLinks(directory, path);
   } catch (error) {
     if (hasCode(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined;
     if (!hasCode(error, 'ELOOP')) throw fileError(path, error);
-    warnings.push(`${path}: ignored: the link points to itself`);
-    return undefined;
+    return new UserdataError(path, 'ignored: the link points to itself');
   }
 }
 
@@ -217,24 +209,22 @@ export function candidatesOf(
  * Finds the source of an instance's user-data: the first candidate that is a regular file inside the
  * directory; without one, and without a prefix, the default template or else the built-in one.
  * `entries` are the names in the directory, if known; they save looking for each candidate.
+ * `ignored` is called for a candidate whose link is not allowed; what it throws ends the search.
  * Throws UserdataError if a file exists but cannot be accessed.
  */
-export function findUserdata(candidates: Candidates, entries?: ReadonlySet<string>): SearchResult {
+export function findUserdata(
+  candidates: Candidates,
+  ignored: (problem: UserdataError) => void,
+  entries?: ReadonlySet<string>,
+): UserdataSource {
   const { directory, defaultTemplate, files, prefixed } = candidates;
-  const fileWarnings: string[] = [];
-  let source: UserdataSource | undefined;
   for (const file of files) {
     if (entries?.has(file.name) === false && !file.name.includes('/')) continue;
-    source = fileInDirectory(directory, file, fileWarnings);
-    if (source !== undefined) break;
+    const found = fileInDirectory(directory, file);
+    if (found instanceof UserdataError) ignored(found);
+    else if (found !== undefined) return found;
   }
-  source ??= prefixed ? 'none' : 'built-in';
-  if (source === 'built-in' && defaultTemplate !== undefined) {
-    source = configuredFile(defaultTemplate, 'mdserver.default_template');
-  }
-  const { warnings } = candidates;
-  return {
-    source,
-    warnings: fileWarnings.length === 0 ? warnings : [...warnings, ...fileWarnings],
-  };
+  if (prefixed) return 'none';
+  if (defaultTemplate === undefined) return 'built-in';
+  return configuredFile(defaultTemplate, 'mdserver.default_template');
 }

@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import type { Config } from '../config/options.js';
+import { machineKey } from '../instances/instance.js';
 import {
   type Candidates,
   cachedDirectoryEntries,
@@ -16,11 +17,14 @@ import {
   UserdataError,
   type UserdataSource,
 } from './find.js';
+import { type KeptTemplates, noKeptTemplates, type TemplateVersion } from './kept.js';
+import { byProblem, type Document, lastInForce, type Refusal } from './refused.js';
 import {
   builtInTemplate,
   compileTemplate,
   quotingFunctions,
   type Template,
+  type TemplateConfig,
   type TemplateData,
   TemplateError,
   type TemplateInstance,
@@ -44,6 +48,8 @@ export interface UserdataOptions {
   readonly now?: () => number;
   /** Called with user-data each time that it is rendered anew (mdserver.debug_userdata). */
   readonly keepCopy?: (instanceName: string, body: string | Buffer) => void;
+  /** The versions of templates that have rendered; none by default. */
+  readonly kept?: KeptTemplates;
 }
 
 /** Rendered user-data or vendor-data. */
@@ -51,14 +57,22 @@ export interface Rendering {
   readonly body: string | Buffer;
   /** The path of its template; null for the built-in one. */
   readonly file: string | null;
+  /** Why the newest version of the template is refused, if this is from the last one that rendered. */
+  readonly problem: string | undefined;
 }
 
-/** Renders user-data and vendor-data. Throws TemplateError and UserdataError, which are already logged. */
+/**
+ * Renders user-data and vendor-data: from the newest version of the template or, if that fails for the
+ * instance, from the last one that rendered for it. Without one, throws TemplateError and UserdataError, which are already
+ * logged.
+ */
 export interface Userdata {
   /** A function that renders the user-data of an instance; undefined if it has none. */
   readonly userdata: (instance: TemplateInstance) => (() => Rendering) | undefined;
   /** Renders the vendor-data of an instance; empty if none is configured. */
   readonly vendorData: (instance: TemplateInstance) => Rendering;
+  /** The refusals of templates that instances have met, as far as they still hold. */
+  readonly refusals: (instances: ReadonlyMap<string, TemplateInstance>) => readonly Refusal[];
 }
 
 /** In bytes. EC2's own limit is 16 KiB. */
@@ -77,8 +91,10 @@ interface FileSnapshot {
   readonly settled: boolean;
 }
 
+type Text = string | Buffer;
+
 /** Makes the text of a file. */
-type Renderer = ((data: TemplateData) => string | Buffer) & Pick<Template, 'isPure'>;
+type Renderer = ((data: TemplateData) => Text) & Pick<Template, 'isPure'>;
 
 interface CacheEntry extends FileSnapshot {
   readonly render: Renderer;
@@ -129,10 +145,10 @@ function renderer(bytes: Buffer, path: string): Renderer {
 }
 
 /**
- * Returns a function that returns a file's renderer and caches it, so that an unchanged file is neither
+ * Returns a function that returns a file's content and renderer and caches them, so that an unchanged file is neither
  * read nor compiled again. It returns undefined for a file that is gone.
  */
-function cachedRenderers(): (file: SourceFile) => Renderer | undefined {
+function cachedRenderers(): (file: SourceFile) => CacheEntry | undefined {
   const cache = new Map<string, CacheEntry>();
   let cachedBytes = 0;
 
@@ -143,7 +159,7 @@ function cachedRenderers(): (file: SourceFile) => Renderer | undefined {
 
   return (file) => {
     const cached = cache.get(file.path);
-    if (cached?.settled && sameVersion(cached.version, file.version)) return cached.render;
+    if (cached?.settled && sameVersion(cached.version, file.version)) return cached;
     evict(file.path);
     const snapshot = readFile(file);
     if (snapshot === undefined) return undefined;
@@ -157,15 +173,15 @@ function cachedRenderers(): (file: SourceFile) => Renderer | undefined {
       if (cache.size <= maxCachedFiles && cachedBytes <= maxCachedBytes) break;
       evict(path);
     }
-    return entry.render;
+    return entry;
   };
 }
 
 /** What came of a rendering. */
 interface KeptRendering {
   readonly instance: TemplateInstance;
-  readonly render: Renderer;
-  readonly outcome: string | Buffer | TemplateError;
+  readonly template: object;
+  readonly outcome: Text | TemplateError;
   readonly length: number;
   /** When it is to be made anew, in milliseconds. */
   readonly until: number;
@@ -186,15 +202,15 @@ const keptTimes = 20;
  * Returns a function that renders, or gives what it rendered before: for as long as the instance and
  * the template are the same if the text depends on nothing else, and otherwise for a while if it took
  * long. So no guest can keep the server busy with one template. A key stands for the one instance and
- * document at a time; `data` makes what the template gets.
+ * document at a time; `render` makes the text from the template.
  */
 function keptRenderings(
   now: () => number,
 ): (
   key: string,
   instance: TemplateInstance,
-  render: Renderer,
-  data: () => TemplateData,
+  template: Pick<Template, 'isPure'>,
+  render: () => Text,
 ) => KeptRendering {
   const kept = new Map<string, KeptRendering>();
   let keptLength = 0;
@@ -204,16 +220,16 @@ function keptRenderings(
     kept.delete(key);
   }
 
-  return (key, instance, render, data) => {
+  return (key, instance, template, render) => {
     const before = kept.get(key);
-    const isSame = before?.instance === instance && before.render === render;
+    const isSame = before?.instance === instance && before.template === template;
     if (isSame && (before.until === Number.POSITIVE_INFINITY || now() < before.until))
       return before;
     forget(key);
     const started = now();
     let outcome: KeptRendering['outcome'];
     try {
-      const text = render(data());
+      const text = render();
       const isLong = typeof text === 'string' && text.length > longText;
       outcome = isLong ? Buffer.from(text) : text;
     } catch (error) {
@@ -222,10 +238,10 @@ function keptRenderings(
     }
     const ended = now();
     const took = ended - started;
-    const until = render.isPure ? Number.POSITIVE_INFINITY : ended + keptTimes * took;
+    const until = template.isPure ? Number.POSITIVE_INFINITY : ended + keptTimes * took;
     const length = outcome instanceof TemplateError ? outcome.message.length : outcome.length;
-    const made = { instance, render, outcome, length, until };
-    if (!render.isPure && took < shortTime) return made;
+    const made = { instance, template, outcome, length, until };
+    if (!template.isPure && took < shortTime) return made;
     kept.set(key, made);
     keptLength += length;
     for (const oldest of kept.keys()) {
@@ -257,17 +273,44 @@ function onceLogger(): (
   };
 }
 
-/** The data for an instance's template, with what the configuration has for templates. */
-export function dataOf(
-  { publicKeys, templateData: values, mdserver }: UserdataConfig,
-  instance: TemplateInstance,
-): TemplateData {
-  const settings = { publicKeys, templateData: values, password: mdserver.password };
-  return templateData(settings, instance);
+/** What the configuration has for templates. */
+function templateConfig({ publicKeys, templateData, mdserver }: UserdataConfig): TemplateConfig {
+  return { publicKeys, templateData, password: mdserver.password };
 }
 
-/** The documents that are rendered. */
-type Document = 'user-data' | 'vendor-data';
+/** The data for an instance's template, with what the configuration has for templates. */
+export function dataOf(config: UserdataConfig, instance: TemplateInstance): TemplateData {
+  return templateData(templateConfig(config), instance);
+}
+
+/** The versions of a template that rendered before, the newest first. */
+interface EarlierVersions extends Pick<Template, 'isPure'> {
+  readonly versions: readonly (TemplateVersion & { readonly render: Renderer })[];
+}
+
+/**
+ * The text of the newest version that renders for an instance: with its data of now, else with what
+ * the version rendered with before. Throws TemplateError if none does.
+ */
+function earlierText(
+  { versions }: EarlierVersions,
+  instance: TemplateInstance,
+  data: TemplateData,
+): Text {
+  let problem: unknown;
+  for (const { render, settings, machine } of versions) {
+    if (machine !== undefined && machine !== machineKey(instance)) continue;
+    for (const base of [() => data, () => templateData(settings, instance)]) {
+      try {
+        return render(Object.create(base()));
+      } catch (error) {
+        if (!(error instanceof TemplateError)) throw error;
+        problem = error;
+      }
+    }
+  }
+  throw problem;
+}
 
 /** The inputs of rendering that do not depend on the template. */
 interface RenderInputs {
@@ -277,6 +320,16 @@ interface RenderInputs {
   readonly names: Readonly<Record<Document, string>>;
 }
 
+function nameOf(document: Document, { name }: Pick<TemplateInstance, 'name'>): string {
+  return `${document} of ${name}`;
+}
+
+/**
+ * The instances with the same problem that are rendered anew to see whether it still holds: there may
+ * be very many.
+ */
+const sampleSize = 10;
+
 const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
 
 /** Creates the renderer of user-data and vendor-data. An error in a file is logged once until the file changes. */
@@ -285,6 +338,7 @@ export function createUserdata({
   log,
   keepCopy,
   now = () => performance.now(),
+  kept = noKeptTemplates,
 }: UserdataOptions): Userdata {
   let current: UserdataConfig | undefined;
   let rendererOf = cachedRenderers();
@@ -293,7 +347,12 @@ export function createUserdata({
   // Instances are immutable: an update is a new key.
   let inputs = new WeakMap<TemplateInstance, RenderInputs>();
   let rendered = keptRenderings(now);
-  const copies = new WeakMap<TemplateInstance, string | Buffer>();
+  const copies = new WeakMap<TemplateInstance, Text>();
+  /** The machine, or all, for which a renderer's version was noted to have rendered. */
+  let noted = new WeakMap<Renderer, string | undefined>();
+  const earlier = new WeakMap<readonly TemplateVersion[], EarlierVersions>();
+  /** By what the document of the instance is called. */
+  const refused = new Map<string, Refusal>();
 
   function inputsOf(instance: TemplateInstance, settings: UserdataConfig): RenderInputs {
     const cached = inputs.get(instance);
@@ -308,17 +367,79 @@ export function createUserdata({
     const made = {
       candidates: candidatesOf(location, { name, mac, prefix: userdataPrefix(metadata) }),
       data: dataOf(settings, instance),
-      names: { 'user-data': `user-data of ${name}`, 'vendor-data': `vendor-data of ${name}` },
+      names: {
+        'user-data': nameOf('user-data', instance),
+        'vendor-data': nameOf('vendor-data', instance),
+      },
     };
     inputs.set(instance, made);
     return made;
   }
 
+  /** The machine that alone gets the template: a file of its name or MAC address. */
+  function ownerOf(path: string, instance: TemplateInstance, { files, prefixed }: Candidates) {
+    const isOwn = !prefixed && files.some((file) => file.path === path);
+    return isOwn ? machineKey(instance) : undefined;
+  }
+
+  /** Notes that the version of a template has rendered, once. */
+  function noteRendered(
+    path: string,
+    { bytes, render }: CacheEntry,
+    machine: string | undefined,
+    settings: UserdataConfig,
+  ): void {
+    if (noted.has(render) && noted.get(render) === machine) return;
+    noted.set(render, machine);
+    kept.keep(path, { source: bytes, machine, settings: templateConfig(settings) });
+  }
+
+  function earlierVersions(path: string): EarlierVersions {
+    const versions = kept.versions(path);
+    const known = earlier.get(versions);
+    if (known !== undefined) return known;
+    const compiled = versions.map((one) => ({ ...one, render: renderer(one.source, path) }));
+    const made = { versions: compiled, isPure: compiled.every(({ render }) => render.isPure) };
+    earlier.set(versions, made);
+    return made;
+  }
+
+  /** Whether a version of the template may have rendered for the instance before. */
+  function hasEarlier(path: string, instance: TemplateInstance): boolean {
+    return earlierVersions(path).versions.some(
+      ({ machine }) => machine === undefined || machine === machineKey(instance),
+    );
+  }
+
+  /** The text of the last version of the template that rendered; undefined if there is none. */
+  function earlierRendering(
+    path: string,
+    instance: TemplateInstance,
+    { names, data }: RenderInputs,
+    document: Document,
+  ): Text | undefined {
+    if (!hasEarlier(path, instance)) return undefined;
+    const versions = earlierVersions(path);
+    const { outcome } = rendered(`last ${names[document]}`, instance, versions, () =>
+      earlierText(versions, instance, data),
+    );
+    return outcome instanceof TemplateError ? undefined : outcome;
+  }
+
   function findSource(instance: TemplateInstance, settings: UserdataConfig): UserdataSource {
     const entries = entriesOf(settings.mdserver.userdata_dir);
-    const { source, warnings } = findUserdata(inputsOf(instance, settings).candidates, entries);
-    for (const line of warnings) logOnce(undefined, line, (text) => log.warn(text));
-    return source;
+    const { candidates } = inputsOf(instance, settings);
+    const warnOnce = (line: string) => logOnce(undefined, line, (text) => log.warn(text));
+    for (const line of candidates.warnings) warnOnce(line);
+    return findUserdata(
+      candidates,
+      (ignored) => {
+        // A link that led to a template before is like a template with an error.
+        if (hasEarlier(ignored.file, instance)) throw ignored;
+        warnOnce(ignored.message);
+      },
+      entries,
+    );
   }
 
   /** Whether an instance with a prefix has a file. */
@@ -339,31 +460,45 @@ export function createUserdata({
     settings: UserdataConfig,
     look: () => UserdataSource,
   ): Rendering {
+    const inputs = inputsOf(instance, settings);
+    const name = inputs.names[document];
+    let isNew = false;
+    const data = (): TemplateData => {
+      isNew = true;
+      return Object.create(inputs.data);
+    };
     let version: FileVersion | undefined;
     try {
-      const inputs = inputsOf(instance, settings);
-      const name = inputs.names[document];
-      const data = (): TemplateData => Object.create(inputs.data);
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const found = look();
         if (found === 'none') break;
         if (found === 'built-in') {
+          refused.delete(name);
           // [template-data] may have hidden the functions, which the built-in template needs.
-          return { body: builtIn(Object.assign(data(), quotingFunctions)), file: null };
+          const body = builtIn(Object.assign(data(), quotingFunctions));
+          return { body, file: null, problem: undefined };
         }
+        const { path } = found;
         version = found.version;
-        const render = rendererOf(found);
-        if (render === undefined) continue;
-        const { outcome } = rendered(name, instance, render, data);
+        const entry = rendererOf(found);
+        if (entry === undefined) continue;
+        const { outcome } = rendered(name, instance, entry.render, () => entry.render(data()));
         if (outcome instanceof TemplateError) throw outcome;
-        return { body: outcome, file: found.path };
+        refused.delete(name);
+        if (isNew) noteRendered(path, entry, ownerOf(path, instance, inputs.candidates), settings);
+        return { body: outcome, file: path, problem: undefined };
       }
       throw new UserdataError(name, 'disappeared while it was read');
     } catch (error) {
-      if (error instanceof TemplateError || error instanceof UserdataError) {
-        logOnce(version, error.message, (text) => log.error(text));
-      }
-      throw error;
+      if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
+      const { file, message: problem } = error;
+      const body = earlierRendering(file, instance, inputs, document);
+      const hasLast = body !== undefined;
+      refused.set(name, { document, instance: instance.name, file, problem, hasLast });
+      const line = hasLast ? `${problem}; ${lastInForce}` : problem;
+      logOnce(version, line, (text) => log.error(text));
+      if (!hasLast) throw error;
+      return { body, file, problem };
     }
   }
 
@@ -377,31 +512,66 @@ export function createUserdata({
       entriesOf = cachedDirectoryEntries();
       inputs = new WeakMap();
       rendered = keptRenderings(now);
+      noted = new WeakMap();
     }
     return settings;
   }
 
+  function userdata(instance: TemplateInstance): (() => Rendering) | undefined {
+    const settings = currentConfig();
+    // Without a prefix there always is user-data, so a metadata listing need not look at files.
+    const prefixed = userdataPrefix(instance.metadata) !== undefined;
+    if (prefixed && !hasFile(instance, settings)) return undefined;
+    return () => {
+      const look = () => findSource(instance, settings);
+      const found = renderSource('user-data', instance, settings, look);
+      if (copies.get(instance) !== found.body) keepCopy?.(instance.name, found.body);
+      copies.set(instance, found.body);
+      return found;
+    };
+  }
+
+  function vendorData(instance: TemplateInstance): Rendering {
+    const settings = currentConfig();
+    const { vendor_data: path } = settings.mdserver;
+    if (path === undefined) return { body: '', file: null, problem: undefined };
+    return renderSource('vendor-data', instance, settings, () =>
+      configuredFile(path, 'mdserver.vendor_data'),
+    );
+  }
+
+  /** Whether the refusal still holds. */
+  function stillHolds({ document, problem }: Refusal, instance: TemplateInstance): boolean {
+    const name = nameOf(document, instance);
+    refused.delete(name);
+    try {
+      if (document === 'user-data') userdata(instance)?.();
+      else vendorData(instance);
+    } catch (error) {
+      if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
+    }
+    return refused.get(name)?.problem === problem;
+  }
+
   return {
-    userdata(instance) {
-      const settings = currentConfig();
-      // Without a prefix there always is user-data, so a metadata listing need not look at files.
-      const prefixed = userdataPrefix(instance.metadata) !== undefined;
-      if (prefixed && !hasFile(instance, settings)) return undefined;
-      return () => {
-        const look = () => findSource(instance, settings);
-        const found = renderSource('user-data', instance, settings, look);
-        if (copies.get(instance) !== found.body) keepCopy?.(instance.name, found.body);
-        copies.set(instance, found.body);
-        return found;
-      };
-    },
-    vendorData(instance) {
-      const settings = currentConfig();
-      const { vendor_data: path } = settings.mdserver;
-      if (path === undefined) return { body: '', file: null };
-      return renderSource('vendor-data', instance, settings, () =>
-        configuredFile(path, 'mdserver.vendor_data'),
-      );
+    userdata,
+    vendorData,
+    refusals(instances) {
+      for (const [name, { instance }] of refused) {
+        if (!instances.has(instance)) refused.delete(name);
+      }
+      for (const group of byProblem(refused.values()).values()) {
+        const sample = group.slice(0, sampleSize).filter((refusal) => {
+          const instance = instances.get(refusal.instance);
+          return instance !== undefined && stillHolds(refusal, instance);
+        });
+        if (sample.length > 0) continue;
+        for (const refusal of group) {
+          const name = nameOf(refusal.document, { name: refusal.instance });
+          if (refused.get(name) === refusal) refused.delete(name);
+        }
+      }
+      return [...refused.values()];
     },
   };
 }

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type { Config } from '../../config/options.js';
 import { detailsFile } from '../../instances/json-file.js';
+import { keptTemplatesFolder } from '../../userdata/kept.js';
 import { exists, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
@@ -48,6 +49,12 @@ export function* checkPermissions(
       path: join(dirname(db_file), 'debug-userdata'),
       forbidden: 0o077,
       reason: 'user-data contains passwords and keys',
+    },
+    {
+      path: keptTemplatesFolder(db_file),
+      forbidden: 0o077,
+      reason:
+        'it has templates, which are code, and the passwords and keys that they rendered with',
     },
     ...[db_file, detailsFile(db_file), logfile, dnsmasqLogPath(config)].map((path) => ({
       path,

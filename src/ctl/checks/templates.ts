@@ -6,6 +6,8 @@ import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
 import { operand, truncate } from '../../text.js';
 import { UserdataError } from '../../userdata/find.js';
+import { keptTemplates } from '../../userdata/kept.js';
+import { lastInForce } from '../../userdata/refused.js';
 import { TemplateError } from '../../userdata/template.js';
 import { createUserdata, dataOf } from '../../userdata/userdata.js';
 import { mapConcurrently } from '../concurrency.js';
@@ -58,6 +60,8 @@ export async function* checkTemplates(
     config: () => config,
     // Errors are thrown as well; warnings are only logged.
     log: { error: () => {}, warn: (text) => add('warning', text, current) },
+    // Nothing is written: no guest gets these.
+    kept: { ...keptTemplates(config.mdserver.db_file, { warn: () => {} }), keep: () => {} },
   });
   const sources = new Map<string, string>();
   let total = 0;
@@ -70,13 +74,18 @@ export async function* checkTemplates(
 
   function checkInstance(instance: Instance): void {
     const rendered = renderer.userdata(instance)?.();
+    const vendorData = renderer.vendorData(instance);
+    const all = [rendered, vendorData].filter((one) => one !== undefined);
+    for (const { problem } of all) {
+      if (problem !== undefined) add('failure', `${problem}; ${lastInForce}`, current);
+    }
     if (rendered === undefined) {
       add(
         'warning',
         'there is no file for its userdata_prefix, so it gets no user-data (404)',
         current,
       );
-    } else {
+    } else if (rendered.problem === undefined) {
       const { file, body } = rendered;
       const texts: TemplateTexts = templates.get(file) ?? { file, hashes: new Set() };
       templates.set(file, texts);
@@ -90,10 +99,9 @@ export async function* checkTemplates(
         if (isCloudConfig(text)) texts.sample ??= { name: current, text };
       }
     }
-    const vendorData = renderer.vendorData(instance);
-    for (const { file, body } of [rendered, vendorData].filter((one) => one !== undefined)) {
+    for (const { file, body, problem } of all) {
       // The built-in template quotes what it prints.
-      if (file === null || !isCloudConfig(body.toString())) continue;
+      if (file === null || problem !== undefined || !isCloudConfig(body.toString())) continue;
       for (const { line, code } of bareIn(file, instance)) {
         add(
           'warning',

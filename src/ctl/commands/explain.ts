@@ -93,8 +93,13 @@ function requestText({ requests, tokens, kinds, user_agents }: BootRecord): stri
   return `first request, of ${requests} in total${clients}${paths}; ${tokenCounts}`;
 }
 
-function userdataText({ status, file, bytes }: NonNullable<BootRecord['userdata']>): string {
-  const from = file ?? 'the built-in template';
+function userdataText({
+  status,
+  file,
+  bytes,
+  earlier,
+}: NonNullable<BootRecord['userdata']>): string {
+  const from = `${earlier ? 'an earlier version of ' : ''}${file ?? 'the built-in template'}`;
   if (status === 404) return 'asked for user-data, but there is none for it (404)';
   if (status >= 400) return `asked for user-data and got a ${status} (${from})`;
   return `got ${counted(bytes, 'byte')} of user-data from ${from}`;

@@ -1,4 +1,5 @@
 import { documentNames, type RenderedDocument } from '../../control/api.js';
+import { lastInForce } from '../../userdata/refused.js';
 import { instancePath } from '../client.js';
 import { defineCommand } from '../command.js';
 import { connect } from '../connection.js';
@@ -38,7 +39,7 @@ export const render = defineCommand({
   summary: 'Print what a guest would get now.',
   help: [
     `DOCUMENT is one of ${names.join(', ')} (default: user-data). Prints it byte for byte (on a terminal with control and invisible characters escaped), and names its template on standard error. "tree" is everything the guest can ask for.`,
-    'An error in a template is shown with its file and line. The exit status is then 1, as when the guest would get nothing (404).',
+    'An error in a template is shown with its file and line. If an earlier version rendered for the instance, the guest gets what that gives, which is printed. The exit status is 1 in both cases, as when the guest would get nothing (404).',
   ],
   examples: [
     ['mdserverctl render web1', 'its user-data'],
@@ -54,17 +55,20 @@ export const render = defineCommand({
       xml === undefined
         ? await control.get<RenderedDocument>(instancePath(name, document))
         : await control.post<RenderedDocument>(`/documents/${document}`, xml);
+    const { found, problem } = rendered;
+    const status = found && problem === null ? exitCodes.ok : exitCodes.failed;
     if (options.json) {
       printJson(rendered);
-      return rendered.found ? exitCodes.ok : exitCodes.failed;
+      return status;
     }
-    if (!rendered.found) {
+    if (!found) {
       note(`${file ?? name} has no ${document}: it would get a 404`);
-      return exitCodes.failed;
+      return status;
     }
-    if (rendered.file !== null) note(`${document} from ${rendered.file}`);
+    if (problem !== null) note(`${problem}; ${lastInForce}`);
+    else if (rendered.file !== null) note(`${document} from ${rendered.file}`);
     else if (document === 'user-data') note('user-data from the built-in template');
     printExactly(Buffer.from(rendered.body, rendered.encoding));
-    return exitCodes.ok;
+    return status;
   },
 });
