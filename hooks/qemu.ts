@@ -301,27 +301,28 @@ function uuidOf(xml: Buffer): string | undefined {
 
 /**
  * Reports that the guest has stopped, which ends its boot record. Nothing depends on it, so errors are
- * not reported; but a guest that has not started must not become an instance later.
+ * not reported. A guest that has not started must not become an instance later: what still waits of it
+ * then, because mdserver is not there or could not take it in, is removed.
  */
 async function reportRelease(name: string, reason: string): Promise<void> {
-  // libvirt 10.5 and newer has the reason: virDomainShutoffReason (src/conf/domain_conf.c).
+  // libvirt 10.5 and newer gives the reason, one of virDomainShutoffReason (docs/hooks.rst).
   const failed = reason === 'failed';
   const late = limit(releaseLimit);
   try {
     const uuid = await Promise.race([readInput().then(uuidOf, () => undefined), late]);
-    const body = Buffer.from(
-      JSON.stringify({ kind: 'released', name, uuid, ...(failed && { failed }) }),
-    );
+    const event = { kind: 'released', name, uuid, ...(failed && { failed }) };
     const headers = { 'content-type': 'application/json' };
+    const body = Buffer.from(JSON.stringify(event));
     await Promise.race([postToSocket({ path: '/events', headers, body }), late]);
-  } catch (error) {
-    if (!failed || error instanceof Refusal) return;
-    await forget(name).catch((problem: Error) => {
-      // Without the folder, nothing is kept.
-      if (errorCode(problem) === 'ENOENT') return;
-      return report(`${name} did not start, but what is kept of it stays: ${problem.message}`);
-    });
+  } catch {
+    // The boot record then ends with the next start.
   }
+  if (!failed) return;
+  await forget(name).catch((error: Error) => {
+    // Without the folder, nothing is kept.
+    if (errorCode(error) === 'ENOENT') return;
+    return report(`${name} did not start, but what is kept of it stays: ${error.message}`);
+  });
 }
 
 /** The deceptive characters of src/text.ts, which says why; a test holds the two equal. */

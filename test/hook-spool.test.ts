@@ -344,11 +344,16 @@ describe('a start that failed', { concurrency: 4 }, () => {
     assert.deepEqual(readdirSync(spool), [fileOf('other')]);
   });
 
-  it('leaves it to mdserver to remove it, if that can be told', async (t) => {
+  it('leaves nothing kept that mdserver, which has been told, could not take in', async (t) => {
     const { hook, socket, spool } = await withKept();
-    await receiver(t, socket);
+    const keptWhenTold: string[][] = [];
+    await receiver(t, socket, (response) => {
+      keptWhenTold.push(readdirSync(spool).sort());
+      response.end();
+    });
     assert.deepEqual(await call([hook, ...failed], domainXml(1)), silent);
-    assert.deepEqual(readdirSync(spool).sort(), all);
+    assert.deepEqual(keptWhenTold, [all]);
+    assert.deepEqual(readdirSync(spool), [fileOf('other')]);
   });
 
   it('is another than the end of a guest, of which everything stays', async () => {
