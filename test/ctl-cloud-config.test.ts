@@ -79,9 +79,13 @@ test("the built-in template's own text is cloud-config", () => {
 
 test("mdserver's hook is recognised by the lines that system-integration.sh fills in", () => {
   const url = 'http://169.254.169.254:80/instance-upload';
-  const socket = '/run/mdserver/control.sock';
+  const unknown = { socket: undefined, spool: undefined, network: undefined };
   const old = `#!/bin/sh\nconst uploadUrl = '${url}';\n`;
-  assert.deepEqual(hookTarget(old), { url, socket: undefined });
-  assert.deepEqual(hookTarget(`${old}const controlSocket = '${socket}';\n`), { url, socket });
+  assert.deepEqual(hookTarget(old), { url, ...unknown });
+  const socket = '/run/mdserver/control.sock';
+  const later = `${old}const controlSocket = '${socket}';\n`;
+  assert.deepEqual(hookTarget(later), { url, ...unknown, socket });
+  const now = `#!/bin/sh\n':' //; case "$2 $3 $1" in 'port-created begin mds') ;; esac\n${later}const spoolFolder = '/srv/spool';\n`;
+  assert.deepEqual(hookTarget(now), { url, socket, spool: '/srv/spool', network: 'mds' });
   assert.equal(hookTarget('#!/bin/sh\nexit 0\n'), undefined);
 });

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -508,7 +509,7 @@ test('check works without a running daemon, and reports what is missing', async 
   assert.deepEqual(linesOf(all, 'dnsmasq'), [
     `failure: ${host.folder}/dnsmasq/mds.conf does not exist: mdserver writes it when it starts: systemctl start mdserver`,
   ]);
-  assert.match(linesOf(all, 'hook')[0] ?? '', /^failure: mdserver's hook is neither /);
+  assert.match(linesOf(all, 'hook')[0] ?? '', /^failure: mdserver's qemu hook is neither /);
 });
 
 test('check warns of records with more metadata than an upload may bring', async (t) => {
@@ -617,40 +618,119 @@ test('check reports a unit that does not let mdserver do what the configuration 
   );
 });
 
-test('check reports a hook that is missing, not executable, or posts elsewhere', async (t) => {
+test('check reports hooks that are missing, not executable, or post elsewhere', async (t) => {
   const host = hostOf(t);
   const { port } = await host.start();
   const socket = join(host.folder, 'run/control.sock');
   const url = `http://127.0.0.1:${port}/instance-upload`;
-  const first = 'etc/libvirt/hooks/qemu';
-  const hook = (toSocket: string, toUrl = url, path = first) =>
-    host.write(
+  const spool = join(host.folder, 'data/spool');
+  const hook = (path: string, toSocket = socket, toUrl = url, network = 'mds') => {
+    const written = host.write(
       path,
-      `#!/bin/sh\nconst controlSocket = '${toSocket}';\nconst uploadUrl = '${toUrl}';\n`,
+      `#!/bin/sh\n':' //; case "$2 $3 $1" in 'port-created begin ${network}') ;; esac\nconst controlSocket = '${toSocket}';\nconst uploadUrl = '${toUrl}';\nconst spoolFolder = '${spool}';\n`,
     );
-  const found = async () => linesOf(await findings(host), 'hook');
-  const path = hook(socket);
-  chmodSync(path, 0o644);
-  assert.deepEqual(await found(), [
-    `failure: ${path} is not executable, so libvirt ignores it: chmod 755 ${path}`,
+    chmodSync(written, 0o755);
+    return written;
+  };
+  const lines = async () => linesOf(await findings(host), 'hook');
+  const found = async (driver: string) => (await lines()).filter((line) => line.includes(driver));
+  const missingHook = (driver: string, result: string) =>
+    `failure: mdserver's ${driver} hook is neither ${host.folder}/etc/libvirt/hooks/${driver} nor in ${host.folder}/etc/libvirt/hooks/${driver}.d, so mdserver does not learn of ${result}: run system-integration.sh, then restart libvirtd`;
+  const kept = `ok: ${spool} keeps what the hook cannot post`;
+  assert.deepEqual(await lines(), [
+    missingHook('qemu', 'guests that start'),
+    missingHook('network', 'interfaces that are attached to a running guest'),
+    kept,
   ]);
-  chmodSync(path, 0o755);
-  assert.deepEqual(await found(), [`ok: ${path} posts to ${socket}`]);
-  hook('/nowhere');
-  assert.deepEqual(await found(), [
-    `warning: ${path} posts to ${url} instead of ${socket}, so mdserver does not learn when a guest stops: run system-integration.sh again`,
+  const elsewhere = 'http://127.0.0.2:80/instance-upload';
+  for (const driver of ['qemu', 'network']) {
+    const place = `etc/libvirt/hooks/${driver}`;
+    const path = hook(place);
+    assert.deepEqual(await found(driver), [`ok: ${path} posts to ${socket}`]);
+    chmodSync(path, 0o644);
+    assert.deepEqual(await found(driver), [
+      `failure: ${path} is not executable, so libvirt ignores it: chmod 755 ${path}`,
+    ]);
+    hook(place, '/nowhere', elsewhere);
+    assert.deepEqual(await found(driver), [
+      `failure: ${path} posts to /nowhere, but mdserver accepts uploads on ${socket}: run system-integration.sh again`,
+    ]);
+    // Another program's hook in its place, and mdserver's beside it.
+    host.write(place, '#!/bin/sh\n');
+    const beside = hook(`${place}.d/mdserver`);
+    assert.deepEqual(await found(driver), [`ok: ${beside} posts to ${socket}`]);
+    hook(place);
+    assert.deepEqual(await found(driver), [
+      `warning: there are two hooks, ${path} and ${beside}: remove one of them`,
+      `ok: ${path} posts to ${socket}`,
+      `ok: ${beside} posts to ${socket}`,
+    ]);
+    rmSync(dirname(beside), { recursive: true });
+  }
+  const qemu = hook('etc/libvirt/hooks/qemu', '/nowhere');
+  assert.deepEqual(await found('qemu'), [
+    `warning: ${qemu} posts to ${url} instead of ${socket}, so mdserver does not learn when a guest stops: run system-integration.sh again`,
   ]);
-  hook('/nowhere', 'http://127.0.0.2:80/instance-upload');
-  assert.deepEqual(await found(), [
-    `failure: ${path} posts to /nowhere, but mdserver accepts uploads on ${socket}: run system-integration.sh again`,
+  // Interfaces are posted to the socket alone.
+  const network = hook('etc/libvirt/hooks/network', '/nowhere');
+  assert.deepEqual(await found('network'), [
+    `failure: ${network} posts to /nowhere, but mdserver accepts uploads on ${socket}: run system-integration.sh again`,
   ]);
-  // Another program's hook in its place, and mdserver's in qemu.d.
-  host.write(first, '#!/bin/sh\n');
-  const beside = hook(socket, url, `${first}.d/mdserver`);
-  chmodSync(beside, 0o755);
-  assert.deepEqual(await found(), [`ok: ${beside} posts to ${socket}`]);
-  rmSync(beside);
-  assert.match((await found())[0] ?? '', /^failure: mdserver's hook is neither /);
+  hook('etc/libvirt/hooks/network', socket, url, 'default');
+  assert.deepEqual(await found('network'), [
+    `failure: ${network} reports interfaces on the network default, but mdserver's is mds: run system-integration.sh again`,
+  ]);
+});
+
+test('check reports a hook that keeps nothing, or keeps it where mdserver does not look', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const spool = join(host.folder, 'data/spool');
+  const lost = 'what the hook cannot post while mdserver is down is lost';
+  const hook = (keeps: string) =>
+    host.write(
+      'etc/libvirt/hooks/qemu',
+      `const controlSocket = '${host.folder}/run/control.sock';\nconst uploadUrl = '';\n${keeps}`,
+    );
+  const found = async () =>
+    linesOf(await findings(host), 'hook').filter((line) => /keeps|lost|spool/.test(line));
+  const path = hook('');
+  const ok = `ok: ${spool} keeps what the hook cannot post`;
+  assert.deepEqual(await found(), [
+    `warning: ${path} keeps nothing: ${lost}: run system-integration.sh again`,
+    ok,
+  ]);
+  hook("const spoolFolder = '/elsewhere';\n");
+  assert.deepEqual(await found(), [
+    `failure: ${path} keeps what it cannot post in /elsewhere, not in ${spool}: run system-integration.sh again`,
+    ok,
+  ]);
+  hook(`const spoolFolder = '${spool}';\n`);
+  assert.deepEqual(await found(), [ok]);
+  chmodSync(spool, 0o750);
+  assert.deepEqual(await found(), [
+    `failure: ${spool} is open to others, so the hook does not use it: ${lost}: chmod 0700 ${spool}`,
+  ]);
+  rmSync(spool, { recursive: true });
+  assert.deepEqual(await found(), [
+    `failure: ${spool} does not exist: ${lost}: systemctl restart mdserver`,
+  ]);
+  symlinkSync('/etc', spool);
+  assert.deepEqual(await found(), [
+    `failure: ${spool} is not a folder: ${lost}: remove it, then systemctl restart mdserver`,
+  ]);
+});
+
+test('check reports a spool folder that does not belong to the user of mdserver', {
+  skip: missing('root'),
+}, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const spool = join(host.folder, 'data/spool');
+  chownSync(spool, 65534, 65534);
+  assert.deepEqual(linesOf(await findings(host), 'hook').slice(-1), [
+    `failure: ${spool} belongs to another user than mdserver's, which cannot take in what the hook keeps: chown -h 0:0 ${spool}`,
+  ]);
 });
 
 test('check runs dnsmasq --test on what mdserver writes for it, and reports files that differ', {
@@ -743,8 +823,9 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   mkdirSync(join(folder, 'userdata'));
   const hook = join(folder, 'etc/libvirt/hooks/qemu');
   mkdirSync(dirname(hook), { recursive: true });
-  const target = `const controlSocket = '${folder}/run/control.sock';\nconst uploadUrl = '';\n`;
+  const target = `#!/bin/sh\n# 'port-created begin default'\nconst controlSocket = '${folder}/run/control.sock';\nconst uploadUrl = '';\nconst spoolFolder = '${folder}/spool';\n`;
   writeFileSync(hook, target, { mode: 0o755 });
+  writeFileSync(join(hook, '../network'), target, { mode: 0o755 });
   const configuration = hostConfiguration(folder, {
     dnsmasq: 'user = root\nnet_name = default\ninterface = virbr0',
     sections: '[public-keys]\ndefault = ssh-ed25519 AAAA me',

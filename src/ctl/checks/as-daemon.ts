@@ -9,7 +9,7 @@ import { type Finding, findingsOf, isFinding } from './finding.js';
 import { checkUntrusted } from './untrusted.js';
 
 /** A user and its group, by their numbers. */
-interface Account {
+export interface Account {
   readonly uid: number;
   readonly gid: number;
 }
@@ -29,7 +29,7 @@ async function accountOf(user: string): Promise<Account | undefined> {
  * The daemon's user: that of dnsmasq or, if that is root, the owner of the database's folder.
  * Undefined if there is no such user.
  */
-async function daemonAccount({ dnsmasq, mdserver }: Config): Promise<Account | undefined> {
+export async function daemonAccount({ dnsmasq, mdserver }: Config): Promise<Account | undefined> {
   const named = await accountOf(dnsmasq.user);
   if (named?.uid !== 0) return named;
   const owner = statIfPresent(dirname(mdserver.db_file))?.uid ?? 0;

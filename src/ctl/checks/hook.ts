@@ -1,33 +1,50 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
+import { spoolFolder } from '../../control/spool.js';
 import { serverUrl } from '../../network.js';
+import { daemonAccount } from './as-daemon.js';
 import { exists, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 import { connectAddress } from './network.js';
 
-/** The files that libvirt runs as hooks of qemu guests (libvirt.org/hooks.html), under a prefix. */
-function hookFiles(prefix: string): string[] {
+/** libvirt's drivers that run mdserver's hook. */
+type Driver = 'qemu' | 'network';
+
+/** The files that libvirt runs as hooks of a driver (libvirt.org/hooks.html), under a prefix. */
+function hookFiles(prefix: string, driver: Driver): string[] {
   const hooks = join(prefix || '/', 'etc/libvirt/hooks');
-  const more = join(hooks, 'qemu.d');
+  const more = join(hooks, `${driver}.d`);
   const names = exists(more) ? readdirSync(more).sort() : [];
-  return [join(hooks, 'qemu'), ...names.map((name) => join(more, name))].filter((path) =>
+  return [join(hooks, driver), ...names.map((name) => join(more, name))].filter((path) =>
     statIfPresent(path)?.isFile(),
   );
 }
 
-/** Where a hook posts to: the control socket or, if that does not exist, the URL. */
+/** What system-integration.sh has set in a hook; undefined in the hook of a release that did not know it. */
 export interface HookTarget {
+  /** Where it posts to if there is no socket. */
   readonly url: string;
-  /** Undefined in the hook of a release without a control socket. */
+  /** Where it posts to. */
   readonly socket: string | undefined;
+  /** Where it keeps what it cannot post. */
+  readonly spool: string | undefined;
+  /** The network whose interfaces it reports. */
+  readonly network: string | undefined;
 }
 
-/** The target that system-integration.sh set in a hook; undefined if the hook is not mdserver's. */
+/** What system-integration.sh has set in a hook; undefined if the hook is not mdserver's. */
 export function hookTarget(source: string): HookTarget | undefined {
-  const url = /^const uploadUrl = '([^']*)';$/m.exec(source)?.[1];
-  const socket = /^const controlSocket = '([^']*)';$/m.exec(source)?.[1];
-  return url === undefined ? undefined : { url, socket };
+  const constant = (name: string) =>
+    new RegExp(`^const ${name} = '([^']*)';$`, 'm').exec(source)?.[1];
+  const url = constant('uploadUrl');
+  if (url === undefined) return undefined;
+  return {
+    url,
+    socket: constant('controlSocket'),
+    spool: constant('spoolFolder'),
+    network: /'port-created begin ([^']*)'/.exec(source)?.[1],
+  };
 }
 
 /** Whether the paths are the same; /var/run is a link to /run. */
@@ -36,51 +53,121 @@ function samePath(one: string, other: string): boolean {
   return short(one) === short(other);
 }
 
-/** Whether libvirt's hook is installed, can be executed, and posts to this mdserver. */
-export function* checkHook(
-  { mdserver }: Config,
-  controlSocket: string,
-  prefix: string,
-): Generator<Finding> {
-  const { ok, warning, failure } = findingsOf('hook');
-  const again = 'run system-integration.sh again';
-  const hooks = hookFiles(prefix).flatMap((path) => {
+const { ok, warning, failure } = findingsOf('hook');
+const again = 'run system-integration.sh again';
+
+const withoutHook: Readonly<Record<Driver, string>> = {
+  qemu: 'mdserver does not learn of guests that start',
+  network: 'mdserver does not learn of interfaces that are attached to a running guest',
+};
+
+interface Hook extends HookTarget {
+  readonly path: string;
+}
+
+/** mdserver's hooks of a driver. Yields a finding if there is none, or more than one. */
+function* installedHooks(prefix: string, driver: Driver): Generator<Finding, Hook[]> {
+  const hooks = hookFiles(prefix, driver).flatMap((path) => {
     const target = hookTarget(readFileSync(path, 'utf8'));
     return target === undefined ? [] : [{ path, ...target }];
   });
   const [first, second] = hooks;
   if (first === undefined) {
-    const path = join(prefix || '/', 'etc/libvirt/hooks/qemu');
+    const path = join(prefix || '/', 'etc/libvirt/hooks', driver);
     yield failure(
-      `mdserver's hook is neither ${path} nor in ${path}.d`,
+      `mdserver's ${driver} hook is neither ${path} nor in ${path}.d, so ${withoutHook[driver]}`,
       'run system-integration.sh, then restart libvirtd',
     );
-    return;
   }
-  if (second !== undefined) {
+  if (first !== undefined && second !== undefined) {
     yield warning(`there are two hooks, ${first.path} and ${second.path}`, 'remove one of them');
   }
+  return hooks;
+}
+
+/** Whether the hook can be executed, and posts to this mdserver. */
+function* checkTarget(
+  { path, url, socket, network }: Hook,
+  { mdserver, dnsmasq }: Config,
+  controlSocket: string,
+  driver: Driver,
+): Generator<Finding> {
   const urls = mdserver.listen_address.map(
     (address) => new URL(serverUrl(connectAddress(address), mdserver.port)).origin,
   );
-  for (const { path, url, socket } of hooks) {
-    const bySocket = socket !== undefined && samePath(socket, controlSocket);
-    const byUrl =
-      mdserver.upload_over_tcp && URL.canParse(url) && urls.includes(new URL(url).origin);
-    if (((statIfPresent(path)?.mode ?? 0) & 0o111) === 0) {
-      yield failure(`${path} is not executable, so libvirt ignores it`, `chmod 755 ${path}`);
-    } else if (bySocket) {
-      yield ok(`${path} posts to ${socket}`);
-    } else if (byUrl) {
-      yield warning(
-        `${path} posts to ${url} instead of ${controlSocket}, so mdserver does not learn when a guest stops`,
-        again,
-      );
-    } else {
-      yield failure(
-        `${path} posts to ${socket ?? url}, but mdserver accepts uploads on ${controlSocket}`,
-        again,
-      );
+  const bySocket = socket !== undefined && samePath(socket, controlSocket);
+  const byUrl =
+    driver === 'qemu' &&
+    mdserver.upload_over_tcp &&
+    URL.canParse(url) &&
+    urls.includes(new URL(url).origin);
+  if (((statIfPresent(path)?.mode ?? 0) & 0o111) === 0) {
+    yield failure(`${path} is not executable, so libvirt ignores it`, `chmod 755 ${path}`);
+  } else if (driver === 'network' && network !== dnsmasq.net_name) {
+    yield failure(
+      `${path} reports interfaces on the network ${network ?? '(none)'}, but mdserver's is ${dnsmasq.net_name}`,
+      again,
+    );
+  } else if (bySocket) {
+    yield ok(`${path} posts to ${socket}`);
+  } else if (byUrl) {
+    yield warning(
+      `${path} posts to ${url} instead of ${controlSocket}, so mdserver does not learn when a guest stops`,
+      again,
+    );
+  } else {
+    yield failure(
+      `${path} posts to ${socket ?? url}, but mdserver accepts uploads on ${controlSocket}`,
+      again,
+    );
+  }
+}
+
+/** Whether the hook can keep what it cannot post, where mdserver looks for it. */
+async function* checkSpool(hooks: readonly Hook[], config: Config): AsyncGenerator<Finding> {
+  const folder = spoolFolder(config);
+  const lost = 'what the hook cannot post while mdserver is down is lost';
+  for (const { path, spool } of hooks) {
+    if (spool === undefined) yield warning(`${path} keeps nothing: ${lost}`, again);
+    else if (!samePath(spool, folder)) {
+      yield failure(`${path} keeps what it cannot post in ${spool}, not in ${folder}`, again);
     }
   }
+  const stats = lstatSync(folder, { throwIfNoEntry: false });
+  const account = await daemonAccount(config);
+  if (stats === undefined) {
+    yield failure(`${folder} does not exist: ${lost}`, 'systemctl restart mdserver');
+  } else if (!stats.isDirectory()) {
+    yield failure(
+      `${folder} is not a folder: ${lost}`,
+      'remove it, then systemctl restart mdserver',
+    );
+  } else if (account !== undefined && stats.uid !== account.uid) {
+    yield failure(
+      `${folder} belongs to another user than mdserver's, which cannot take in what the hook keeps`,
+      `chown -h ${account.uid}:${account.gid} ${folder}`,
+    );
+  } else if ((stats.mode & 0o077) !== 0) {
+    yield failure(
+      `${folder} is open to others, so the hook does not use it: ${lost}`,
+      `chmod 0700 ${folder}`,
+    );
+  } else {
+    yield ok(`${folder} keeps what the hook cannot post`);
+  }
+}
+
+/** Whether libvirt's hooks are installed, can be executed, post to this mdserver, and keep what they cannot post. */
+export async function* checkHook(
+  config: Config,
+  controlSocket: string,
+  prefix: string,
+): AsyncGenerator<Finding> {
+  const all: Hook[] = [];
+  for (const driver of ['qemu', 'network'] as const) {
+    const hooks = yield* installedHooks(prefix, driver);
+    for (const hook of hooks) yield* checkTarget(hook, config, controlSocket, driver);
+    all.push(...hooks);
+  }
+  yield* checkSpool(all, config);
 }
