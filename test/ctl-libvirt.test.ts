@@ -5,6 +5,7 @@ import { appendFileSync, mkdirSync, readFileSync, truncateSync, writeFileSync } 
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { stripVTControlCharacters } from 'node:util';
 import type { InstanceSummary } from '../src/control/api.js';
 import { refusedLately } from '../src/ctl/dnsmasq-log.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
@@ -93,7 +94,8 @@ async function hostWith(
       const command = `${process.execPath} ${program} --config ${host.file} --socket ${socket} ${line}`;
       const env = { ...host.env, NO_COLOR: '1' };
       const ended = await run('script', ['-qec', command, '/dev/null'], input, env, true);
-      return { status: ended.status, text: ended.stdout.replaceAll('\r\n', '\n') };
+      const text = stripVTControlCharacters(ended.stdout).replaceAll('\r\n', '\n');
+      return { status: ended.status, text };
     },
     check: async () => linesOf(await findings(host, '--socket', socket), 'domains'),
   };
@@ -298,5 +300,243 @@ test('list does not wait for a libvirt that hangs', { skip: withoutTerminal }, a
   assert.equal(
     text.trimEnd().split('\n').at(-1),
     'mdserverctl: cannot look for running domains without a record: virsh (qemu:///system): no answer for 2 seconds',
+  );
+});
+
+// ---- explain ----
+
+/** What explain says, without the lines on standard error. */
+async function explained(host: { readonly ctl: Host['ctl'] }, subject: string) {
+  const { status, stdout } = await host.ctl('explain', subject);
+  return [status, ...stdout.trimEnd().split('\n')];
+}
+
+test('explain of a name that no instance has looks for a domain of this name', async (t) => {
+  const host = await hostWith(
+    t,
+    [instance(1)],
+    [
+      domain(2),
+      domain(3, { interfaces: [['default', mac(3)]] }),
+      domain(4, { running: false }),
+      domain(5, { running: false, interfaces: [] }),
+    ],
+  );
+  assert.deepEqual(await explained(host, 'vm2'), [
+    4,
+    'There is no instance vm2.',
+    `libvirt runs a domain of this name with ${mac(2)} on mds, but it was never uploaded, so it gets neither address nor metadata.`,
+    'Upload it: virsh dumpxml vm2 | mdserverctl upload -. "mdserverctl check" shows whether the hooks are installed.',
+  ]);
+  const notServed = (name: string, runs: string) =>
+    `libvirt has a domain of this name. It ${runs}, and has no interface on the network mds or the bridge br-mds, so mdserver does not serve it. To change that: virsh attach-interface ${name} network mds`;
+  assert.deepEqual(await explained(host, 'vm3'), [
+    4,
+    'There is no instance vm3.',
+    notServed('vm3', 'runs'),
+  ]);
+  assert.deepEqual(await explained(host, 'vm4'), [
+    4,
+    'There is no instance vm4.',
+    'libvirt has a domain of this name. It does not run, and was never uploaded: the hook does that when it starts. To do so now: virsh dumpxml vm4 | mdserverctl upload -',
+  ]);
+  assert.deepEqual(await explained(host, 'vm5'), [
+    4,
+    'There is no instance vm5.',
+    notServed('vm5', 'does not run'),
+  ]);
+  assert.deepEqual(JSON.parse((await host.ctl('explain', 'vm2', '--json')).stdout), {
+    instance: null,
+    domain: {
+      uuid: uuid(2),
+      name: 'vm2',
+      running: true,
+      interfaces: [{ source: 'mds', mac: mac(2) }],
+    },
+  });
+  assert.deepEqual(await host.ctl('explain', 'nobody'), {
+    status: 4,
+    stdout: '',
+    stderr: 'mdserverctl: there is no instance nobody\n',
+  });
+});
+
+test('explain of an instance says what of its running domain does not fit its record', async (t) => {
+  const host = await hostWith(
+    t,
+    [instance(1), instance(2), instance(3, { left_network: 1_700_000_000 }), instance(4)],
+    [
+      domain(1, { interfaces: [['mds', mac(21)]] }),
+      domain(2, { interfaces: [['default', mac(2)]] }),
+      domain(3, { running: false }),
+      domain(4),
+    ],
+  );
+  const second = async (name: string) => (await explained(host, name))[2];
+  assert.equal(
+    await second('vm1'),
+    `It runs with the MAC address ${mac(21)} on the network, but its record has ${mac(1)}, so it gets no address by DHCP. Upload it: virsh dumpxml vm1 | mdserverctl upload -`,
+  );
+  const mend =
+    'Give it one (virsh attach-interface), or remove the record: mdserverctl sync --prune.';
+  assert.equal(
+    await second('vm2'),
+    `It runs without an interface on the network mds or the bridge br-mds (virsh domiflist vm2). ${mend}`,
+  );
+  assert.equal(
+    await second('vm3'),
+    `Its domain has been without an interface on the network mds or the bridge br-mds since 2023-11-14T22:13:20Z. ${mend}`,
+  );
+  assert.match(String(await second('vm4')), /^Its domain was last uploaded /);
+});
+
+test('explain of a MAC address: its instance, its domain, its port, what dnsmasq said of it', async (t) => {
+  const lxc = { ...port(5), owner: { uuid: uuid(5), name: 'lxc1' } };
+  const host = await hostWith(
+    t,
+    [instance(1), instance(2)],
+    [
+      domain(2, {
+        interfaces: [
+          ['mds', mac(2)],
+          ['mds', mac(22)],
+        ],
+      }),
+      domain(3),
+      // A stopped clone has the same address.
+      domain(4, {
+        running: false,
+        interfaces: [
+          ['mds', mac(3)],
+          ['mds', mac(4)],
+        ],
+      }),
+    ],
+    [port(2), lxc],
+  );
+  host.write('log-dnsmasq', refusal(9, 2));
+  assert.match(String((await explained(host, mac(1)))[1]), /^vm1 \(10\.122\.0\.1, /);
+  const upper = mac(3).toUpperCase();
+  const about = async (number: number) => {
+    const [status, first, ...more] = await explained(host, mac(number));
+    assert.deepEqual([status, first], [4, `No instance has the MAC address ${mac(number)}.`]);
+    return more.map(String);
+  };
+  const runs = (name: string) =>
+    `It is the MAC address of the domain ${name}, which runs without a record, and so without an address: virsh dumpxml ${name} | mdserverctl upload -. "mdserverctl check" shows whether the hooks are installed.`;
+  assert.deepEqual(await about(3), [runs('vm3')]);
+  assert.equal((await explained(host, upper))[2], runs('vm3'));
+  assert.deepEqual(await about(4), [
+    'It is the MAC address of the domain vm4, which does not run. The hook uploads it when it starts; to do so now: virsh dumpxml vm4 | mdserverctl upload -',
+  ]);
+  assert.deepEqual(await about(5), [runs('lxc1')]);
+  assert.deepEqual(await about(22), [
+    `It is the MAC address of the domain vm2, whose record has ${mac(2)}: only the first interface on the network (virsh domiflist vm2) gets an address. If that has changed: virsh dumpxml vm2 | mdserverctl upload -`,
+  ]);
+  const [nobody, asked, ...others] = await about(9);
+  assert.match(nobody ?? '', /^No instance and no domain of libvirt has it: /);
+  assert.match(asked ?? '', /^It asked for an address at \S+Z, and dnsmasq had none for it\.$/);
+  assert.deepEqual(others, []);
+});
+
+// ---- remove, sync --prune ----
+
+test('remove frees the address of a guest at once only if libvirt says that it does not run', async (t) => {
+  const boot = { started: 1_700_000_000, ended: 1_700_000_005, outcome: 'home' } as const;
+  const host = await hostWith(
+    t,
+    [
+      instance(1),
+      instance(2),
+      // Of a record without a uuid, the name counts.
+      instance(3, { uuid: null }),
+      instance(4, { location: 'there' }),
+      instance(5, { last_boot: boot }),
+    ],
+    [domain(1), domain(2, { running: false }), domain(3)],
+  );
+  const removed = await host.ctl('remove', '--yes', 'vm1', 'vm2', 'vm3', 'vm4', 'vm6');
+  const held = 'its address goes to no other guest until it stops, or its lease ends';
+  const runs = `loses DHCP, DNS and metadata until its next start, when the hook adds it again; ${held}`;
+  assert.deepEqual(removed.stderr.split('\n'), [
+    `mdserverctl: vm1 runs: it ${runs}`,
+    `mdserverctl: vm3 runs: it ${runs}`,
+    `mdserverctl: libvirt does not tell whether vm4 runs (it is at another location, there); ${held}`,
+    'mdserverctl: vm6: there is no instance vm6',
+    '',
+  ]);
+  assert.equal(removed.status, 4);
+  assert.equal(virshCalls(host), 2);
+  const deletions = () => host.asked.splice(0).filter((line) => line.startsWith('DELETE'));
+  assert.deepEqual(deletions(), [
+    'DELETE /instances/vm1',
+    'DELETE /instances/vm2?guest=gone',
+    'DELETE /instances/vm3',
+    'DELETE /instances/vm4',
+    'DELETE /instances/vm6',
+  ]);
+
+  host.write('bin/virsh', '#!/bin/sh\necho "error: no" >&2; exit 1\n');
+  const unknown = await host.ctl('remove', '--yes', 'vm2', 'vm5');
+  const why = 'virsh (qemu:///system): no';
+  assert.deepEqual(unknown.stderr.split('\n'), [
+    `mdserverctl: libvirt does not tell whether vm2 runs (${why}); ${held}`,
+    `mdserverctl: libvirt does not tell whether vm5 runs (${why}); mdserver saw it stop at 2023-11-14T22:13:25Z`,
+    '',
+  ]);
+  assert.deepEqual(deletions(), ['DELETE /instances/vm2', 'DELETE /instances/vm5']);
+});
+
+test('remove asks, and says of a guest that it runs', { skip: withoutTerminal }, async (t) => {
+  const host = await hostWith(t, [instance(1), instance(2)], [domain(1)]);
+  const one = await host.onTerminal('remove vm1', 'n\n');
+  assert.equal(one.status, 1);
+  assert.match(
+    one.text,
+    /^mdserverctl: vm1 runs: it loses [^\n]*\nRemove vm1 \(running\)\? \[y\/N\] /m,
+  );
+  const two = await host.onTerminal('remove vm1 vm2', 'n\n');
+  assert.match(two.text, /^Remove 2 instances: vm1 \(running\), vm2\? \[y\/N\] /m);
+  assert.deepEqual(
+    host.asked.filter((line) => line.startsWith('DELETE')),
+    [],
+  );
+});
+
+test('sync --prune removes records without a domain, and those whose domain left the network', async (t) => {
+  const left = { left_network: 5 };
+  const host = await hostWith(
+    t,
+    [
+      instance(1),
+      instance(2),
+      instance(3, left),
+      instance(4, left),
+      instance(5, { ...left, location: 'there' }),
+      instance(6, { location: 'there' }),
+    ],
+    [domain(1), domain(3), domain(4, { running: false })],
+  );
+  const expected =
+    'no domain\tvm2\t10.122.0.2\nno interface\tvm3\t10.122.0.3\nno interface\tvm4\t10.122.0.4\n';
+  const listed = await host.ctl('sync');
+  assert.ok(listed.stdout.endsWith(expected), listed.stdout);
+  assert.match(
+    listed.stderr,
+    /; 1 record without a domain, 2 records whose domain left the network \(--prune removes them\)\n$/,
+  );
+  const pruned = await host.ctl('sync', '--prune', '--yes', '--json');
+  const { without_domain, left_network } = JSON.parse(pruned.stdout);
+  assert.deepEqual(
+    [without_domain, left_network].map((list: InstanceSummary[]) => list.map(({ name }) => name)),
+    [['vm2'], ['vm3', 'vm4']],
+  );
+  assert.deepEqual(
+    host.asked.filter((line) => line.startsWith('DELETE')),
+    [
+      'DELETE /instances/vm2?guest=gone',
+      'DELETE /instances/vm3',
+      'DELETE /instances/vm4?guest=gone',
+    ],
   );
 });
