@@ -878,7 +878,7 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   assert.equal(broken.status, 1);
   assert.match(
     broken.stdout,
-    /^failure\taddress\tno interface has the address 169\.254\.169\.254\t/m,
+    /^failure\taddress\tno interface has the address 169\.254\.169\.254; mdserver serves it as soon as one has\t/m,
   );
   assert.match(broken.stdout, /^failure\tnetwork\tthe bridge virbr0 does not exist\t/m);
   assert.match(broken.stdout, /^failure\tdnsmasq\tdnsmasq is not running /m);

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import type { Server } from 'node:http';
-import { isIPv6, type Socket } from 'node:net';
+import { createServer, type Server } from 'node:http';
+import type { Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import type { Logger } from '../log.js';
 import { type IpAddress, serverUrl } from '../network.js';
@@ -11,16 +11,21 @@ import type { PeerLog } from './peer-log.js';
 /** mdserver cannot serve on an address; the message says why and what to do. */
 export class ListenError extends Error {
   constructor(
-    message: string,
-    /** Whether the address may still appear: an IPv6 address that no interface has yet. */
+    /** The address and the port, as a URL. */
+    readonly url: string,
+    /** Why, and what to do. */
+    readonly reason: string,
+    /** Whether the address may still appear: no interface has it yet. */
     readonly mayAppear: boolean,
   ) {
-    super(message);
+    super(`cannot serve on ${url}: ${reason}`);
   }
 }
 
 /** The sockets that an app is served on. */
 export interface Listeners {
+  /** One line for each address that is not served now. */
+  problems(): readonly string[];
   /** Stops accepting requests. Resolves when those in flight are answered, after 5 seconds at most. */
   close(): Promise<void>;
 }
@@ -30,7 +35,7 @@ const remedies = new Map([
   ['EADDRINUSE', 'another program uses this address and port: stop it, or set mdserver.port'],
   [
     'EADDRNOTAVAIL',
-    'no interface has this address: is its network up (virsh net-start mds)? See mdserver.listen_address',
+    'no interface has this address yet (is its network up? virsh net-start mds; see mdserver.listen_address)',
   ],
   [
     'EPERM',
@@ -45,8 +50,8 @@ const backlog = 4096;
 function listenOn(server: Server, host: IpAddress, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const fail = ({ code = '', message }: NodeJS.ErrnoException) => {
-      const text = `cannot serve on ${serverUrl(host, port)}: ${remedies.get(code) ?? message}`;
-      reject(new ListenError(text, code === 'EADDRNOTAVAIL' && isIPv6(host)));
+      const reason = remedies.get(code) ?? message;
+      reject(new ListenError(serverUrl(host, port), reason, code === 'EADDRNOTAVAIL'));
     };
     server.once('error', fail);
     server.listen({ host, port, ipv6Only: true, backlog }, () => {
@@ -71,7 +76,7 @@ export function connectionRoom(limits: string): number {
 }
 
 /** Milliseconds between two attempts at an address that may appear. */
-const retryInterval = 2000;
+const retryInterval = 1000;
 
 /** Resolves when the requests in flight are answered; cuts off those that take more than 5 seconds. */
 function closeServer(server: Server): Promise<void> {
@@ -116,9 +121,27 @@ function logBrokenRequests(server: Server, peerLog: PeerLog): void {
 }
 
 /**
- * Serves the app on every address. A bridge's IPv6 address is tentative until the first guest joins
- * (RFC 4862 5.4), so mdserver keeps trying it as long as another address is served. Throws
- * ListenError, with nothing left open.
+ * Throws ListenError if an address cannot be served on the port, and is not one that may still
+ * appear. Nothing is left open.
+ */
+export async function tryListening(addresses: readonly IpAddress[], port: number): Promise<void> {
+  for (const address of addresses) {
+    const server = createServer();
+    try {
+      await listenOn(server, address, port);
+    } catch (error) {
+      if (!(error as ListenError).mayAppear) throw error;
+    } finally {
+      server.close();
+    }
+  }
+}
+
+/**
+ * Serves the app on every address. One that no interface has yet is tried until it is there: libvirt
+ * makes its bridge after mdserver has started, and an IPv6 address of a bridge is tentative until the
+ * first guest joins (RFC 4862 5.4). Throws ListenError, with nothing left open, if an address that is
+ * there cannot be served.
  */
 export async function listen(
   app: FastifyInstance,
@@ -128,6 +151,8 @@ export async function listen(
 ): Promise<Listeners> {
   let closing = false;
   const retries = new Set<NodeJS.Timeout>();
+  /** Why addresses are not served, by their URLs. */
+  const missing = new Map<string, string>();
   app.addHook('onSend', (_request, reply, _payload, done) => {
     if (closing) reply.header('connection', 'close');
     done();
@@ -160,12 +185,25 @@ export async function listen(
     await listenOn(server, address, port);
     // Without a listener, an error such as one of accept(2) would end the process.
     server.on('error', (error) => log.error(`${serverUrl(address, port)}: ${error.message}`));
+    missing.delete(serverUrl(address, port));
     log.info(`serving on ${serverUrl(address, port)}`);
+  };
+  /** Says why an address is not served, once for each reason. */
+  const report = ({ url, reason, mayAppear, message }: ListenError) => {
+    if (missing.get(url) === reason) return;
+    missing.set(url, reason);
+    log[mayAppear ? 'warn' : 'error'](`${message}; mdserver continues without it and keeps trying`);
   };
   const tryAgain = (server: Server, address: IpAddress) => {
     const retry = setTimeout(() => {
       retries.delete(retry);
-      serve(server, address).catch(() => tryAgain(server, address));
+      serve(server, address).then(
+        () => closing && server.close(),
+        (error: ListenError) => {
+          report(error);
+          if (!closing) tryAgain(server, address);
+        },
+      );
     }, retryInterval);
     retries.add(retry);
   };
@@ -179,14 +217,17 @@ export async function listen(
     }
   });
   const failures = (await Promise.all(tried)).filter((failure) => failure !== undefined);
-  const serious = failures.find(({ error }) => !error.mayAppear) ?? failures[servers.size - 1];
+  const serious = failures.find(({ error }) => !error.mayAppear);
   if (serious !== undefined) {
     await close();
     throw serious.error;
   }
   for (const { error, retry } of failures) {
-    log.warn(`${error.message}; mdserver continues without it and keeps trying`);
+    report(error);
     retry();
   }
-  return { close };
+  return {
+    problems: () => Array.from(missing, ([url, reason]) => `not serving on ${url}: ${reason}`),
+    close,
+  };
 }

@@ -1,9 +1,9 @@
 import { connect } from 'node:net';
-import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { type IpAddress, serverUrl } from '../../network.js';
 import { CommandError } from '../errors.js';
+import { runProgram } from '../programs.js';
 import type { Virsh } from '../virsh.js';
 import { exists } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
@@ -14,12 +14,23 @@ export function connectAddress(address: IpAddress): IpAddress {
   return address === '::' ? ('::1' as IpAddress) : address;
 }
 
-/** The addresses of an interface, or of all of them. */
-function addressesOf(name?: string): string[] {
-  return Object.entries(networkInterfaces())
-    .filter(([candidate]) => name === undefined || candidate === name)
-    .flatMap(([, addresses]) => addresses ?? [])
-    .map(({ address }) => address);
+/** An address of this host, in the JSON of `ip address`. */
+interface HostAddress {
+  readonly local: string;
+  /** The kernel does not use an IPv6 address before it has looked for others that have it. */
+  readonly tentative?: boolean;
+}
+
+/**
+ * The addresses of an interface, or of all of them; undefined if there is no `ip` to ask. Not from
+ * os.networkInterfaces(), which leaves out an interface without carrier: a bridge without a guest.
+ */
+async function addressesOf(name?: string): Promise<readonly HostAddress[] | undefined> {
+  const which = name === undefined ? [] : ['dev', name];
+  const result = await runProgram('ip', ['-json', 'address', 'show', ...which]);
+  if (result?.status !== 0) return undefined;
+  const interfaces = JSON.parse(result.stdout || '[]') as { addr_info?: HostAddress[] }[];
+  return interfaces.flatMap(({ addr_info }) => addr_info ?? []);
 }
 
 /** The libvirt network, its bridge, and the host's address on it. */
@@ -54,7 +65,12 @@ export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGen
   }
   if (!exists(join('/sys/class/net', bridge))) {
     yield failure(`the bridge ${bridge} does not exist`, `virsh net-start ${network}`);
-  } else if (!addressesOf(bridge).includes(gateway)) {
+    return;
+  }
+  const addresses = await addressesOf(bridge);
+  if (addresses === undefined) {
+    yield warning(`cannot ask for the addresses of ${bridge}`, 'install iproute2');
+  } else if (!addresses.some(({ local }) => local === gateway)) {
     yield failure(
       `${bridge} does not have the address ${gateway} (dnsmasq.gateway)`,
       `add it to the network: virsh net-edit ${network}`,
@@ -83,18 +99,24 @@ export function canConnect(host: string, port: number): Promise<boolean> {
  * answers here is taken to be mdserver.
  */
 export async function* checkAddresses(
-  { mdserver }: Config,
+  { mdserver, dnsmasq }: Config,
   running: boolean,
 ): AsyncGenerator<Finding> {
-  const { ok, failure } = findingsOf('address');
+  const { ok, warning, failure } = findingsOf('address');
+  const own = await addressesOf();
   for (const address of mdserver.listen_address) {
     const url = serverUrl(address, mdserver.port);
     const host = connectAddress(address);
+    const known = own?.find(({ local }) => local === host);
     // Without this, another machine that has the address could answer.
-    if (!host.startsWith('127.') && !addressesOf().includes(host)) {
+    if (!host.startsWith('127.') && own !== undefined && known === undefined) {
       yield failure(
-        `no interface has the address ${address}`,
-        'is its network up (virsh net-start)? See mdserver.listen_address',
+        `no interface has the address ${address}; mdserver serves it as soon as one has`,
+        `is its network up (virsh net-start ${dnsmasq.net_name})? See mdserver.listen_address`,
+      );
+    } else if (known?.tentative) {
+      yield warning(
+        `the kernel does not use ${address} before a guest joins its bridge; mdserver serves it then`,
       );
     } else if (!(await canConnect(host, mdserver.port))) {
       yield failure(`no answer on ${url}`, 'systemctl restart mdserver');
