@@ -26,10 +26,13 @@ async function withFile<T>(path: string, flags: string, use: (file: FileHandle) 
   }
 }
 
+/** Why permissions cannot be changed now: the file is another user's, or its disk is read-only or full. */
+const keepsPermissions = ['EPERM', 'EACCES', 'EROFS', 'ENOSPC', 'EDQUOT'];
+
 /**
  * Takes the permissions that are not in the mode from a file, if there is one and it is no device or
- * pipe. A file of another user keeps them: `mdserverctl check` reports it. Throws other errors of the
- * file system.
+ * pipe. It keeps them where they cannot be changed: `mdserverctl check` reports it. Throws other
+ * errors of the file system.
  */
 export function limitMode(path: string, mode: number): void {
   const stats = statOrNone(path);
@@ -37,7 +40,7 @@ export function limitMode(path: string, mode: number): void {
   try {
     chmodSync(path, stats.mode & mode);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+    if (!keepsPermissions.includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
 }
 

@@ -1,4 +1,5 @@
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
 
 import pino = require('pino');
 
@@ -18,11 +19,14 @@ export interface Logging {
   reopen(): void;
   /** Writes the buffered lines. */
   flush(): void;
+  /** One line if the log file cannot be written now. */
+  problems(): readonly string[];
 }
 
 /** A file that lines are written to. */
 interface Sink {
-  descriptor: number;
+  /** Undefined as long as the file cannot be opened. */
+  descriptor: number | undefined;
   level: number;
   /** The lines of this turn of the event loop. */
   buffered: string;
@@ -37,8 +41,11 @@ const fileMode = 0o640;
 /** In bytes. The backlog grows while the log cannot be written, as on a full disk. */
 const maxBacklog = 1024 * 1024;
 
-/** Writes all lines. Throws the file system's error and keeps the unwritten lines in the backlog. */
-function writeOut(sink: Sink): void {
+/**
+ * Writes all lines to the file, which is opened if it is not open yet. Throws the file system's error
+ * and keeps the unwritten lines in the backlog.
+ */
+function writeOut(sink: Sink, open: () => number): void {
   const lines = Buffer.from(sink.buffered);
   sink.buffered = '';
   const hasRoom = sink.backlogBytes === 0 || sink.backlogBytes + lines.length <= maxBacklog;
@@ -46,6 +53,8 @@ function writeOut(sink: Sink): void {
     sink.backlog.push(lines);
     sink.backlogBytes += lines.length;
   }
+  if (sink.backlog.length === 0) return;
+  sink.descriptor ??= open();
   for (let [first] = sink.backlog; first !== undefined; [first] = sink.backlog) {
     const written = writeSync(sink.descriptor, first);
     sink.backlogBytes -= written;
@@ -88,7 +97,8 @@ function messageOf([first, second = '']: readonly unknown[]): string {
 
 /**
  * Logs to standard output and to a file. Lines are buffered and written once per turn of the event
- * loop, and when the process exits. Throws if the file cannot be opened.
+ * loop, and when the process exits. A file that cannot be opened or written is tried again with each
+ * line, and gets the last of the lines that it missed.
  */
 export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Logging {
   const { logfile } = config.mdserver;
@@ -97,29 +107,34 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
     limitMode(logfile, fileMode);
     return descriptor;
   };
-  const sink = (descriptor: number): Sink => {
+  const openFirst = () => {
+    mkdirSync(dirname(logfile), { recursive: true });
+    return openFile();
+  };
+  const sink = (descriptor: number | undefined): Sink => {
     return { descriptor, level: 0, buffered: '', backlog: [], backlogBytes: 0 };
   };
-  const file = sink(openFile());
+  const file = sink(undefined);
   const stream = sink(1);
   // The stream comes last: an error of the file is logged to it.
   const sinks = [file, stream];
   const formatLine = lineFormatter();
   let scheduled = false;
-  let fileWorks = true;
+  let problem: string | undefined;
 
   function flush(): void {
     scheduled = false;
     try {
-      writeOut(file);
-      fileWorks = true;
+      writeOut(file, openFirst);
+      problem = undefined;
     } catch (error) {
+      const before = problem;
+      problem = `the log file cannot be written: ${(error as Error).message}`;
       // Once each time that the disk fills up.
-      if (fileWorks) log.error(`the log file cannot be written: ${(error as Error).message}`);
-      fileWorks = false;
+      if (before === undefined) log.error(problem);
     }
     try {
-      writeOut(stream);
+      writeOut(stream, () => 1);
     } catch {
       // Nobody reads standard output any more; the log file remains.
     }
@@ -156,11 +171,13 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
     const opened = openFile();
     // The buffered lines belong in the old file.
     flush();
-    closeSync(file.descriptor);
+    if (file.descriptor !== undefined) closeSync(file.descriptor);
     file.descriptor = opened;
   }
 
   setLevels(config);
   process.on('exit', flush);
-  return { log, setLevels, flush, reopen };
+  const problems = () =>
+    problem === undefined ? [] : [`${problem} (journalctl -u mdserver has the lines)`];
+  return { log, setLevels, flush, reopen, problems };
 }
