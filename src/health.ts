@@ -1,6 +1,6 @@
 import { dnsmasqLogPath, isReadable } from './boots/dhcp-log.js';
 import { type Config, ownVersion } from './config/options.js';
-import { findDnsmasq } from './dnsmasq/dnsmasq.js';
+import { dnsmasqProblem } from './dnsmasq/dnsmasq.js';
 import type { Registry } from './instances/registry.js';
 
 /** The state of the daemon and its surroundings. */
@@ -13,16 +13,6 @@ export interface Health {
   readonly dhcp_log: boolean;
   /** One line for each problem. */
   readonly problems: readonly string[];
-}
-
-/** Why mdserver cannot tell dnsmasq about changes; undefined if it can. */
-function dnsmasqProblem(config: Config): string | undefined {
-  try {
-    const dnsmasq = findDnsmasq(config);
-    return dnsmasq.pid === undefined ? dnsmasq.problem : undefined;
-  } catch (error) {
-    return `cannot look for dnsmasq: ${(error as Error).message}`;
-  }
 }
 
 /** A part of the daemon that can have problems: one line for each that it has now. */

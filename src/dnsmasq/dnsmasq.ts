@@ -95,6 +95,39 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
   );
 }
 
+/** Why mdserver cannot tell dnsmasq about changes; undefined if it can. */
+export function dnsmasqProblem(config: DnsmasqConfig): string | undefined {
+  try {
+    const dnsmasq = findDnsmasq(config);
+    return dnsmasq.pid === undefined ? dnsmasq.problem : undefined;
+  } catch (error) {
+    return `cannot look for dnsmasq: ${(error as Error).message}`;
+  }
+}
+
+/** Milliseconds between two looks at dnsmasq. */
+const watchInterval = 5000;
+/** Milliseconds that dnsmasq may take to start: it starts after mdserver. */
+const startTime = 20_000;
+
+/** Logs when dnsmasq is gone, and when it is back. */
+export function watchDnsmasq(config: () => DnsmasqConfig, log: Logger): void {
+  const started = performance.now();
+  let wasThere = false;
+  let isMissed = false;
+  setInterval(() => {
+    const problem = dnsmasqProblem(config());
+    if (problem === undefined) {
+      if (isMissed) log.info('dnsmasq is running again');
+      wasThere = true;
+      isMissed = false;
+    } else if (!isMissed && (wasThere || performance.now() - started > startTime)) {
+      log.warn(`guests get no addresses and no names: ${problem}`);
+      isMissed = true;
+    }
+  }, watchInterval).unref();
+}
+
 /**
  * Tells dnsmasq to read its hosts files again (SIGHUP). Returns whether it was running; logs errors
  * and never throws.
