@@ -5,19 +5,21 @@ import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
 import type { Config } from './config/options.js';
 import type { ControlParts } from './control/routes.js';
 import { createSpool } from './control/spool.js';
-import { dnsmasqSubscriber, writeConfiguration } from './dnsmasq/dnsmasq.js';
+import { dnsmasqSubscriber, watchDnsmasq, writeConfiguration } from './dnsmasq/dnsmasq.js';
 import { healthOf, type ProblemSource } from './health.js';
 import { limitedLog } from './http/peer-log.js';
 import { namingOf } from './instances/host-names.js';
 import type { Instance } from './instances/instance.js';
 import type { AddressPlan, Instances } from './instances/instances.js';
 import { jsonFile, limitDatabaseMode } from './instances/json-file.js';
-import { openRegistry } from './instances/registry.js';
+import { openRegistry, type Registry } from './instances/registry.js';
 import type { Logger } from './log.js';
 import { readTokenKey } from './metadata/token-key.js';
+import { newTokenKey } from './metadata/tokens.js';
 import { countsOf, createMetrics } from './metrics.js';
 import { neighbourTable } from './neighbours.js';
 import { ipv4Network, ipv6Network, peerAddress } from './network.js';
+import { keepTrying, retryInterval } from './retries.js';
 import { keepDebugCopy } from './userdata/debug-copies.js';
 import { keptTemplates } from './userdata/kept.js';
 import { refusalLines } from './userdata/refused.js';
@@ -33,18 +35,39 @@ function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
   };
 }
 
+/** What a daemon is made of. */
+export interface Daemon extends ControlParts {
+  /** What its parts have to say in the health report: each part adds its own. */
+  readonly problemSources: ProblemSource[];
+}
+
 /** Whether the machine is one of the instances, under whatever name. */
 function isKnown({ byUuid, byName }: Instances, { uuid, name }: Instance): boolean {
   return uuid === undefined ? byName.has(name) : byUuid.has(uuid);
 }
 
 /**
+ * Writes the files that depend on the instances, again and again until it succeeds. The registry says
+ * why it does not, in the log and in the health report.
+ */
+async function refreshUntilDone(registry: Registry): Promise<void> {
+  try {
+    await registry.refresh();
+  } catch {
+    setTimeout(() => void refreshUntilDone(registry), retryInterval).unref();
+  }
+}
+
+/**
  * Puts a daemon together: loads the database, writes dnsmasq's files, and returns the parts that the
  * HTTP app and the control socket are built from. Nothing listens yet. `config` returns the
- * configuration in force, which a reload replaces. Throws DatabaseError, TokenKeyError, StoreError
- * and errors of the file system.
+ * configuration in force, which a reload replaces.
+ *
+ * Guests are served what the database has, so a file that cannot be written is a problem and no
+ * error: the disk may be full. Throws DatabaseError, and the file system's error if there is no
+ * folder for the database.
  */
-export async function createDaemon(config: () => Config, log: Logger): Promise<ControlParts> {
+export async function createDaemon(config: () => Config, log: Logger): Promise<Daemon> {
   const start = config();
   const { db_file } = start.mdserver;
   const stateFolder = dirname(db_file);
@@ -82,7 +105,12 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     const instance = registry.instances.byMac.get(mac);
     if (instance !== undefined) boots.dhcp(instance, action, address);
   });
-  await writeConfiguration(start, log);
+  const problemSources: ProblemSource[] = [
+    await keepTrying('the configuration of dnsmasq cannot be written', log, () =>
+      writeConfiguration(start, log),
+    ),
+  ];
+  watchDnsmasq(config, log);
   registry.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
   registry.subscribe({
     files: () => [],
@@ -92,13 +120,19 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
       }
     },
   });
-  await registry.refresh();
+  await refreshUntilDone(registry);
 
-  const tokenKey = await readTokenKey(join(stateFolder, 'token.key'));
+  const freshKey = newTokenKey();
+  let tokenKey = freshKey;
+  problemSources.push(
+    await keepTrying('session tokens end when mdserver restarts', log, async () => {
+      tokenKey = await readTokenKey(join(stateFolder, 'token.key'), freshKey);
+    }),
+  );
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
   const spool = createSpool({ config, registry, boots, metrics, log });
   void spool.takeIn();
-  const problemSources: ProblemSource[] = [spool.problems, () => refusalLines(refusals())];
+  problemSources.push(spool.problems, () => refusalLines(refusals()));
   const health = () => healthOf(config(), registry, problemSources);
   const peerLog = limitedLog(log, (remote) => {
     const address = peerAddress(remote);
@@ -116,6 +150,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<C
     spool,
     neighbourMac,
     health,
+    problemSources,
     log,
     peerLog,
   };

@@ -1,33 +1,41 @@
 #!/usr/bin/env node
-import { mkdirSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
+import { chooseConfig } from './chosen.js';
 import { ConfigError } from './config/dialect.js';
-import { changesNeedingRestart, loadConfig, reloadedConfig } from './config/load.js';
+import { keepLastGood, unitStateFolder } from './config/last-good.js';
+import {
+  changesNeedingRestart,
+  type LoadedConfig,
+  loadConfig,
+  reloadedConfig,
+} from './config/load.js';
 import { type Config, ownVersion, releaseDate } from './config/options.js';
-import type { ControlParts } from './control/routes.js';
 import { controlSocketPath, listenOnSocket } from './control/socket.js';
-import { createDaemon } from './daemon.js';
+import { createDaemon, type Daemon } from './daemon.js';
 import { buildApp } from './http/app.js';
 import { peerOf } from './http/caller.js';
 import { ListenError, listen } from './http/listen.js';
 import { DatabaseError } from './instances/database-file.js';
 import type { Instances } from './instances/instances.js';
-import { StoreError } from './instances/registry.js';
+import { jsonFile } from './instances/json-file.js';
 import { type Logger, type Logging, startLogging } from './log.js';
 import { giveMemoryBack, keepHeapSmall } from './memory.js';
-import { TokenKeyError } from './metadata/token-key.js';
 import { serverUrl } from './network.js';
+import { keepTrying } from './retries.js';
 import { defaultConfigFile, usage } from './usage.js';
+
+/** EX_CONFIG (sysexits.h): a restart would not help, so systemd does not try. */
+const configExit = 78;
 
 /** An error that an operator can fix; the message says how. */
 class StartError extends Error {}
 
-function readArguments(): { file: string } | { print: string } {
+function readArguments(): { file: string; check: boolean } | { print: string } {
   try {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
       options: {
+        check: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'V' },
       },
@@ -35,18 +43,9 @@ function readArguments(): { file: string } | { print: string } {
     if (values.help) return { print: usage };
     if (values.version) return { print: `mdserver ${ownVersion} (${releaseDate})\n` };
     if (positionals.length > 1) throw new Error('more than one configuration file given');
-    return { file: positionals[0] ?? defaultConfigFile };
+    return { file: positionals[0] ?? defaultConfigFile, check: values.check === true };
   } catch (error) {
     throw new StartError(`${(error as Error).message.split('\n')[0]}; see mdserver --help`);
-  }
-}
-
-function openLog(config: Config): Logging {
-  try {
-    mkdirSync(dirname(config.mdserver.logfile), { recursive: true });
-    return startLogging(config);
-  } catch (error) {
-    throw new StartError(`mdserver.logfile cannot be opened: ${(error as Error).message}`);
   }
 }
 
@@ -78,6 +77,23 @@ async function notifyReady(log: Logger): Promise<void> {
   });
 }
 
+/**
+ * Says what is wrong with the configuration and the database, one line each on standard error.
+ * Returns the exit status: 78 if mdserver would not start with them. Writes nothing.
+ */
+async function check(file: string): Promise<number> {
+  try {
+    const { config, warnings } = loadConfig(file);
+    for (const warning of warnings) process.stderr.write(`mdserver: warning: ${warning}\n`);
+    await jsonFile(config.mdserver.db_file).load();
+    return 0;
+  } catch (error) {
+    if (!isOperatorError(error)) throw error;
+    process.stderr.write(`mdserver: ${(error as Error).message}\n`);
+    return configExit;
+  }
+}
+
 async function run(file: string): Promise<void> {
   // Without a listener the signal would end the process, and it may come at any time.
   let onReload = () => {};
@@ -86,40 +102,62 @@ async function run(file: string): Promise<void> {
   keepHeapSmall();
   // For folders; files have modes of their own. dnsmasq may run as another user.
   process.umask(0o022);
-  const loaded = loadConfig(file);
-  let { config } = loaded;
-  const logging = openLog(config);
+  const folder = unitStateFolder();
+  const chosen = await chooseConfig(file, folder);
+  let loaded: LoadedConfig = chosen;
+  let { refusal } = chosen;
+  const logging = startLogging(loaded.config);
   const { log } = logging;
   try {
-    log.info(`mdserver ${ownVersion} starts with ${loaded.files.join(', ')}`);
+    log.info(`mdserver ${ownVersion} starts with ${chosen.source}`);
+    if (refusal !== undefined) log.error(refusalText(refusal));
     for (const warning of loaded.warnings) log.warn(warning);
 
-    const parts = await createDaemon(() => config, log);
-    const { registry } = parts;
+    const config = () => loaded.config;
+    const parts = await createDaemon(config, log);
+    const { registry, problemSources } = parts;
     giveMemoryBack(registry.instances.byName.size > largeDatabase ? 'large' : 'small');
     const app = buildApp(parts);
-    const { listen_address: addresses, port } = config.mdserver;
+    const { listen_address: addresses, port } = config().mdserver;
     const whose = (remote: string | undefined) =>
-      peerOf(config.mdserver, registry.instances, remote);
+      peerOf(config().mdserver, registry.instances, remote);
     const listening = await listen(app, addresses, port, { ...parts, peerOf: whose });
+    problemSources.push(listening.problems, logging.problems, () =>
+      refusal === undefined ? [] : [refusalText(refusal)],
+    );
     const control = serveControl(parts);
     const stop = async (signal: string) => {
       log.info(`${signal}: mdserver is stopping`);
-      await Promise.all([listening.close(), control.then((app) => app?.close())]);
+      await Promise.all([listening.close(), control.then((served) => served.close())]);
       await registry.close();
       log.info('mdserver has stopped');
       logging.flush();
       process.exit(0);
     };
     for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => void stop(signal));
+    let keeping = Promise.resolve();
+    const keep = () => {
+      if (folder === undefined || refusal !== undefined) return;
+      const { sections } = loaded;
+      keeping = keeping
+        .then(() => keepLastGood(folder, sections))
+        .catch((error: Error) => log.warn(`cannot keep the configuration: ${error.message}`));
+    };
     onReload = () => {
-      config = reload(file, config, logging);
+      const next = reload(file, loaded, logging);
+      if (typeof next === 'string') refusal = next;
+      else {
+        loaded = next;
+        refusal = undefined;
+        keep();
+      }
       void tryNeighbours(parts);
       registry.refresh().catch(() => log.error('cannot read the database again'));
     };
 
     await control;
-    logNextSteps(log, config, registry.instances);
+    keep();
+    logNextSteps(log, config(), registry.instances);
     void notifyReady(log);
     void tryNeighbours(parts);
     setTimeout(() => void loadRest(log), restDelay);
@@ -128,6 +166,11 @@ async function run(file: string): Promise<void> {
     log.fatal({ err: clear ? undefined : error }, (error as Error).message);
     throw error;
   }
+}
+
+/** What the log and the health report say as long as the configuration file has an error. */
+function refusalText(refusal: string): string {
+  return `the last good configuration is in force, because the new one has an error: ${refusal}`;
 }
 
 /** The instances of a database above which the heap is a large one. */
@@ -151,25 +194,28 @@ async function loadRest(log: Logger): Promise<void> {
   }
 }
 
-/** Serves the control socket. A failure is logged and not fatal: metadata is served without it. */
-async function serveControl(parts: ControlParts) {
+/**
+ * Serves the control socket, and tries again if it cannot: metadata is served without it. Resolves
+ * after the first try.
+ */
+async function serveControl(parts: Daemon): Promise<{ close(): Promise<void> }> {
   const path = controlSocketPath(parts.config());
-  try {
+  let close = async () => {};
+  const problems = await keepTrying('mdserverctl is not served', parts.log, async () => {
     // Guests are served by now, and need not wait for it.
     const { buildControl } = await import('./control/routes.js');
     const control = buildControl(parts);
     await control.ready();
     await listenOnSocket(control.server, path);
+    close = () => control.close();
     parts.log.info(`mdserverctl is served on ${path}`);
-    return control;
-  } catch (error) {
-    parts.log.warn(`mdserverctl is not served: ${(error as Error).message}`);
-    return undefined;
-  }
+  });
+  parts.problemSources.push(problems);
+  return { close: () => close() };
 }
 
 /** Logs an error if check_mac refuses all instances, because the neighbour table cannot be read. */
-async function tryNeighbours({ config, neighbourMac, log }: ControlParts): Promise<void> {
+async function tryNeighbours({ config, neighbourMac, log }: Daemon): Promise<void> {
   const { mdserver, dnsmasq } = config();
   if (!mdserver.check_mac) return;
   try {
@@ -180,51 +226,55 @@ async function tryNeighbours({ config, neighbourMac, log }: ControlParts): Promi
   }
 }
 
-/** The configuration after a reload: the old one if the new one has an error. */
-function reload(file: string, before: Config, { log, reopen, setLevels }: Logging): Config {
+/** The configuration after a reload; if the new one has an error, what is wrong with it. */
+function reload(
+  file: string,
+  before: LoadedConfig,
+  { log, reopen, setLevels }: Logging,
+): LoadedConfig | string {
   try {
     reopen();
   } catch (error) {
     log.error(`cannot reopen the log file: ${(error as Error).message}`);
   }
   try {
-    const { config: next, warnings } = loadConfig(file);
-    for (const warning of warnings) log.warn(warning);
-    for (const name of changesNeedingRestart(before, next)) {
+    const next = loadConfig(file);
+    for (const warning of next.warnings) log.warn(warning);
+    for (const name of changesNeedingRestart(before.config, next.config)) {
       log.warn(`${name} has changed: restart mdserver to apply it`);
     }
-    const config = reloadedConfig(before, next);
-    setLevels(config);
+    const loaded = reloadedConfig(before, next);
+    setLevels(loaded.config);
     log.info('read the configuration again');
-    return config;
+    return loaded;
   } catch (error) {
-    log.error(`kept the old configuration: ${(error as Error).message}`);
-    return before;
+    const { message } = error as Error;
+    log.error(`kept the old configuration: ${message}`);
+    return message;
   }
 }
 
 /** An error that an operator must fix before mdserver can start. */
 function isOperatorError(error: unknown): boolean {
-  return [StartError, ConfigError, DatabaseError, ListenError, TokenKeyError].some(
+  return [StartError, ConfigError, DatabaseError, ListenError].some(
     (kind) => error instanceof kind,
   );
 }
 
 /** An error of the system (ENOSPC, EACCES, …): it says what and where, and may be temporary. */
 function isSystemError(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return error instanceof StoreError || /^E[A-Z0-9]+$/.test(code ?? '');
+  return /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '');
 }
 
 try {
   const invocation = readArguments();
   if ('print' in invocation) process.stdout.write(invocation.print);
+  else if (invocation.check) process.exitCode = await check(invocation.file);
   else await run(invocation.file);
 } catch (error) {
   const { message, stack } = error as Error;
   const text = isOperatorError(error) || isSystemError(error) ? message : (stack ?? error);
   process.stderr.write(`mdserver: ${text}\n`);
-  // EX_CONFIG (sysexits.h): a restart would not help, so systemd does not try. An address may still
-  // appear.
-  process.exit(isOperatorError(error) && !(error instanceof ListenError) ? 78 : 1);
+  // The other program on a port may still end.
+  process.exit(isOperatorError(error) && !(error instanceof ListenError) ? configExit : 1);
 }

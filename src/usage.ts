@@ -6,6 +6,10 @@ export const defaultConfigFile = '/etc/mdserver/mdserver.conf';
 /** The command line of mdserver, for `--help` and mdserver(8). */
 export const daemonArguments: readonly (readonly [argument: string, explanation: string])[] = [
   ['CONFIG', `Configuration file (default: ${defaultConfigFile}).`],
+  [
+    '--check',
+    'Only check the configuration and the database: say what is wrong with them, and end with status 78 if mdserver would not start.',
+  ],
   ['-h, --help', 'Show this help.'],
   ['-V, --version', 'Show the version.'],
 ];
@@ -18,11 +22,11 @@ export const daemonSummary =
 export const reloadExplanation = 'Read the configuration again and reopen the log file.';
 
 /** The text of `mdserver --help`. */
-export const usage = `Usage: mdserver [CONFIG]
+export const usage = `Usage: mdserver [--check] [CONFIG]
 
 ${wrapped(daemonSummary, 90).join('\n')}
 
-${daemonArguments.map(([argument, text]) => `  ${argument.padEnd(13)}  ${text}`).join('\n')}
+${daemonArguments.flatMap(([argument, text]) => wrapped(text, 90, `  ${argument.padEnd(13)}  `, ' '.repeat(17))).join('\n')}
 
 Signals:
   SIGHUP         ${reloadExplanation}

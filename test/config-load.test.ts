@@ -649,7 +649,7 @@ _config_items_ = mdserver.password
 });
 
 test('a reload keeps what needs a restart and takes the rest', () => {
-  const old = configOf(`[mdserver]
+  const old = configFrom(`[mdserver]
 port = 81
 userdata_dir = /old
 [dnsmasq]
@@ -660,7 +660,7 @@ default = OLD
 [template-data]
 _config_items_ = dnsmasq.prefix, dnsmasq.domain, service.name
 `);
-  const next = configOf(`[mdserver]
+  const next = configFrom(`[mdserver]
 port = 82
 userdata_dir = /new
 listen_address = 169.254.169.254,127.0.0.1
@@ -675,7 +675,7 @@ default = NEW
 [template-data]
 _config_items_ = dnsmasq.prefix, dnsmasq.domain, service.name
 `);
-  assert.deepEqual(changesNeedingRestart(old, next), [
+  assert.deepEqual(changesNeedingRestart(old.config, next.config), [
     'mdserver.listen_address',
     'mdserver.port',
     'dnsmasq.listen_address',
@@ -697,8 +697,8 @@ default = NEW
 _config_items_ = dnsmasq.prefix, dnsmasq.domain, service.name
 `);
   const reloaded = reloadedConfig(old, next);
-  assert.deepEqual(reloaded, expected);
-  assert.deepEqual(reloadedConfig(reloaded, next), expected);
+  assert.deepEqual(reloaded.config, expected);
+  assert.deepEqual(reloadedConfig(reloaded, next).config, expected);
   assert.deepEqual(reloadedConfig(old, old), old);
 });
 

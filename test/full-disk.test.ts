@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import {
   appendFileSync,
   closeSync,
@@ -10,13 +10,13 @@ import {
   rmSync,
   statSync,
   truncateSync,
-  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
-import { eventually, mainFile, startDaemon } from './support/daemon.js';
+import { startWithControl } from './support/control-socket.js';
+import { eventually, startDaemon } from './support/daemon.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 
 const address = '127.132.0.1';
@@ -112,26 +112,63 @@ for (const [freePages, name] of [
   });
 }
 
-test('a start on a full disk is refused in one line, with the database as it was', async (t) => {
+test('a restart on a full disk serves guests with the files that are there, and catches up', async (t) => {
   const disk = smallDisk(t, '256k');
   if (disk === undefined) return;
-  const configurationFile = join(disk, '../mdserver.conf');
-  const log = join(disk, '../mdserver.log');
-  writeFileSync(
-    configurationFile,
-    loopbackConfiguration(address, disk, { logfile: log }).replace('{port}', '1'),
-  );
-  writeFileSync(join(disk, 'db.json'), '[{"domain_name": "old"}]');
+  const site = await startWithControl(t, disk, loopbackConfiguration(address, disk), address);
+  const { text } = await site.upload(domainXml(1), { accept: 'application/json' });
+  const from: string = JSON.parse(text).mds_ipv4;
+  assert.equal(await site.stop(), 0);
+  // What a first start makes is missing, too.
+  rmSync(join(disk, 'token.key'));
+  const others = () => {
+    const all = contents(disk);
+    for (const name of ['mdserver.log', 'mdserver.conf']) all.delete(name);
+    return all;
+  };
+  const before = others();
+  const configurationFile = readFileSync(join(disk, 'mdserver.conf'), 'utf8');
   fill(disk);
-  const child = spawn(process.execPath, [mainFile, configurationFile], {
-    stdio: ['ignore', 'ignore', 'pipe'],
+
+  // Its configuration is on another disk.
+  const daemon = await startWithControl(
+    t,
+    join(disk, '..'),
+    configurationFile.replace('[mdserver]\n', '[mdserver]\nmetrics = yes\n'),
+    address,
+  );
+  const served = await daemon.ask('/latest/meta-data/hostname', { from });
+  assert.deepEqual([served.status, served.text], [200, 'vm1']);
+  assert.deepEqual(others(), before, 'files as they were, and no temporary ones');
+  const problems = async (): Promise<string[]> =>
+    JSON.parse((await daemon.ask('/health', { from: address })).text).problems;
+  const expected = [
+    /^dnsmasq is not running /,
+    /^nothing was stored: ENOSPC: .*dhcp-hosts'$/,
+    /^the configuration of dnsmasq cannot be written: ENOSPC: .*mds\.(conf|opts)'$/,
+    /^session tokens end when mdserver restarts: ENOSPC: .*token\.key'$/,
+  ];
+  // The last page of the log may have room for some more lines.
+  const found = (await problems()).filter((line) => !line.startsWith('the log file '));
+  assert.equal(found.length, expected.length, found.join('\n'));
+  for (const [index, pattern] of expected.entries()) {
+    assert.match(found[index] ?? '', pattern);
+    if (index > 0) assert.ok(daemon.output().includes(` ERROR ${found[index]}`), found[index]);
+  }
+  assert.equal((await daemon.upload(domainXml(2))).status, 500);
+
+  mend(disk);
+  await eventually('what could not be written is written', async () => {
+    return (await problems()).length === 1;
   });
-  let errors = '';
-  child.stderr.on('data', (chunk) => (errors += chunk));
-  const code = await new Promise((resolve) => child.on('close', resolve));
-  assert.equal(code, 1);
-  assert.match(errors, /^mdserver: [^\n]*ENOSPC[^\n]*disk[^\n]*\n$/);
-  assert.deepEqual(contents(disk), new Map([['db.json', '[{"domain_name": "old"}]']]));
+  for (const [name, content] of before) assert.equal(others().get(name), content, name);
+  assert.match(others().get('token.key') ?? '', /^[0-9a-f]{64}\n$/);
+  assert.match(
+    daemon.output(),
+    / INFO {2}solved: the configuration of dnsmasq cannot be written\n/,
+  );
+  assert.equal((await daemon.upload(domainXml(2))).status, 200);
+  assert.equal(await daemon.stop(), 0);
 });
 
 test('a full disk under the log file stops nothing, and the log continues once there is room', async (t) => {

@@ -16,10 +16,11 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { atEnd, killAtEnd, temporaryFolder } from './support/cleanup.js';
+import { startWithControl } from './support/control-socket.js';
 import { type Daemon, eventually, freePort, mainFile, startDaemon } from './support/daemon.js';
 import { missing, python } from './support/parts.js';
 import { rowName } from './support/rows.js';
-import { domainXml, loopbackConfiguration } from './support/samples.js';
+import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
 
 const address = '127.134.0.1';
@@ -83,7 +84,7 @@ test('--help and --version say what there is and do nothing', async (t) => {
     await t.test(option, async () => {
       const { code, stdout, stderr } = await run([option]);
       assert.deepEqual([code, stderr], [0, '']);
-      assert.match(stdout, /^Usage: mdserver \[CONFIG\]\n/);
+      assert.match(stdout, /^Usage: mdserver \[--check\] \[CONFIG\]\n/);
       assert.match(stdout, /\/etc\/mdserver\/mdserver\.conf/);
     });
   }
@@ -193,16 +194,6 @@ test('a database that does not parse stops the start and is not written over', a
 
 const badPlaces: [string, (folder: string) => string, RegExp][] = [
   [
-    'the log file is a folder',
-    (folder) => configuration(folder).replace(/logfile = .*/, `logfile = ${folder}`),
-    /^mdserver\.logfile cannot be opened: EISDIR/,
-  ],
-  [
-    "the log file's folder is a file",
-    (folder) => configuration(folder).replace(/logfile = .*/, 'logfile = /dev/null/log'),
-    /^mdserver\.logfile cannot be opened: .*\/dev\/null/,
-  ],
-  [
     'the database is a folder',
     (folder) => configuration(folder).replace(/db_file = .*/, `db_file = ${folder}`),
     /EISDIR/,
@@ -212,16 +203,6 @@ const badPlaces: [string, (folder: string) => string, RegExp][] = [
     (folder) => configuration(folder).replace(/db_file = .*/, 'db_file = /dev/null/db.json'),
     /^E[A-Z]+: .*\/dev\/null/,
   ],
-  [
-    "dnsmasq's folder is a file",
-    (folder) => configuration(folder).replace(/base_dir = .*/, 'base_dir = /dev/null/x'),
-    /ENOTDIR.*\/dev\/null\/x/,
-  ],
-  [
-    'no interface has the address',
-    (folder) => configuration(folder).replace('{port}', '8080').replace(address, '192.0.2.1'),
-    /^cannot serve on http:\/\/192\.0\.2\.1:8080: no interface has this address: .*mdserver\.listen_address$/,
-  ],
 ];
 for (const [name, text, expected] of badPlaces) {
   test(`the start is refused in one line when ${name}`, async (t) => {
@@ -229,6 +210,51 @@ for (const [name, text, expected] of badPlaces) {
     const file = join(folder, 'mdserver.conf');
     writeFileSync(file, text(folder).replace('{port}', String(await freePort(address))));
     assert.match(await refusal([file]), expected);
+  });
+}
+
+/** What stops neither a start nor what is served, and what the log and the health report say about it. */
+const survivedPlaces: [string, (folder: string) => string, (folder: string) => string][] = [
+  [
+    'the log file is a folder',
+    (folder) => configuration(folder).replace(/logfile = .*/, `logfile = ${folder}`),
+    (folder) =>
+      `the log file cannot be written: EISDIR: illegal operation on a directory, open '${folder}'`,
+  ],
+  [
+    "the log file's folder is a file",
+    (folder) => configuration(folder).replace(/logfile = .*/, 'logfile = /dev/null/log'),
+    () => "the log file cannot be written: EEXIST: file already exists, mkdir '/dev/null'",
+  ],
+  [
+    "dnsmasq's folder is a file",
+    (folder) => configuration(folder).replace(/base_dir = .*/, 'base_dir = /dev/null/x'),
+    () =>
+      "the configuration of dnsmasq cannot be written: ENOTDIR: not a directory, mkdir '/dev/null/x/dhcp'",
+  ],
+  [
+    "the control socket's folder is a file",
+    (folder) => configuration(folder, 'control_socket = /dev/null/socket'),
+    () => "mdserverctl is not served: EEXIST: file already exists, mkdir '/dev/null'",
+  ],
+];
+for (const [name, text, problem] of survivedPlaces) {
+  test(`guests are served when ${name}, and the log and the health report say so`, async (t) => {
+    const folder = temporaryFolder(t, {
+      'db.json': JSON.stringify([databaseRecord(1, { mds_ipv4: '127.134.0.9' })]),
+    });
+    const daemon = await startWithControl(
+      t,
+      folder,
+      text(folder).replace('[mdserver]\n', '[mdserver]\nmetrics = yes\n'),
+      address,
+    );
+    const served = await daemon.ask('/latest/meta-data/hostname', { from: '127.134.0.9' });
+    assert.deepEqual([served.status, served.text], [200, 'vm1']);
+    assert.ok(daemon.output().includes(` ERROR ${problem(folder)}`), daemon.output());
+    const { problems } = JSON.parse((await daemon.ask('/health', { from: address })).text);
+    assert.equal(problems.filter((line: string) => line.startsWith(problem(folder))).length, 1);
+    assert.equal(await daemon.stop(), 0);
   });
 }
 

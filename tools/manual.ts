@@ -153,7 +153,7 @@ export function daemonManual(): string {
   return [
     pageHead('mdserver', 8, releaseDate, source, 'EC2 metadata server for libvirt guests'),
     section('SYNOPSIS'),
-    `${synopsis('mdserver [CONFIG]')}\n`,
+    `${synopsis('mdserver [--check] [CONFIG]')}\n`,
     section('DESCRIPTION'),
     `${escaped(daemonSummary)}\n`,
     paragraph(

@@ -343,9 +343,24 @@ function templateDataOf(
   return { templateData, configItems };
 }
 
-function buildConfig(files: readonly ConfigFile[]): { config: Config; warnings: string[] } {
+/** A configuration, and what it was made from. */
+export interface LoadedConfig {
+  readonly config: Config;
+  /** The entries of all files, merged, before their values are read. */
+  readonly sections: ConfigSections;
+  readonly warnings: readonly string[];
+}
+
+function buildConfig(files: readonly ConfigFile[]): LoadedConfig {
   const warnings = files.flatMap(unknownNames);
   const sections = mergeFiles(files, warnings);
+  const { config, warnings: more } = interpreted(sections);
+  return { config, sections, warnings: [...warnings, ...more] };
+}
+
+/** The configuration that merged entries make. Throws ConfigError. */
+export function interpreted(sections: ConfigSections): LoadedConfig {
+  const warnings: string[] = [];
   const texts = new Map<string, string>();
   const values: Record<string, Record<string, unknown>> = {};
   for (const { section, key, name, option } of tableOptions()) {
@@ -360,15 +375,13 @@ function buildConfig(files: readonly ConfigFile[]): { config: Config; warnings: 
   const optionValues = values as unknown as OptionValues;
   checkNetworkOptions(optionValues, sections);
   const publicKeys = publicKeysOf(sections, warnings);
-  return {
-    config: {
-      ...optionValues,
-      publicKeys,
-      texts,
-      ...templateDataOf(sections, texts, publicKeys, warnings),
-    },
-    warnings,
+  const config = {
+    ...optionValues,
+    publicKeys,
+    texts,
+    ...templateDataOf(sections, texts, publicKeys, warnings),
   };
+  return { config, sections, warnings };
 }
 
 /**
@@ -376,24 +389,14 @@ function buildConfig(files: readonly ConfigFile[]): { config: Config; warnings: 
  * directory; `prefix` is put before the absolute paths of included files. Returns the configuration,
  * the files in the order in which they were read, and warnings. Throws ConfigError.
  */
-export function loadConfig(
-  file: string,
-  prefix = '',
-): {
-  config: Config;
-  files: string[];
-  warnings: string[];
-} {
+export function loadConfig(file: string, prefix = ''): LoadedConfig & { files: string[] } {
   const main = readConfigFile(file);
   const files = [main, ...includedFiles(main, prefix).map(readConfigFile)];
   return { ...buildConfig(files), files: files.map((read) => read.file) };
 }
 
 /** Like loadConfig, for one text without includes; `file` is its name in messages. */
-export function configFrom(
-  text: string,
-  file = 'test.conf',
-): { config: Config; warnings: string[] } {
+export function configFrom(text: string, file = 'test.conf'): LoadedConfig {
   return buildConfig([{ file, sections: sectionsOf(text, file) }]);
 }
 
@@ -429,24 +432,19 @@ export function changesNeedingRestart(old: Config, next: Config): string[] {
     .map(({ name }) => name);
 }
 
-/** The configuration after a reload: the next one, with the old values of options that need a restart. */
-export function reloadedConfig(old: Config, next: Config): Config {
-  const unchanged = new Set(changesNeedingRestart(old, next));
-  const texts = new Map(next.texts);
-  const values: Record<string, Record<string, unknown>> = {};
+/** The configuration after a reload: the next one, with the old entries of options that need a restart. */
+export function reloadedConfig(old: LoadedConfig, next: LoadedConfig): LoadedConfig {
+  const unchanged = new Set(changesNeedingRestart(old.config, next.config));
+  const sections = new Map(
+    Array.from(next.sections, ([section, entries]) => [section, new Map(entries)]),
+  );
   for (const { section, key, name } of tableOptions()) {
-    values[section] ??= {};
-    values[section][key] = optionValue(unchanged.has(name) ? old : next, section, key);
-    if (unchanged.has(name)) setOrDelete(texts, name, old.texts.get(name));
+    if (!unchanged.has(name)) continue;
+    const entries = sections.get(section) ?? new Map<string, ConfigEntry>();
+    sections.set(section, entries);
+    const entry = old.sections.get(section)?.get(key);
+    if (entry === undefined) entries.delete(key);
+    else entries.set(key, entry);
   }
-  const templateData = new Map(next.templateData);
-  for (const [key, name] of next.configItems) {
-    if (unchanged.has(name)) setOrDelete(templateData, key, old.texts.get(name));
-  }
-  return { ...next, ...(values as unknown as OptionValues), texts, templateData };
-}
-
-function setOrDelete(map: Map<string, string>, key: string, value: string | undefined): void {
-  if (value === undefined) map.delete(key);
-  else map.set(key, value);
+  return { ...interpreted(sections), warnings: next.warnings };
 }
