@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { before, describe, it, type TestContext } from 'node:test';
-import type { BootRecord, InstanceDetails } from '../src/control/api.js';
+import type { BootRecord, InstanceDetails, InstanceSummary } from '../src/control/api.js';
 import {
   begin,
   call,
@@ -14,6 +14,9 @@ import {
   domain,
   listen,
   lost,
+  noSpool,
+  ownerXml,
+  portXml,
   receiver,
   silent,
   uploadUrl,
@@ -21,9 +24,10 @@ import {
 import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { listenWhileFull } from './support/control-socket.js';
+import { eventually } from './support/daemon.js';
 import { missing } from './support/parts.js';
 import { domainXml, uuid } from './support/samples.js';
-import { startSite } from './support/site.js';
+import { type Site, startSite } from './support/site.js';
 
 const folder = temporaryFolder(suiteScope());
 let packageRoot = '';
@@ -370,6 +374,17 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
 
   // ---- with mdserver itself ----
 
+  /** A hook for an mdserver that has its state in the folder. */
+  function hookOf(own: string, socket: string, server: string): string {
+    const text = installed
+      .replace("'/nonexistent/control.sock'", `'${socket}'`)
+      .replace(`'${noSpool}'`, `'${own}/spool'`)
+      .replace('127.0.0.1:65535', server);
+    const hook = join(own, 'hook');
+    writeFileSync(hook, text, { mode: 0o755 });
+    return hook;
+  }
+
   it('begins a boot record at a start and ends it at a release, with TCP closed to uploads', async (t) => {
     const address = '127.144.0.1';
     const {
@@ -380,11 +395,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     } = await startSite(t, address, {
       mdserver: 'upload_over_tcp = no',
     });
-    const text = installed
-      .replace("'/nonexistent/control.sock'", `'${socket}'`)
-      .replace('127.0.0.1:65535', `${address}:${daemon.port}`);
-    const hook = join(own, 'qemu');
-    writeFileSync(hook, text, { mode: 0o755 });
+    const hook = hookOf(own, socket, `${address}:${daemon.port}`);
     const xml = domainXml(1, { name: 'web' });
     const boots = async () =>
       ((await json('/instances/web')).body as InstanceDetails).boots.map(
@@ -410,8 +421,55 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     assert.deepEqual([down.code, down.stdout], [0, '']);
     assert.match(
       down.stderr,
-      /was not uploaded to http:\/\/127\.144\.0\.1:\d+\/instance-upload: connect ECONNREFUSED/,
+      /was not uploaded to http:\/\/127\.144\.0\.1:\d+\/instance-upload: connect ECONNREFUSED .*; kept in /,
     );
     assert.deepEqual(await call([hook, ...release], xml), silent);
+  });
+
+  it('tells mdserver of what happened while it was down, and of interfaces that came later', async (t) => {
+    const site = await startSite(t, '127.144.1.1');
+    const { daemon, folder: own, socket } = site;
+    const hook = hookOf(own, socket, `127.144.1.1:${daemon.port}`);
+    const attached = (number: number) => [
+      hook,
+      'mds',
+      'port-created',
+      'begin',
+      '-',
+      portXml(number, ownerXml(`vm${number}`, number)),
+    ];
+    const start = (number: number) => [
+      hook,
+      `vm${number}`,
+      'prepare',
+      'begin',
+      '-',
+      domainXml(number),
+    ];
+    const fail = (number: number) => [
+      hook,
+      `vm${number}`,
+      'release',
+      'end',
+      'failed',
+      domainXml(number),
+    ];
+    const tell = async (...all: string[][]) => {
+      for (const parts of all) {
+        const { code, stdout } = await call(parts.slice(0, -1), parts.at(-1));
+        assert.deepEqual([code, stdout], [0, '']);
+      }
+    };
+    const recorded = async ({ json }: Site) =>
+      ((await json('/instances')).body as InstanceSummary[]).map(({ name }) => name).sort();
+    await tell(start(1), attached(1), attached(2), start(3), fail(3));
+    assert.deepEqual(await recorded(site), ['vm1', 'vm2']);
+    assert.equal(await daemon.stop(), 0);
+    await tell(start(4), attached(4), attached(5), start(6), attached(6), fail(6), start(2));
+    assert.equal(readdirSync(join(own, 'spool')).length, 4);
+    const again = await site.restart();
+    const spoolIsEmpty = () => readdirSync(join(own, 'spool')).length === 0;
+    await eventually('the spool is taken in', spoolIsEmpty);
+    assert.deepEqual(await recorded(again), ['vm1', 'vm2', 'vm4', 'vm5']);
   });
 });

@@ -26,6 +26,8 @@ import {
   domain,
   listen,
   type Outcome,
+  ownerXml,
+  portXml,
   receiver,
   silent,
   uploadUrl,
@@ -33,7 +35,7 @@ import {
 import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
-import { domainXml, uuid } from './support/samples.js';
+import { domainXml } from './support/samples.js';
 
 const folder = temporaryFolder(suiteScope());
 /** The hook as system-integration.sh installs it; each test fills in its own socket and spool folder. */
@@ -92,24 +94,6 @@ function kept(spool: string, name = 'web'): string {
   return `kept in ${spool}/${fileOf(name)} until mdserver takes it`;
 }
 
-/** A port of a network, as libvirt gives it to its network hook. */
-function portXml(owner: string, network = ''): string {
-  return `<hookData>
-  <network connections='1'>
-    <name>mds</name>
-    <uuid>afca425a-2c3a-420c-b2fb-dd7b4950d722</uuid>${network}
-    <bridge name='br-mds' stp='on' delay='0'/>
-  </network>
-  <networkport>
-    <uuid>5d744f21-ba4a-4d6e-bdb2-30a35ff3207d</uuid>
-    ${owner}
-    <mac address='52:54:00:00:00:01'/>
-    <plug type='bridge' bridge='br-mds' macTableManager='kernel'/>
-  </networkport>
-</hookData>`;
-}
-const ownerOf = (name: string) =>
-  `<owner>\n      <name>${name}</name>\n      <uuid>${uuid(1)}</uuid>\n    </owner>`;
 const portCreated = ['mds', 'port-created', 'begin', '-'];
 
 const names = ['web', '', '../../etc/cron.d/x', '.', '-x', 'wéb 日本 🦆', '"\\\n', 'x'.repeat(255)];
@@ -255,7 +239,7 @@ describe('an interface on the network', { concurrency: 4 }, () => {
   it('is posted to /ports on the control socket, byte for byte', async (t) => {
     const { hook, socket, spool } = site();
     const { received } = await receiver(t, socket);
-    const xml = portXml(ownerOf('web'));
+    const xml = portXml(1, ownerXml('web', 1));
     assert.deepEqual(await call([hook, ...portCreated], xml), silent);
     assert.deepEqual(received, [
       {
@@ -276,14 +260,18 @@ describe('an interface on the network', { concurrency: 4 }, () => {
     [`<a> & 'b' "c"`, '&lt;a&gt; &amp; &apos;b&apos; &quot;c&quot;', ''],
     ['&lt;', '&amp;lt;', ''],
     ['wéb 日本 🦆', 'wéb 日本 🦆', ''],
-    ['web', 'web', `<metadata><networkport>${ownerOf('of the metadata')}</networkport></metadata>`],
+    [
+      'web',
+      'web',
+      `<metadata><networkport>${ownerXml('of the metadata', 1)}</networkport></metadata>`,
+    ],
   ] as const) {
     it(`of ${JSON.stringify(name)}${network && ' with misleading metadata'} is kept under the name of its owner, and never posted over TCP`, async (t) => {
       const tcp = await receiver(t, undefined);
       const { hook, socket, spool } = site((text) =>
         text.replace('127.0.0.1:65535', `127.0.0.1:${tcp.port}`),
       );
-      const xml = portXml(ownerOf(written), network);
+      const xml = portXml(1, ownerXml(written, 1), network);
       const { code, stdout, stderr } = await call([hook, ...portCreated], xml);
       assert.deepEqual([code, stdout], [0, '']);
       const path = join(spool, fileOf(name, 'port'));
@@ -300,7 +288,7 @@ describe('an interface on the network', { concurrency: 4 }, () => {
 
   it('that belongs to no domain is not kept', async () => {
     const { hook, socket, spool } = site();
-    assert.deepEqual(await call([hook, ...portCreated], portXml('')), {
+    assert.deepEqual(await call([hook, ...portCreated], portXml(1, '')), {
       ...silent,
       stderr: `mdserver-hook: mds (port-created) was not uploaded to ${socket}: connect ENOENT ${socket}; not kept: the port belongs to no domain\n`,
     });
@@ -314,7 +302,7 @@ describe('an interface on the network', { concurrency: 4 }, () => {
     it(`is not kept after a ${status}, which is final`, async (t) => {
       const { hook, socket, spool } = site();
       await receiver(t, socket, (response) => response.writeHead(status).end('why\n'));
-      assert.deepEqual(await call([hook, ...portCreated], portXml(ownerOf('web'))), {
+      assert.deepEqual(await call([hook, ...portCreated], portXml(1, ownerXml('web', 1))), {
         ...silent,
         stderr: stderr && `mdserver-hook: ${stderr.replace('SOCKET', socket)}\n`,
       });
@@ -333,7 +321,7 @@ describe('a start that failed', { concurrency: 4 }, () => {
     const made = site();
     await call([made.hook, ...begin], domain);
     await call([made.hook, 'other', 'prepare', 'begin', '-'], domain);
-    await call([made.hook, ...portCreated], portXml(ownerOf('web')));
+    await call([made.hook, ...portCreated], portXml(1, ownerXml('web', 1)));
     return made;
   }
   const all = [fileOf('other'), fileOf('web'), fileOf('web', 'port')].sort();
