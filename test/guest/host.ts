@@ -88,14 +88,14 @@ entry_order = domain, base
 `;
 
 // Without dbus, polkit, virtlogd, control groups and private namespaces, which do not work here.
-const libvirtdConf = (socket: string, uuid: string) => `
+export const libvirtdConf = (socket: string, uuid: string) => `
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 unix_sock_dir = "${socket}"
 host_uuid = "${uuid}"
 log_outputs = "2:stderr"
 `;
-const qemuConf = `
+export const qemuConf = `
 user = "root"
 group = "root"
 security_driver = "none"

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +7,7 @@ import type { Finding } from '../../src/ctl/checks/finding.js';
 import { type Scope, temporaryFolder } from './cleanup.js';
 import { startWithControl } from './control-socket.js';
 import type { Daemon } from './daemon.js';
-import type { Ended } from './netns.js';
+import { type Ended, ended } from './netns.js';
 
 /** mdserverctl, for Node. */
 export const program = fileURLToPath(new URL('../../src/ctl/main.js', import.meta.url));
@@ -29,17 +28,13 @@ export async function run(
     timeout: killAfter,
     killSignal: 'SIGKILL',
   });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (chunk) => (stdout += chunk));
-  child.stderr.on('data', (chunk) => (stderr += chunk));
   // The command may end before it has read all of its input.
   child.stdin.on('error', () => {});
   if (keepOpen) child.stdin.write(input);
   else child.stdin.end(input);
-  const [status] = await once(child, 'close');
+  const result = await ended(child);
   child.stdin.destroy();
-  return { status: (status as number | null) ?? -1, stdout, stderr };
+  return result;
 }
 
 /** A host on loopback addresses, as are its instances. */

@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { libvirtdConf, qemuConf } from '../guest/host.js';
 import { exited, killAtEnd, type Scope, temporaryFolder } from './cleanup.js';
 import { eventually, repository } from './daemon.js';
-import type { Ended } from './netns.js';
+import { type Ended, ended } from './netns.js';
 
 /** A host with a libvirt of its own: its processes see no other guests, networks and files of libvirt. */
 export interface LibvirtHost {
@@ -18,26 +20,6 @@ export interface LibvirtHost {
   /** The output of virsh. Throws if it fails. */
   readonly virsh: (...args: string[]) => Promise<string>;
 }
-
-// As test/guest has it: without dbus, polkit, virtlogd and control groups, which do not work here.
-const setUp = `
-cat >>/etc/libvirt/libvirtd.conf <<EOF
-auth_unix_ro = "none"
-auth_unix_rw = "none"
-host_uuid = "$(cat /proc/sys/kernel/random/uuid)"
-log_outputs = "2:stderr"
-EOF
-cat >>/etc/libvirt/qemu.conf <<EOF
-user = "root"
-group = "root"
-security_driver = "none"
-dynamic_ownership = 0
-cgroup_controllers = []
-namespaces = []
-stdio_handler = "file"
-EOF
-exec libvirtd
-`;
 
 /** As process 1, which has to wait for processes that lost their parent: libvirt does until they are gone. */
 const asFirst = 'bash "$0" "$@" & wait';
@@ -67,26 +49,17 @@ export async function startLibvirt(scope: Scope): Promise<LibvirtHost> {
     const stdio: ['ignore', 'pipe', 'pipe'] = ['ignore', 'pipe', 'pipe'];
     return spawn('nsenter', [...enter, command, ...args], { stdio, env });
   }
-  async function run(
-    command: string,
-    args: readonly string[],
-    env?: NodeJS.ProcessEnv,
-  ): Promise<Ended> {
-    const child = start(command, args, env);
-    let stdout = '';
-    let stderr = '';
-    child.stdout?.on('data', (chunk) => (stdout += chunk));
-    child.stderr?.on('data', (chunk) => (stderr += chunk));
-    const [status] = await once(child, 'close');
-    return { status: (status as number | null) ?? -1, stdout, stderr };
-  }
+  const run: LibvirtHost['run'] = (command, args, env) => ended(start(command, args, env));
   async function virsh(...args: string[]): Promise<string> {
     const { status, stdout, stderr } = await run('virsh', ['--quiet', ...args]);
     if (status !== 0) throw new Error(`virsh ${args.join(' ')}: ${stderr}`);
     return stdout;
   }
 
-  const libvirtd = start('bash', ['-c', setUp]);
+  const settings = `/proc/${first}/root/etc/libvirt`;
+  appendFileSync(`${settings}/libvirtd.conf`, libvirtdConf('/run/libvirt', randomUUID()));
+  appendFileSync(`${settings}/qemu.conf`, qemuConf);
+  const libvirtd = start('libvirtd', []);
   killAtEnd(scope, libvirtd);
   let log = '';
   libvirtd.stderr?.on('data', (chunk) => (log += chunk));

@@ -10,6 +10,16 @@ export interface Ended {
   readonly stderr: string;
 }
 
+/** Waits until a command has ended. */
+export async function ended(child: ChildProcess): Promise<Ended> {
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.on('data', (chunk) => (stdout += chunk));
+  child.stderr?.on('data', (chunk) => (stderr += chunk));
+  const [status] = await once(child, 'close');
+  return { status: (status as number | null) ?? -1, stdout, stderr };
+}
+
 /** A network namespace with a loopback that is up. */
 export interface Namespace {
   readonly name: string;
@@ -66,15 +76,7 @@ function addNamespace(scope: Scope, label: string): Namespace {
   const namespace: Namespace = {
     name,
     start,
-    run: async (command, args, env) => {
-      const child = start(command, args, env);
-      let stdout = '';
-      let stderr = '';
-      child.stdout?.on('data', (chunk) => (stdout += chunk));
-      child.stderr?.on('data', (chunk) => (stderr += chunk));
-      const [status] = await once(child, 'close');
-      return { status: (status as number | null) ?? -1, stdout, stderr };
-    },
+    run: (command, args, env) => ended(start(command, args, env)),
     ip: (line) => ip('-netns', name, ...line.split(' ')),
     remove,
   };
