@@ -36,6 +36,7 @@ const modes = {
   'log/mdserver.log': '0640',
   run: '0755',
   'run/control.sock': '0660',
+  spool: '0700',
   templates: '0700',
   [`templates/${'x'.repeat(64)}`]: '0600',
   'token.key': '0600',
