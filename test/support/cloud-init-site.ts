@@ -74,7 +74,9 @@ export async function runCloudInit(
 ): Promise<{ readonly answer: unknown; readonly log: string }> {
   const file = join(repository, 'test/fixtures/cloud-init', script);
   // None of the caller's own settings (proxies).
-  const { status, stdout, stderr } = await guest.run(python, [file, ...args], {
+  // What the guest is must not become of this machine: boot.py needs these namespaces, too.
+  const command = ['--mount', '--uts', python, file, ...args];
+  const { status, stdout, stderr } = await guest.run('unshare', command, {
     PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
     LC_ALL: 'C.UTF-8',
   });

@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { type GuestSite, runCloudInit, startGuest, web1 } from './support/cloud-init-site.js';
+import { missing } from './support/parts.js';
+
+// Debian's cloud-init boots a machine several times, with mdserver and without it. A machine that it
+// takes for a new one gets other ssh host keys.
+
+const skip = missing('netns', 'cloud-init', 'curl', 'ssh-keygen');
+
+/** The SMBIOS settings of docs/recipes.md. */
+const recipes = {
+  A: {
+    datasource: 'Ec2',
+    smbios: { 'system-uuid': web1.domain_uuid, 'system-serial-number': web1.domain_uuid },
+  },
+  B: {
+    datasource: 'NoCloud',
+    smbios: {
+      'system-serial-number': 'ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net',
+    },
+  },
+  C: {
+    datasource: 'OpenStack',
+    smbios: { 'system-uuid': web1.domain_uuid, 'system-product-name': 'OpenStack Nova' },
+  },
+} as const;
+
+/** What test/fixtures/cloud-init/boot.py prints. */
+interface Machine {
+  readonly datasource: string;
+  readonly instance_id: string;
+  readonly instances: readonly string[];
+  readonly semaphores: readonly string[];
+  readonly host_key: string;
+}
+
+/** A machine that boots by a recipe, from a disk of its own. */
+function machineOf(site: GuestSite, recipe: keyof typeof recipes) {
+  const folder = mkdtempSync(join(site.folder, 'disk-'));
+  return {
+    boot: async () => {
+      const args = JSON.stringify({ ...recipes[recipe], folder });
+      const { answer } = await runCloudInit(site.guest, 'boot.py', args);
+      return answer as Machine;
+    },
+    /** What `cloud-init clean` does. */
+    clean: () => rmSync(join(folder, 'var/lib/cloud'), { recursive: true }),
+  };
+}
+
+const userdata = {
+  with: '#cloud-config\nmanual_cache_clean: true\n',
+  without: '#cloud-config\n{}\n',
+};
+
+const rows = [
+  ['A', 'with', true],
+  ['A', 'without', false],
+  ['B', 'with', true],
+  ['B', 'without', false],
+  ['C', 'without', true],
+] as const;
+for (const [recipe, key, keeps] of rows) {
+  const what = keeps ? 'keeps its identity' : 'becomes a new machine';
+  test(`recipe ${recipe} ${key} manual_cache_clean: a guest that boots without mdserver ${what}`, {
+    skip,
+  }, async (t) => {
+    const site = await startGuest(t, { userdata: { web1: userdata[key] } });
+    const machine = machineOf(site, recipe);
+    const first = await machine.boot();
+    assert.match(first.datasource, new RegExp(recipes[recipe].datasource));
+    assert.deepEqual(first.semaphores, ['config_ssh', 'consume_data']);
+    assert.deepEqual(await machine.boot(), first, 'with mdserver');
+
+    await site.daemon.stop();
+    const second = await machine.boot();
+    if (keeps) {
+      assert.deepEqual(second, first);
+    } else {
+      assert.equal(second.datasource, 'DataSourceNone');
+      assert.equal(second.instance_id, 'iid-datasource-none');
+      assert.notEqual(second.host_key, first.host_key);
+    }
+  });
+}
+
+test('with manual_cache_clean, the copy of a disk stays the machine that it was until it is cleaned', {
+  skip,
+}, async (t) => {
+  const site = await startGuest(t, { userdata: { web1: userdata.with } });
+  const machine = machineOf(site, 'A');
+  const first = await machine.boot();
+  await site.restart('instance_id = uuid');
+  assert.deepEqual(await machine.boot(), first);
+  machine.clean();
+  const cleaned = await machine.boot();
+  assert.equal(cleaned.instance_id, 'i-ec2f4d2a3b1c4e5f8');
+  assert.notEqual(cleaned.host_key, first.host_key);
+});
