@@ -105,6 +105,17 @@ test('a boot of which nothing was seen: asks for the network, dnsmasq and the gu
   ]);
 });
 
+test('a start that failed is told as that, and where libvirt says why', () => {
+  const failed = { ...boot({ ended: start + 1 }), outcome: 'start-failed' } as const;
+  assert.deepEqual(explained(failed), [
+    'web1 (10.122.0.2, 52:54:00:00:00:01): libvirt could not start it.',
+    '  2023-11-14T22:13:20Z  libvirt started it',
+    '  2023-11-14T22:13:21Z  libvirt gave up starting it',
+    'What to check:',
+    '  - libvirt says why: journalctl -u libvirtd -u virtqemud, or /var/log/libvirt/qemu/ on this host; virsh start web1 says it again.',
+  ]);
+});
+
 test('a boot that got an address and no more: asks for cloud-init, its datasource, a firewall', () => {
   assert.match(
     notes(boot({ dhcp: [lease] }))[0] ?? '',

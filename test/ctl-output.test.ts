@@ -63,6 +63,8 @@ test('list: tabs without heading or colours for a script, columns under a headin
     ),
     'removed  a    -\nx        bcd  1\n',
   );
+  const left = { ...web1, left_network: 1_700_000_000 };
+  assert.match(await instanceTable(colours, [left], now), / {2}\x1b\[33mleft network\x1b\[0m\n$/);
   assert.equal(await instanceTable(plain, [], now), '');
   assert.equal(await instanceTable(columns, [], now), '');
 });
@@ -96,6 +98,10 @@ architecture\t-
 metadata role\tfront
 metadata userdata_prefix\tweb
 `,
+  );
+  assert.match(
+    await detailsTable(plain, { ...instance, left_network: 1_700_000_000 }),
+    /^left the network\t2023-11-14T22:13:20Z\nvcpus\t2$/m,
   );
 });
 
