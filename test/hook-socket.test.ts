@@ -444,7 +444,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
       'prepare',
       'begin',
       '-',
-      domainXml(number),
+      domainXml(number, { metadata: { userdata_prefix: 'web' } }),
     ];
     const fail = (number: number) => [
       hook,
@@ -471,5 +471,8 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     const spoolIsEmpty = () => readdirSync(join(own, 'spool')).length === 0;
     await eventually('the spool is taken in', spoolIsEmpty);
     assert.deepEqual(await recorded(again), ['vm1', 'vm2', 'vm4', 'vm5']);
+    // The upload of vm4 counts, though its interface was kept after it.
+    const { metadata } = (await again.json('/instances/vm4')).body as InstanceDetails;
+    assert.deepEqual(metadata, { userdata_prefix: 'web' });
   });
 });

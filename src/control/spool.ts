@@ -131,6 +131,12 @@ function groupsOf<T>(items: readonly T[]): T[][] {
   return starts.map((start) => items.slice(start, start + groupSize));
 }
 
+/**
+ * The files that are taken in one after the other: uploads before interfaces, which only make a record
+ * where no upload does, and what was being taken in when mdserver ended before newer ones of the same name.
+ */
+const stages = [/\.domain\.taking$/, /\.domain$/, /\.port\.taking$/, /\.port$/];
+
 /** A name without what marks a file that is being taken in. */
 function nameOf(file: string): string {
   return file.replace(taking, '');
@@ -251,10 +257,8 @@ export function createSpool(parts: UploadParts): Spool {
     const names = new Set(files.map(nameOf));
     for (const name of left.keys()) if (!names.has(name)) left.delete(name);
     const inOrder = await filesInOrder(files);
-    // One that was being taken in when mdserver ended is older than one of the same name.
-    const leftovers = inOrder.filter((file) => file.endsWith(taking));
-    const others = inOrder.filter((file) => !file.endsWith(taking));
-    for (const group of [...groupsOf(leftovers), ...groupsOf(others)]) {
+    const groups = stages.flatMap((stage) => groupsOf(inOrder.filter((file) => stage.test(file))));
+    for (const group of groups) {
       const errors = await Promise.all(group.map(take));
       const error = errors.find((one) => one instanceof StoreError);
       // Then nothing else can be stored either.
