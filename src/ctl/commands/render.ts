@@ -1,5 +1,4 @@
 import { documentNames, type RenderedDocument } from '../../control/api.js';
-import { lastInForce } from '../../userdata/refused.js';
 import { instancePath } from '../client.js';
 import { defineCommand } from '../command.js';
 import { connect } from '../connection.js';
@@ -65,8 +64,11 @@ export const render = defineCommand({
       note(`${file ?? name} has no ${document}: it would get a 404`);
       return status;
     }
-    if (problem !== null) note(`${problem}; ${lastInForce}`);
-    else if (rendered.file !== null) note(`${document} from ${rendered.file}`);
+    if (problem !== null) {
+      // Imported here, so that other commands start without it.
+      const { lastInForce } = await import('../../userdata/refused.js');
+      note(`${problem}; ${lastInForce}`);
+    } else if (rendered.file !== null) note(`${document} from ${rendered.file}`);
     else if (document === 'user-data') note('user-data from the built-in template');
     printExactly(Buffer.from(rendered.body, rendered.encoding));
     return status;
