@@ -506,6 +506,27 @@ test('remove asks, and says of a guest that it runs', { skip: withoutTerminal },
   );
 });
 
+test('the address of a guest that starts before the question is answered is not free', {
+  skip: withoutTerminal,
+}, async (t) => {
+  const left = { left_network: 5 };
+  const stopped = [1, 2, 3].map((number) => domain(number, { running: false }));
+  const host = await hostWith(t, [instance(1), instance(2, left), instance(3, left)], stopped);
+  /** What is removed if guests start when libvirt has been asked so many times what runs. */
+  const answerAfterStart = async (line: string, times: number) => {
+    for (let time = 1; time < times; time += 1) host.write(`virsh/running.${time}`, '');
+    host.write(`virsh/running.${times}`, `${uuid(1)}\n${uuid(2)}\n`);
+    assert.equal((await host.onTerminal(line, 'y\n')).status, 0);
+    stubVirsh(host, stopped);
+    return host.asked.splice(0).filter((request) => request.startsWith('DELETE'));
+  };
+  assert.deepEqual(await answerAfterStart('remove vm1', 1), ['DELETE /instances/vm1']);
+  assert.deepEqual(await answerAfterStart('sync --prune', 2), [
+    'DELETE /instances/vm2',
+    'DELETE /instances/vm3?guest=gone',
+  ]);
+});
+
 test('sync --prune removes records without a domain, and those whose domain left the network', async (t) => {
   const left = { left_network: 5 };
   const host = await hostWith(

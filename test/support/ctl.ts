@@ -135,7 +135,8 @@ export interface StubPort {
 
 /**
  * Puts a virsh before the real one of a host, which prints what libvirt 9.0 does for these domains and
- * ports. It counts its calls in the file `virsh/calls`.
+ * ports. It counts its calls in the file `virsh/calls`. What is in `virsh/running.1` runs when it is
+ * asked for the second time, what is in `virsh/running.2` when it is asked for the third time.
  */
 export function stubVirsh(
   host: Host,
@@ -185,7 +186,13 @@ cd ${host.folder}/virsh || exit
 echo "$*" >>calls
 shift 3
 show() { cat "$1" 2>/dev/null || { echo "error: there is no $1" >&2; return 1; }; }
-list() { case "$*" in *--all*) show all ;; *) show running ;; esac; }
+list() {
+  case "$*" in *--all*) show all && return ;; esac
+  show running
+  for later in running.[0-9]; do
+    if [ -e "$later" ]; then mv "$later" running && return; fi
+  done
+}
 domiflist() { show "$1"; }
 dumpxml() { echo "<domain/>"; }
 net-uuid() { echo 00000000-0000-4000-8fff-000000000000; echo; }

@@ -124,7 +124,8 @@ export const remove = defineCommand({
     const names = [...new Set(operands)];
     const instances = await findInstances(control, names);
     const here = readConfigurationIfPossible(options)?.service.location;
-    const states = await statesOf(instances, options.connect ?? defaultConnection, here);
+    const askLibvirt = () => statesOf(instances, options.connect ?? defaultConnection, here);
+    let states = await askLibvirt();
     for (const line of removalNotes(stdoutStyle, instances, states)) note(line);
     const running = new Set([...states.running].map(({ name }) => name));
     const labels = names.map((name) => (running.has(name) ? `${name} (running)` : name));
@@ -132,9 +133,13 @@ export const remove = defineCommand({
       labels.length === 1
         ? labels[0]
         : `${counted(names.length, 'instance')}: ${labels.join(', ')}`;
-    if (!options.yes && !(await confirm(printable(`Remove ${what}?`)))) {
-      note('nothing was removed');
-      return exitCodes.failed;
+    if (!options.yes) {
+      if (!(await confirm(printable(`Remove ${what}?`)))) {
+        note('nothing was removed');
+        return exitCodes.failed;
+      }
+      // A guest may have started before the answer.
+      states = await askLibvirt();
     }
     const gone = new Set([...states.gone].map(({ name }) => name));
     const removals = names.map((name) => ({ name, gone: gone.has(name) }));

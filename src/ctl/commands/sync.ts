@@ -73,6 +73,33 @@ export function instancesWithoutDomain(
   );
 }
 
+/** The records that --prune removes. */
+interface Unwanted {
+  readonly orphans: readonly InstanceSummary[];
+  /** Those whose domain left the network. */
+  readonly left: readonly InstanceSummary[];
+  /** Those among them whose guest runs. */
+  readonly running: ReadonlySet<InstanceSummary | undefined>;
+}
+
+async function findUnwanted(
+  control: ControlClient,
+  virsh: Virsh,
+  here: string | undefined,
+): Promise<Unwanted> {
+  const known = await control.get<InstanceSummary[]>('/instances');
+  // The domains after the records: libvirt has a domain before it has a record.
+  const domains = await listDomains(virsh);
+  const orphans = instancesWithoutDomain(known, domains, here);
+  const left = known.filter(
+    (instance) =>
+      instance.left_network !== null && isHere(instance, here) && !orphans.includes(instance),
+  );
+  const instanceOf = instanceFinder([...orphans, ...left]);
+  const running = new Set(domains.filter((domain) => domain.running).map(instanceOf));
+  return { orphans, left, running };
+}
+
 function resultTable(
   results: readonly DomainResult[],
   orphans: readonly InstanceSummary[],
@@ -133,33 +160,26 @@ export const sync = defineCommand({
     });
     if (process.stderr.isTTY && total > 0) process.stderr.write('\n');
     const here = readConfigurationIfPossible(options)?.service.location;
-    const known = await control.get<InstanceSummary[]>('/instances');
-    // The domains are listed again, since one that started in the meantime has a record by now.
-    const present = await listDomains(virsh);
-    const orphans = instancesWithoutDomain(known, present, here);
-    const left = known.filter(
-      (instance) =>
-        instance.left_network !== null && isHere(instance, here) && !orphans.includes(instance),
-    );
+    const unwanted = await findUnwanted(control, virsh, here);
+    const { orphans, left } = unwanted;
 
     if (!options.json) print(await resultTable(results, orphans, left));
     const found = removable(orphans.length, left.length);
-    const unwanted = [...orphans, ...left];
-    const hint = unwanted.length > 0 && !options.prune ? ' (--prune removes them)' : '';
+    const names = new Set([...orphans, ...left].map(({ name }) => name));
+    const hint = names.size > 0 && !options.prune ? ' (--prune removes them)' : '';
     note(`${summary(results)}; ${found}${hint}`);
     let removed: readonly InstanceSummary[] = [];
     let status: number = results.some(({ result }) => result === 'failed')
       ? exitCodes.failed
       : exitCodes.ok;
-    if (options.prune && unwanted.length > 0) {
+    if (options.prune && names.size > 0) {
       if (options.yes || (await confirm(`Remove ${found}?`))) {
-        const instanceOf = instanceFinder(unwanted);
-        const running = new Set(present.filter((domain) => domain.running).map(instanceOf));
-        const removal = await removeInstances(
-          control,
-          unwanted.map((instance) => ({ name: instance.name, gone: !running.has(instance) })),
-          options.json,
-        );
+        // Not what has come back, or started, before the answer.
+        const still = options.yes ? unwanted : await findUnwanted(control, virsh, here);
+        const removals = [...still.orphans, ...still.left]
+          .filter(({ name }) => names.has(name))
+          .map((instance) => ({ name: instance.name, gone: !still.running.has(instance) }));
+        const removal = await removeInstances(control, removals, options.json);
         removed = removal.removed;
         // It does not matter if somebody else removed one in the meantime.
         if (removal.status === exitCodes.failed) status = exitCodes.failed;
