@@ -253,6 +253,10 @@ test('of a large log only the end is read, and what is no file is not waited for
   }
   mkdirSync(join(folder, 'folder'));
   assert.equal(refusedLately(join(folder, 'folder')).size, 0);
+  assert.throws(() => refusedLately(join(log, 'below')), {
+    name: 'CommandError',
+    message: /^cannot read dnsmasq's log: ENOTDIR: /,
+  });
 });
 
 test('the time of a line is that of the last year in which it is not in the future', (t) => {
@@ -611,6 +615,19 @@ test('a real libvirt: guests that no hook has uploaded are found, explained and 
     'ok: 2 domains on the network, each as in its record',
   ]);
   assert.match((await ctl('explain', mac(3))).stdout, /the MAC address of the domain later, /);
+
+  // Started anew without an interface.
+  assert.equal((await ctl('sync')).status, 0);
+  await libvirt.virsh('destroy', 'later');
+  await start(3, 'later', '');
+  const [without] = await check();
+  assert.match(without ?? '', /^warning: 1 record of domains without an interface on .*: later: /);
+  assert.match((await ctl('sync')).stdout, /^no interface\tlater\t10\.122\.\d+\.\d+$/m);
+  assert.match((await ctl('list')).stdout, /^later\t.*\tleft network$/m);
+  assert.match((await ctl('explain', 'later')).stdout, /^It runs without an interface on the /m);
+  const pruned = await ctl('sync', '--prune', '--yes');
+  assert.match(pruned.stdout, /^removed\tlater\t/m);
+  assert.deepEqual(await check(), ['ok: 2 domains on the network, each as in its record']);
 
   // Started anew with another MAC address, and no hook that tells of it.
   await libvirt.virsh('destroy', 'web1');

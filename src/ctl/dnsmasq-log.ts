@@ -1,6 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { parseDhcpLine } from '../boots/dhcp-log.js';
 import type { Mac } from '../network.js';
+import { CommandError, exitCodes } from './errors.js';
 
 /** Bytes that are read at the end of the log: some 10,000 lines. */
 const maxRead = 1024 * 1024;
@@ -14,8 +15,9 @@ function endOf(path: string): string {
     // Whoever can write to the log's folder could put a FIFO there, which must not hang this.
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
-    throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return '';
+    throw new CommandError(`cannot read dnsmasq's log: ${message}`, exitCodes.failed);
   }
   try {
     const stats = fstatSync(descriptor);
@@ -39,7 +41,7 @@ function timeOf(text: string, now: Date): Date {
 
 /**
  * The MAC addresses to which dnsmasq gave no address during the last hour, each with the time of the
- * last refusal in Unix seconds, the latest last. Throws errors of the file system.
+ * last refusal in Unix seconds, the latest last. Throws CommandError.
  */
 export function refusedLately(path: string, now = new Date()): ReadonlyMap<Mac, number> {
   const refused = new Map<Mac, number>();

@@ -128,12 +128,19 @@ export async function* checkDomains(
     return;
   }
   const now = new Date();
+  let refused: Comparison['refused'] = new Map();
+  try {
+    refused = refusedLately(dnsmasqLogPath(config), now);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    yield warning(error.message, 'run this with sudo');
+  }
   yield* domainFindings({
     guests,
     ports,
     instances,
     here: service.location,
-    refused: refusedLately(dnsmasqLogPath(config), now),
+    refused,
     now: now.getTime() / 1000,
   });
 }

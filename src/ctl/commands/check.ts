@@ -27,6 +27,7 @@ export const check = defineCommand({
   summary: 'Check configuration, templates, dnsmasq, hook and network.',
   help: [
     "Prints one line per finding: ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which counts as a failure. Run it as root, because it reads files that other users cannot. What mdserver's user can write it reads as that user (dnsmasq.user): templates are code, which root must not run.",
+    'Compares the records with what libvirt runs on the network and its bridge, and names the MAC addresses without a record to which dnsmasq gave no address in the last hour.',
     'Renders the user-data of every instance. Checks cloud-config as YAML, each distinct text once, and with "cloud-init schema" if cloud-init is installed: one text for each template, at most 50.',
   ],
   examples: [

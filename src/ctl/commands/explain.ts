@@ -463,14 +463,26 @@ async function findOwner(
   return { ...owner, instance: instanceFinder(instances)(owner) };
 }
 
+/** When dnsmasq last had no address for the MAC address; undefined, with a note, if it cannot be read. */
+function lastRefusal(options: GlobalOptions, mac: Mac): number | undefined {
+  const config = readConfigurationIfPossible(options);
+  if (config === undefined) return undefined;
+  try {
+    return refusedLately(dnsmasqLogPath(config)).get(mac);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    note(error.message);
+    return undefined;
+  }
+}
+
 async function explainMacOrName(explaining: Explaining, mac: Mac, text: string): Promise<number> {
   const { control, options, context } = explaining;
   const instances = await control.get<InstanceSummary[]>('/instances');
   const instance = instances.find((one) => one.mac === mac || one.name === text);
   if (instance !== undefined) return explainName(explaining, instance.name);
   const owner = await findOwner(explaining, mac);
-  const config = readConfigurationIfPossible(options);
-  const refused = config && refusedLately(dnsmasqLogPath(config)).get(mac);
+  const refused = lastRefusal(options, mac);
   if (options.json)
     printJson({ mac, instance: null, domain: owner ?? null, refused: refused ?? null });
   else printLines(explainMac(mac, owner, refused, context));
