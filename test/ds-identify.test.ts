@@ -118,9 +118,10 @@ test('with half of the AWS look-alike, cloud-init does not run', { skip }, async
 });
 
 test('a serial that names the NoCloud address is taken for NoCloud', { skip }, (t) => {
-  assertChosen(t, 'NoCloud', {
-    product_serial: 'ds=nocloud-net;s=http://169.254.169.254/nocloud/',
-  });
+  const address = 's=http://169.254.169.254/nocloud/';
+  assertChosen(t, 'NoCloud', { product_serial: `ds=nocloud;${address};dsmode=net` });
+  // The recipe of 1.0.0, in domains from then.
+  assertChosen(t, 'NoCloud', { product_serial: `ds=nocloud-net;${address}` });
 });
 
 test('OpenStack Nova as product or asset tag is taken for OpenStack', { skip }, (t) => {

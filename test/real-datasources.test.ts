@@ -29,7 +29,7 @@ const recipes = {
   },
   nocloud: {
     datasource: 'NoCloud',
-    smbios: { 'system-serial-number': 'ds=nocloud-net;s=http://169.254.169.254/nocloud/' },
+    smbios: { 'system-serial-number': 'ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net' },
   },
   openstack: {
     datasource: 'OpenStack',

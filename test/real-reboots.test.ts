@@ -51,28 +51,36 @@ function machineOf(site: GuestSite, recipe: keyof typeof recipes) {
   };
 }
 
+/** How user-data sets manual_cache_clean: as docs/recipes.md has it, by its key, or not at all. */
 const userdata = {
-  with: '#cloud-config\nmanual_cache_clean: true\n',
+  'with a file for': `#cloud-config
+write_files:
+  - path: /etc/cloud/cloud.cfg.d/99-mdserver.cfg
+    content: "manual_cache_clean: true\\n"
+`,
+  'with the key': '#cloud-config\nmanual_cache_clean: true\n',
   without: '#cloud-config\n{}\n',
 };
 
 const rows = [
-  ['A', 'with', true],
+  ['A', 'with a file for', true],
+  ['A', 'with the key', true],
   ['A', 'without', false],
-  ['B', 'with', true],
+  ['B', 'with a file for', true],
+  ['B', 'with the key', true],
   ['B', 'without', false],
   ['C', 'without', true],
 ] as const;
-for (const [recipe, key, keeps] of rows) {
+for (const [recipe, how, keeps] of rows) {
   const what = keeps ? 'keeps its identity' : 'becomes a new machine';
-  test(`recipe ${recipe} ${key} manual_cache_clean: a guest that boots without mdserver ${what}`, {
+  test(`recipe ${recipe} ${how} manual_cache_clean: a guest that boots without mdserver ${what}`, {
     skip,
   }, async (t) => {
-    const site = await startGuest(t, { userdata: { web1: userdata[key] } });
+    const site = await startGuest(t, { userdata: { web1: userdata[how] } });
     const machine = machineOf(site, recipe);
     const first = await machine.boot();
     assert.match(first.datasource, new RegExp(recipes[recipe].datasource));
-    assert.deepEqual(first.semaphores, ['config_ssh', 'consume_data']);
+    assert.ok(first.semaphores.includes('config_ssh'), `${first.semaphores}`);
     assert.deepEqual(await machine.boot(), first, 'with mdserver');
 
     await site.daemon.stop();
@@ -90,7 +98,7 @@ for (const [recipe, key, keeps] of rows) {
 test('with manual_cache_clean, the copy of a disk stays the machine that it was until it is cleaned', {
   skip,
 }, async (t) => {
-  const site = await startGuest(t, { userdata: { web1: userdata.with } });
+  const site = await startGuest(t, { userdata: { web1: userdata['with a file for'] } });
   const machine = machineOf(site, 'A');
   const first = await machine.boot();
   await site.restart('instance_id = uuid');

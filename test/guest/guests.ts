@@ -39,7 +39,7 @@ export function makeGuest(name: string, number: number, hint: Hint): Guest {
 function systemInformation({ hint, uuid }: Guest): string {
   const entries: Record<Hint, string> = {
     aws: `<entry name='serial'>${uuid}</entry><entry name='uuid'>${uuid}</entry>`,
-    nocloud: `<entry name='serial'>ds=nocloud-net;s=http://169.254.169.254/nocloud/</entry>`,
+    nocloud: `<entry name='serial'>ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net</entry>`,
     openstack: `<entry name='product'>OpenStack Nova</entry>`,
     none: '',
   };
