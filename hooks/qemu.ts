@@ -236,7 +236,9 @@ interface Delivery {
 async function keep({ operation, name, xml }: Delivery): Promise<string> {
   if (name === undefined) throw new Error('the port belongs to no domain');
   if (xml.length > keptSizeLimit) throw new Error(`the XML has more than ${keptSizeLimit} bytes`);
-  const line = `${JSON.stringify({ operation, name, at: Date.now() / 1000 })}\n`;
+  // When libvirt called: mdserver may yet have taken in what it did not answer in time.
+  const at = performance.timeOrigin / 1000;
+  const line = `${JSON.stringify({ operation, name, at })}\n`;
   const content = Buffer.concat([Buffer.from(line), xml]);
   const file = keptFile(name, operation === 'port-created' ? 'port' : 'domain');
   await enterSpool();
