@@ -209,7 +209,7 @@ test('an address that no instance has: everything that is known about it', () =>
     'Its last request, which got a 404, was at 2023-11-14T22:13:20Z.',
     "The kernel's neighbour table has no MAC address for it (ip neighbour show dev br-mds): ping it and try again.",
   ]);
-  const second = (mac_instance: string | null, owner?: Owner) =>
+  const second = (mac_instance: string | null, owner?: Owner | 'no answer') =>
     explainAddress({ ...report, mac, mac_instance }, owner, context)[1];
   assert.match(second('web1') ?? '', /^It belongs to 52:54:00:00:00:09, the MAC address of web1: /);
   const db1 = {
@@ -227,6 +227,7 @@ test('an address that no instance has: everything that is known about it', () =>
       second(null, { ...db1, source: 'default' }),
       second(null, { ...db1, name: '7', instance: instance() }),
       second(null),
+      second(null, 'no answer'),
     ],
     [
       `${is}, which runs without a record, and so without an address: virsh dumpxml db1 | mdserverctl upload -. "mdserverctl check" shows whether the hooks are installed.`,
@@ -234,6 +235,7 @@ test('an address that no instance has: everything that is known about it', () =>
       `${is} on default, which mdserver does not serve.`,
       `It belongs to 52:54:00:00:00:09. It is the MAC address of the domain 7, whose record has 52:54:00:00:00:01: only the first interface on the network (virsh domiflist ${db1.uuid}) gets an address. If that has changed: virsh dumpxml ${db1.uuid} | mdserverctl upload -`,
       'It belongs to 52:54:00:00:00:09. No instance and no domain of libvirt has it: it may be a container, another machine, or a guest that changed its MAC address.',
+      'It belongs to 52:54:00:00:00:09. libvirt does not answer, so its domain is not known.',
     ],
   );
 });

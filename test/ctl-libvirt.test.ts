@@ -444,6 +444,15 @@ test('explain of a MAC address: its instance, its domain, its port, what dnsmasq
   assert.match(nobody ?? '', /^No instance and no domain of libvirt has it: /);
   assert.match(asked ?? '', /^It asked for an address at \S+Z, and dnsmasq had none for it\.$/);
   assert.deepEqual(others, []);
+
+  host.write('bin/virsh', "#!/bin/sh\necho 'error: failed to connect' >&2\nexit 1\n");
+  assert.deepEqual(await host.ctl('explain', mac(3)), {
+    status: 4,
+    stdout: `No instance has the MAC address ${mac(3)}.\nlibvirt does not answer, so its domain is not known.\n`,
+    stderr: 'mdserverctl: cannot ask libvirt: virsh (qemu:///system): failed to connect\n',
+  });
+  const known = await host.ctl('explain', 'vm1');
+  assert.deepEqual([known.status, known.stdout.split('\n').length], [0, 3]);
 });
 
 // ---- remove, sync --prune ----

@@ -287,15 +287,20 @@ export interface Owner extends MacOwner {
   readonly instance: InstanceSummary | undefined;
 }
 
+/** libvirt could not be asked. */
+type NoAnswer = 'no answer';
+
 /** Why a MAC address, which no record has, gets no address; undefined: no domain of libvirt has it. */
-function ownerText(owner: Owner | undefined, context: NetworkContext): string {
+function ownerText(owner: Owner | undefined | NoAnswer, context: NetworkContext): string {
+  if (owner === 'no answer') return 'libvirt does not answer, so its domain is not known.';
   if (owner === undefined) {
     return 'No instance and no domain of libvirt has it: it may be a container, another machine, or a guest that changed its MAC address.';
   }
   const { name, running, source, instance } = owner;
   const who = `It is the MAC address of the domain ${name}`;
-  if (source !== context.network && source !== context.bridge)
+  if (source !== context.network && source !== context.bridge) {
     return `${who} on ${source}, which mdserver does not serve.`;
+  }
   const upload = uploadRemedy([owner]);
   if (!running) {
     return `${who}, which does not run. The hook uploads it when it starts; to do so now: ${upload}`;
@@ -309,7 +314,7 @@ function ownerText(owner: Owner | undefined, context: NetworkContext): string {
 /** Explains who may use an address that no instance has; `owner` is the domain with its MAC address. */
 export function explainAddress(
   { address, mac, mac_instance, last_refused }: AddressReport,
-  owner: Owner | undefined,
+  owner: Owner | undefined | NoAnswer,
   context: NetworkContext,
 ): string[] {
   const { style, bridge } = context;
@@ -334,7 +339,7 @@ export function explainAddress(
 /** Explains a MAC address that no instance has; `refused` is when dnsmasq last gave it no address. */
 export function explainMac(
   mac: string,
-  owner: Owner | undefined,
+  owner: Owner | undefined | NoAnswer,
   refused: number | undefined,
   context: NetworkContext,
 ): string[] {
@@ -391,17 +396,17 @@ async function contextOf(
 /** Seconds. */
 const libvirtTimeLimit = 10;
 
-/** What libvirt answers; undefined, with a note, if it does not. */
+/** What libvirt answers. A note says why it does not. */
 async function askLibvirt<T>(
   uri: string | undefined,
   question: (virsh: Virsh) => Promise<T>,
-): Promise<T | undefined> {
+): Promise<T | NoAnswer> {
   try {
     return await question(virshAt(uri ?? defaultConnection, libvirtTimeLimit));
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     note(`cannot ask libvirt: ${error.message}`);
-    return undefined;
+    return 'no answer';
   }
 }
 
@@ -426,7 +431,7 @@ async function explainName(explaining: Explaining, name: string): Promise<number
       const interfaces = await interfacesOf(virsh, [found]);
       return { ...found, interfaces: interfaces.get(found.uuid) ?? [] };
     });
-    if (domain === undefined) throw error;
+    if (domain === undefined || domain === 'no answer') throw error;
     if (options.json) printJson({ instance: null, domain });
     else printLines(explainDomain(domain, domain.interfaces, context));
     return exitCodes.unknownInstance;
@@ -440,7 +445,8 @@ async function explainName(explaining: Explaining, name: string): Promise<number
       const [found] = await runningGuests(virsh, domains, { net_name, interface: bridge });
       return found;
     });
-    const [headline = '', ...rest] = explainInstance(instance, context, guest);
+    const known = guest === 'no answer' ? undefined : guest;
+    const [headline = '', ...rest] = explainInstance(instance, context, known);
     printLines([coloured(stdoutStyle, 'bold', headline), ...rest]);
   }
   return exitCodes.ok;
@@ -454,11 +460,11 @@ function printLines(lines: readonly string[]): void {
 async function findOwner(
   { control, options, context }: Explaining,
   mac: string,
-): Promise<Owner | undefined> {
+): Promise<Owner | undefined | NoAnswer> {
   const owner = await askLibvirt(options.connect, (virsh) =>
     ownerOfMac(virsh, mac, context.network),
   );
-  if (owner === undefined) return undefined;
+  if (owner === undefined || owner === 'no answer') return owner;
   const instances = await control.get<InstanceSummary[]>('/instances');
   return { ...owner, instance: instanceFinder(instances)(owner) };
 }
@@ -483,9 +489,12 @@ async function explainMacOrName(explaining: Explaining, mac: Mac, text: string):
   if (instance !== undefined) return explainName(explaining, instance.name);
   const owner = await findOwner(explaining, mac);
   const refused = lastRefusal(options, mac);
-  if (options.json)
-    printJson({ mac, instance: null, domain: owner ?? null, refused: refused ?? null });
-  else printLines(explainMac(mac, owner, refused, context));
+  if (options.json) {
+    const domain = owner === 'no answer' ? null : (owner ?? null);
+    printJson({ mac, instance: null, domain, refused: refused ?? null });
+  } else {
+    printLines(explainMac(mac, owner, refused, context));
+  }
   return exitCodes.unknownInstance;
 }
 
