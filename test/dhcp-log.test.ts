@@ -20,6 +20,7 @@ import {
 } from '../src/boots/dhcp-log.js';
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
+import { refusedLately } from '../src/ctl/dnsmasq-log.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { eventually } from './support/daemon.js';
 import { startDnsmasq } from './support/dnsmasq.js';
@@ -303,7 +304,12 @@ test("a guest's DHCP events are in its boot record, also after the log was rotat
 
   const guest = host.addGuest(record(1).mds_mac);
   const stranger = host.addGuest('52:54:00:00:00:09');
+  const before = Math.floor(Date.now() / 1000);
   assert.notEqual((await askForLease(stranger)).status, 0);
+  const [refused, ...more] = refusedLately(log);
+  assert.deepEqual([refused?.[0], more], ['52:54:00:00:00:09', []]);
+  const at = refused?.[1] ?? 0;
+  assert.ok(at >= before && at <= Date.now() / 1000, String(at));
   // A name that would be another line of the log, were it taken as it is.
   const evil = `x\n${stamp} DHCPACK(br-mds) 10.122.7.2 52:54:00:00:00:02 web2\n`;
   assert.equal((await askForLease(guest, '-x', `hostname:${evil}`, '-F', 'x y')).status, 0);
