@@ -477,7 +477,7 @@ test('remove frees the address of a guest at once only if libvirt says that it d
   assert.deepEqual(removed.stderr.split('\n'), [
     `mdserverctl: vm1 runs: it ${runs}`,
     `mdserverctl: vm3 runs: it ${runs}`,
-    `mdserverctl: libvirt does not tell whether vm4 runs (it is at another location, there); ${held}`,
+    `mdserverctl: libvirt does not tell whether vm4 runs (its record has the location there); ${held}`,
     'mdserverctl: vm6: there is no instance vm6',
     '',
   ]);

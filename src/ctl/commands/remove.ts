@@ -20,7 +20,7 @@ import {
 import { defaultConnection, listDomains, virshAt } from '../virsh.js';
 
 /** An instance to remove. */
-export interface Removal {
+interface Removal {
   readonly name: string;
   /** Whether libvirt says that its guest does not run: its address is then free for another one. */
   readonly gone: boolean;
@@ -53,7 +53,7 @@ export async function removeInstances(
 const libvirtTimeLimit = 10;
 
 /** Which guests of instances run, as far as libvirt says. */
-export interface GuestStates {
+interface GuestStates {
   readonly running: ReadonlySet<InstanceSummary>;
   /** Those of which libvirt says that they do not run. */
   readonly gone: ReadonlySet<InstanceSummary>;
@@ -82,7 +82,7 @@ async function statesOf(
 }
 
 /** What the removal does to guests that run or may run: a line each. */
-export function removalNotes(
+function removalNotes(
   style: Style,
   instances: readonly InstanceSummary[],
   { running, gone, problem }: GuestStates,
@@ -96,7 +96,7 @@ export function removalNotes(
         `${name} runs: it loses DHCP, DNS and metadata until its next start, when the hook adds it again; ${held}`,
       ];
     }
-    const why = problem ?? `it is at another location, ${location}`;
+    const why = problem ?? `its record has the location ${location}`;
     return [
       typeof last_boot?.ended === 'number'
         ? `libvirt does not tell whether ${name} runs (${why}); mdserver saw it stop at ${timeText(style, last_boot.ended)}`
