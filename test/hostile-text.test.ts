@@ -52,7 +52,7 @@ test("an upload in a known guest's name, with a line end of YAML, changes nothin
     assert.equal(status, 400, rowName(name));
     assert.match(
       text,
-      /^the domain's <name> is .* are not allowed: rename it \(virsh domrename\)\n?$/,
+      /^the <name> of the domain is .* are not allowed: rename it \(virsh domrename\)\n?$/,
     );
     assert.doesNotMatch(text.trimEnd(), deceptiveCharacters);
   }
