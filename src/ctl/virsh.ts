@@ -151,7 +151,7 @@ const references = new Map([
 ]);
 
 /** The text of the first element of this name in what virsh prints; '' if there is none. */
-export function textIn(xml: string, element: string): string {
+function textIn(xml: string, element: string): string {
   const text = new RegExp(`<${element}>([^<]*)</${element}>`).exec(xml)?.[1] ?? '';
   return text.replace(/&\w+;/g, (reference) => references.get(reference) ?? reference);
 }

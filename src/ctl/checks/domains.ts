@@ -12,7 +12,7 @@ import { type Finding, findingsOf } from './finding.js';
 const { ok, warning, failure } = findingsOf('domains');
 
 /** What libvirt runs on the network, beside the records. */
-export interface Comparison {
+interface Comparison {
   /** Undefined if libvirt cannot be asked. */
   readonly guests: readonly Guest[] | undefined;
   readonly ports: readonly NetworkPort[];
@@ -26,7 +26,7 @@ export interface Comparison {
 }
 
 /** What libvirt runs and what dnsmasq refuses, where the records say something else or nothing. */
-export function* domainFindings(comparison: Comparison): Generator<Finding> {
+function* domainFindings(comparison: Comparison): Generator<Finding> {
   const { guests = [], ports, instances, here, refused, now } = comparison;
   const instanceOf = instanceFinder(instances);
   const all = guests.map((guest) => ({ ...guest, instance: instanceOf(guest.domain) }));
