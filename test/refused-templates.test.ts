@@ -315,6 +315,13 @@ test('a new machine never gets what was written for the one whose name or MAC ad
     await first.restart();
   }
   assert.equal(first.serve(web1), 'secret of the first');
+  // Nor when it has a version of its own, which no longer renders.
+  const role = instanceOf(9, { name: 'web1', metadata: { role: 'db' } });
+  first.write('userdata/web1', '{{instance.metadata.role}}');
+  assert.equal(first.serve(role), 'db');
+  assert.throws(() => first.serve({ ...role, metadata: {} }), /metadata.role/);
+  await first.restart();
+  assert.throws(() => first.serve({ ...role, metadata: {} }), /metadata.role/);
 
   const address = 'userdata/52:54:00:00:00:01';
   const second = setUp(t, { [address]: 'secret of the address' });
