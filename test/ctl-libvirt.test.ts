@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -451,6 +459,17 @@ test('explain of a MAC address: its instance, its domain, its port, what dnsmasq
     stdout: `No instance has the MAC address ${mac(3)}.\nlibvirt does not answer, so its domain is not known.\n`,
     stderr: 'mdserverctl: cannot ask libvirt: virsh (qemu:///system): failed to connect\n',
   });
+  for (const [mode, why] of [
+    [0o644, 'virsh (qemu:///system): spawn virsh EACCES'],
+    [undefined, 'virsh is not installed: install libvirt-clients'],
+  ] as const) {
+    const path = join(host.folder, 'bin');
+    if (mode === undefined) rmSync(path, { recursive: true });
+    else chmodSync(join(path, 'virsh'), mode);
+    const line = [program, '--config', host.file, '--socket', host.socket, 'explain', mac(3)];
+    const { stderr } = await run(process.execPath, line, '', { PATH: path });
+    assert.equal(stderr, `mdserverctl: cannot ask libvirt: ${why}\n`);
+  }
   const known = await host.ctl('explain', 'vm1');
   assert.deepEqual([known.status, known.stdout.split('\n').length], [0, 3]);
 });

@@ -23,9 +23,9 @@ export function virshAt(uri: string, seconds?: number): Virsh {
   const signal = seconds === undefined ? undefined : AbortSignal.timeout(seconds * 1000);
   return async (...args) => {
     const line = ['--readonly', '--connect', uri, ...args];
-    const result = await runProgram('virsh', line, signal).catch((error: unknown) => {
-      if (!signal?.aborted) throw error;
-      throw new CommandError(`virsh (${uri}): no answer for ${seconds} seconds`, exitCodes.failed);
+    const result = await runProgram('virsh', line, signal).catch((error: Error) => {
+      const why = signal?.aborted ? `no answer for ${seconds} seconds` : error.message;
+      throw new CommandError(`virsh (${uri}): ${why}`, exitCodes.failed);
     });
     if (result === undefined) {
       throw new CommandError('virsh is not installed: install libvirt-clients', exitCodes.failed);
