@@ -454,8 +454,9 @@ fill_unit() {
   fi
   case $base in "$data"/*) writable=${writable/ -$base/} ;; esac
   sed -e "s|^User=.*|User=$user|" -e "s|^Group=.*|Group=$unit_group|" \
-    -e "s|^ExecStart=[^ ]*/mdserver |ExecStart=$program |" \
-    -e "s|^ExecStartPost=[^ ]*/mdserverctl |ExecStartPost=${program}ctl |" \
+    -e "s@^\(ExecStart\|ExecReload\)=[^ ]*/mdserver @\1=$program @" \
+    -e "s|^ExecStartPost=-[^ ]*/mdserverctl |ExecStartPost=-${program}ctl |" \
+    -e "s|^ConditionPathExists=.*|ConditionPathExists=$base/$network.conf|" \
     -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" "${logs[@]}" -e "$dnsmasq_logs" \
     -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
     -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \
@@ -467,10 +468,17 @@ fill_unit() {
 
 units=$prefix/etc/systemd/system
 install -d -m 0755 -- "$units" "$prefix/etc/logrotate.d" "$prefix/etc/libvirt/hooks"
-for unit in mdserver.service mdserver-dnsmasq.service; do
+for unit in mdserver.service mdserver-dnsmasq.service mdserver-dnsmasq.target; do
   fill_unit "$here/systemd/$unit" >"$work/$unit"
   install_ours "$work/$unit" "$units/$unit" 0644 '#' 1 python_unit
 done
+# mdserver starts its dnsmasq. One that is enabled, as the units of before allowed, would not stop with it.
+enabled=$units/multi-user.target.wants
+if [ -L "$enabled/mdserver-dnsmasq.service" ] && grep -q '^StopWhenUnneeded=' "$units/mdserver-dnsmasq.service"; then
+  ln -sfn -- /etc/systemd/system/mdserver.service "$enabled/mdserver.service"
+  rm -- "$enabled/mdserver-dnsmasq.service"
+  say "enabled mdserver.service in place of mdserver-dnsmasq.service, which it starts"
+fi
 # With this unit, the Python md_server waited for dnsmasq's configuration.
 path_unit=$units/mdserver-dnsmasq.path
 if [ -f "$path_unit" ] && grep -q '^PartOf=mdserver.service' "$path_unit"; then

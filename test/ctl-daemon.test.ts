@@ -603,7 +603,9 @@ test('check reports a unit that does not let mdserver do what the configuration 
   const host = hostOf(t);
   const found = async () => linesOf(await findings(host), 'unit');
   assert.deepEqual(await found(), []);
-  const unit = (text: string) => host.write('etc/systemd/system/mdserver.service', text);
+  const order = '[Unit]\nBefore=libvirtd.service virtqemud.service virtnetworkd.service\n';
+  const unit = (text: string, before = order) =>
+    host.write('etc/systemd/system/mdserver.service', before + text);
   const path = unit('[Service]\nIPAddressDeny=any\nIPAddressAllow=localhost 127.77.0.0/16\n');
   assert.deepEqual(await found(), [`ok: ${path} fits the configuration`]);
   unit(
@@ -616,6 +618,10 @@ test('check reports a unit that does not let mdserver do what the configuration 
         `warning: ${path} does not have ${setting}, which the configuration needs: run system-integration.sh again`,
     ),
   );
+  unit('After=network.target libvirtd.service virtnetworkd.service\n', '[Unit]\n');
+  assert.deepEqual(await found(), [
+    `warning: ${path} does not start mdserver before libvirt, which starts guests at once: run system-integration.sh again`,
+  ]);
 });
 
 test('check reports hooks that are missing, not executable, or post elsewhere', async (t) => {

@@ -106,6 +106,7 @@ describe('a fresh installation', () => {
       'etc/logrotate.d/mdserver': '644',
       'etc/systemd/system/mdserver.service': '644',
       'etc/systemd/system/mdserver-dnsmasq.service': '644',
+      'etc/systemd/system/mdserver-dnsmasq.target': '644',
       'var/lib/mdserver': '755',
       'var/lib/mdserver/dnsmasq': '755',
       'var/lib/mdserver/spool': '700',
@@ -120,7 +121,11 @@ describe('a fresh installation', () => {
   it('installs the configuration as it is in the package, and the units with a mark', () => {
     const source = (path: string) => readFileSync(join(packageRoot, path), 'utf8');
     assert.equal(read(prefix, configuration), source(configuration));
-    for (const unit of ['mdserver.service', 'mdserver-dnsmasq.service']) {
+    for (const unit of [
+      'mdserver.service',
+      'mdserver-dnsmasq.service',
+      'mdserver-dnsmasq.target',
+    ]) {
       const text = read(prefix, `etc/systemd/system/${unit}`);
       assert.match(text, /^# Installed by mdserver's system-integration.sh, .* [0-9a-f]{64}\n/);
       assert.equal(text.replace(/^.*\n/, ''), source(`systemd/${unit}`));
@@ -345,6 +350,7 @@ net_name = lab
       setting(prefix, 'mdserver-dnsmasq', 'ExecStart') ?? '',
       / --conf-file=\/srv\/dns\/lab\.conf /,
     );
+    assert.equal(setting(prefix, 'mdserver-dnsmasq', 'ConditionPathExists'), '/srv/dns/lab.conf');
     assert.match(read(prefix, 'etc/logrotate.d/mdserver'), /^\/srv\/log\/mds\/server\.log \{$/m);
     assert.ok(existsSync(join(prefix, 'srv/log/mds/server.log')));
   });
@@ -605,7 +611,7 @@ exit 0
   it('replaces the hook and the units, and keeps the old ones under names that nothing runs', () => {
     assert.equal(uploadUrl(prefix), 'http://10.1.2.3:80/instance-upload');
     assert.equal(setting(prefix, 'mdserver', 'Type'), 'exec');
-    assert.equal(setting(prefix, 'mdserver-dnsmasq', 'PartOf'), 'mdserver.service');
+    assert.equal(setting(prefix, 'mdserver-dnsmasq', 'Type'), 'exec');
     const kept = {
       'etc/libvirt/hooks/qemu.md_server': oldHook,
       'etc/systemd/system/mdserver.service.md_server': oldUnit,
@@ -799,6 +805,22 @@ describe('files of the operator', () => {
     );
   });
 
+  it('do not include that dnsmasq is enabled, as before: mdserver is, which starts it', () => {
+    const wants = 'etc/systemd/system/multi-user.target.wants';
+    const prefix = prefixWith({ [`${wants}/other`]: '' });
+    symlinkSync(
+      '/etc/systemd/system/mdserver-dnsmasq.service',
+      join(prefix, wants, 'mdserver-dnsmasq.service'),
+    );
+    const said = integrate(packageRoot, prefix);
+    assert.ok(said.includes('enabled mdserver.service in place of mdserver-dnsmasq.service'), said);
+    assert.deepEqual(readdirSync(join(prefix, wants)).sort(), ['mdserver.service', 'other']);
+    assert.equal(
+      readlinkSync(join(prefix, wants, 'mdserver.service')),
+      '/etc/systemd/system/mdserver.service',
+    );
+  });
+
   it('do not include unedited files of an earlier version, which are replaced', () => {
     const prefix = prefixWith();
     integrate(packageRoot, prefix);
@@ -841,7 +863,11 @@ describe('the program of the package', () => {
     );
     assert.equal(
       setting(prefix, 'mdserver', 'ExecStartPost'),
-      '/usr/bin/mdserverctl wait --config /etc/mdserver/mdserver.conf',
+      '-/usr/bin/mdserverctl wait --config /etc/mdserver/mdserver.conf',
+    );
+    assert.equal(
+      setting(prefix, 'mdserver', 'ExecReload'),
+      '/usr/bin/mdserver --check /etc/mdserver/mdserver.conf /bin/kill -HUP $MAINPID',
     );
   });
 

@@ -19,7 +19,7 @@ import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
-const units = ['mdserver.service', 'mdserver-dnsmasq.service'];
+const units = ['mdserver.service', 'mdserver-dnsmasq.service', 'mdserver-dnsmasq.target'];
 
 const folder = temporaryFolder(suiteScope());
 
@@ -44,8 +44,8 @@ function verifiable(from: string, to: string): string[] {
   return units.map((unit) => {
     const path = join(folder, to, unit);
     const text = readFileSync(join(from, unit), 'utf8');
-    const ready = text.replace(/^(Exec\w+)=\S+/gm, `$1=${process.execPath}`);
-    assert.notEqual(ready, text);
+    const ready = text.replace(/^(Exec\w+)=(-?)\S+/gm, `$1=$2${process.execPath}`);
+    assert.equal(ready !== text, unit.endsWith('.service'));
     writeFileSync(path, ready);
     return path;
   });
@@ -86,6 +86,51 @@ describe('the units', () => {
       const found = /Overall exposure level for \S+: ([0-9.]+)/.exec(done.said)?.[1];
       assert.ok(found !== undefined, done.said);
       assert.ok(Number(found) <= exposure, done.said);
+    });
+  }
+});
+
+/** The words of a setting in a unit of the package; undefined if it does not have the setting. */
+function words(unit: string, key: string): string[] | undefined {
+  const text = readFileSync(join(repository, 'systemd', unit), 'utf8');
+  return new RegExp(`^${key}=(.*)$`, 'm').exec(text)?.[1]?.split(' ');
+}
+
+// What systemd does with these was tried on systemd 252: see docs/testing.md.
+describe('the order of the units', () => {
+  it('has mdserver before libvirt, which starts guests as soon as it is ready', () => {
+    assert.deepEqual(words('mdserver.service', 'Before'), [
+      'libvirtd.service',
+      'virtqemud.service',
+      'virtnetworkd.service',
+    ]);
+    assert.deepEqual(words('mdserver.service', 'After'), ['network.target']);
+  });
+
+  it('does not fail, and does not let libvirt wait for long, while mdserver does not serve', () => {
+    assert.equal(words('mdserver.service', 'ExecStartPost')?.[0], '-/usr/local/bin/mdserverctl');
+  });
+
+  it('lets dnsmasq run from the start of mdserver to its stop, whatever happens to mdserver', () => {
+    const dnsmasq = 'mdserver-dnsmasq.service';
+    const period = 'mdserver-dnsmasq.target';
+    assert.deepEqual(words('mdserver.service', 'Wants'), [dnsmasq, period]);
+    assert.deepEqual(words(period, 'Wants'), [dnsmasq]);
+    assert.deepEqual(words(period, 'PartOf'), ['mdserver.service']);
+    assert.deepEqual(words(dnsmasq, 'StopWhenUnneeded'), ['yes']);
+    // Each of these would restart dnsmasq with mdserver, or libvirt would wait for it.
+    for (const key of ['Requires', 'BindsTo', 'PartOf', 'Wants', 'StopPropagatedFrom']) {
+      assert.equal(words(dnsmasq, key), undefined, key);
+    }
+    // Enabled on its own, it would be needed without mdserver.
+    assert.equal(words(dnsmasq, 'WantedBy'), undefined);
+  });
+
+  for (const unit of ['mdserver.service', 'mdserver-dnsmasq.service']) {
+    it(`brings ${unit} back after every end but a stop`, () => {
+      assert.deepEqual(words(unit, 'Restart'), ['always']);
+      assert.deepEqual(words(unit, 'StartLimitIntervalSec'), ['0']);
+      assert.deepEqual(words(unit, 'RuntimeDirectoryPreserve'), ['yes']);
     });
   }
 });

@@ -5,7 +5,8 @@ import { type Finding, findingsOf } from './finding.js';
 
 /**
  * Whether mdserver.service, which system-integration.sh has filled from the configuration, still lets
- * mdserver talk to the guests and listen on its port. Nothing if it is not installed there.
+ * mdserver talk to the guests and listen on its port, and starts it before libvirt. Nothing if it is
+ * not installed there.
  */
 export function* checkUnit({ mdserver, dnsmasq }: Config, prefix: string): Generator<Finding> {
   const { ok, warning } = findingsOf('unit');
@@ -34,5 +35,14 @@ export function* checkUnit({ mdserver, dnsmasq }: Config, prefix: string): Gener
       'run system-integration.sh again',
     );
   }
-  if (missing.length === 0) yield ok(`${path} fits the configuration`);
+  const isFirst = ['libvirtd.service', 'virtqemud.service'].every((unit) =>
+    values('Before').includes(unit),
+  );
+  if (!isFirst) {
+    yield warning(
+      `${path} does not start mdserver before libvirt, which starts guests at once`,
+      'run system-integration.sh again',
+    );
+  }
+  if (missing.length === 0 && isFirst) yield ok(`${path} fits the configuration`);
 }
