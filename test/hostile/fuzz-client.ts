@@ -234,14 +234,22 @@ const controlRequest = fc.oneof(
     .map(([method, path, headers]) => message(method, path, headers, undefined)),
 );
 
+const hookArgument = fc.oneof(
+  fc.constantFrom('scratch-1', 'prepare', 'begin', 'release', 'end', 'reconnect', '-', ''),
+  fc.string({ maxLength: 20 }).map((text) => text.replaceAll('\0', '')),
+  fc.constantFrom('--inspect-brk', '\u2028', '\x1b]0;x\x07', 'x'.repeat(2000)),
+);
 const hookCall = fc.tuple(
-  fc.array(
-    fc.oneof(
-      fc.constantFrom('scratch-1', 'prepare', 'begin', 'release', 'end', 'reconnect', '-', ''),
-      fc.string({ maxLength: 20 }).map((text) => text.replaceAll('\0', '')),
-      fc.constantFrom('--inspect-brk', '\u2028', '\x1b]0;x\x07', 'x'.repeat(2000)),
+  fc.oneof(
+    fc.array(hookArgument, { maxLength: 6 }),
+    fc.tuple(
+      hookArgument,
+      fc.constantFrom('prepare', 'restore'),
+      fc.constant('begin'),
+      hookArgument,
     ),
-    { maxLength: 6 },
+    fc.tuple(hookArgument, fc.constant('release'), fc.constant('end'), hookArgument),
+    fc.constant(['mds', 'port-created', 'begin', '-']),
   ),
   xml,
   fc.boolean(),
@@ -345,7 +353,7 @@ async function callHook(batch: number): Promise<void> {
   const [call] = fc.sample(hookCall, { seed: seedOf(batch), numRuns: 1 });
   const [args, text, isCut] = call ?? [[], '', false];
   // No logger(1) on this path: the lines of the fuzz are nothing for the log of this machine.
-  const child = spawn(process.execPath, [hook, ...args], { env: { PATH: '/nonexistent' } });
+  const child = spawn(hook, args, { env: { PATH: '/nonexistent' } });
   child.stdin.on('error', () => undefined);
   child.stdin.end(isCut ? text.slice(0, 200) : text);
   let stdout = '';

@@ -1,12 +1,14 @@
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { installedHook } from '../fixtures/hook/installed.js';
 import type { Scope } from '../support/cleanup.js';
+import { repository } from '../support/daemon.js';
 import { startDnsmasq } from '../support/dnsmasq.js';
 import { addHost, type Namespace } from '../support/netns.js';
-import { startSite } from '../support/site.js';
+import { type Site, startSite } from '../support/site.js';
 import {
   canaryDetails,
   canaryRecord,
@@ -21,7 +23,6 @@ import { remains, settled, stopped } from './measure.js';
 import { type Footprint, footprint } from './network.js';
 
 const clientFile = fileURLToPath(new URL('fuzz-client.js', import.meta.url));
-const hookFile = fileURLToPath(new URL('../../hooks/qemu.js', import.meta.url));
 
 /** Of how many requests one is sent from the host: to its face, its control socket and its hook. */
 const hostShare = 5;
@@ -45,12 +46,12 @@ async function runClient(from: Namespace, options: FuzzOptions): Promise<FuzzRep
   return JSON.parse(stdout) as FuzzReport;
 }
 
-/** The hook with the paths of this site, as system-integration.sh fills them in. */
-function installHook(folder: string, socket: string): string {
-  const file = join(folder, 'hook.cjs');
-  const text = readFileSync(hookFile, 'utf8');
-  writeFileSync(file, text.replace('/var/run/mdserver/control.sock', socket));
-  return file;
+/** The hook that system-integration.sh installs for a site. */
+function installHook({ folder, socket }: Site): string {
+  const prefix = join(folder, 'root');
+  const configuration = `[mdserver]\ndb_file = ${folder}/db.json\ncontrol_socket = ${socket}\n`;
+  installedHook(repository, prefix, configuration);
+  return join(prefix, 'etc', 'libvirt', 'hooks', 'qemu');
 }
 
 /**
@@ -79,7 +80,7 @@ export async function fuzz(scope: Scope, plan: FuzzPlan): Promise<string[]> {
   }
   guests.ip('route replace 169.254.169.254/32 via 10.122.0.1');
 
-  const hook = installHook(folder, socket);
+  const hook = installHook(site);
   const run = ({ seed, requests, seconds }: FuzzPlan) => {
     const onHost = Math.ceil(requests / hostShare);
     const client = (from: 'guests' | 'host', number: number): FuzzOptions => {
