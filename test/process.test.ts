@@ -21,7 +21,7 @@ import { type Daemon, eventually, freePort, mainFile, startDaemon } from './supp
 import { missing, python } from './support/parts.js';
 import { rowName } from './support/rows.js';
 import { databaseRecord, domainXml, loopbackConfiguration } from './support/samples.js';
-import { startSite } from './support/site.js';
+import { type Site, startSite } from './support/site.js';
 
 const address = '127.134.0.1';
 
@@ -612,4 +612,24 @@ test('SIGHUP while it starts does not end it', async (t) => {
   });
   child.kill('SIGTERM');
   assert.deepEqual(await exit, [0, null]);
+});
+
+test('an instance-id from the uuid has all digits for a new instance, over a restart, and 17 for one of before', async (t) => {
+  const site = await startSite(t, address, {
+    records: [databaseRecord(1, { mds_ipv4: '127.134.0.8' })],
+    mdserver: 'instance_id = uuid',
+  });
+  const idOf = async ({ daemon }: Site, from: string) =>
+    (await daemon.ask('/latest/meta-data/instance-id', { from })).text;
+  // Counted up, so that the first 17 digits are those of vm1.
+  const answer = await site.daemon.upload(domainXml(2), { accept: 'application/json' });
+  const from = JSON.parse(answer.text).mds_ipv4 as string;
+  await site.daemon.upload(domainXml(1));
+  const ids = async (running: Site) => [
+    await idOf(running, '127.134.0.8'),
+    await idOf(running, from),
+  ];
+  const expected = ['i-00000000000040008', 'i-00000000000040008000000000000002'];
+  assert.deepEqual(await ids(site), expected);
+  assert.deepEqual(await ids(await site.restart()), expected);
 });

@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Health, InstanceDetails, RenderedDocument } from '../src/control/api.js';
 import type { Finding } from '../src/ctl/checks/finding.js';
@@ -574,4 +575,44 @@ test('a daemon that is restarted with a broken template serves the last version,
   assert.ok(!(await problems()).some((text) => text.includes(template)));
   assert.equal(await refused(), 'mdserver_templates_refused 0');
   assert.equal((await ctl(site, 'render', 'vm2')).status, 0);
+});
+
+test('beyond the limits, what rendered longest ago goes first, and paths keep one version', async (t) => {
+  const folder = temporaryFolder(t);
+  const database = join(folder, 'db.json');
+  const problems: string[] = [];
+  const log = { warn: (line: string) => problems.push(line) };
+  const settings = { publicKeys: [], templateData: new Map(), password: undefined };
+  const start = (limits: { paths: number; bytes: number }) => {
+    const kept = keptTemplates(database, log, limits);
+    const version = (text: string) => ({
+      source: Buffer.from(text),
+      settings,
+      machine: undefined,
+    });
+    return {
+      keep: async (path: string, text: string) => {
+        kept.keep(path, version(text));
+        await kept.written();
+        // Files are used one after the other, as their times tell.
+        await wait(5);
+      },
+      sources: (path: string) => kept.versions(path).map(({ source }) => source.toString()),
+    };
+  };
+  const first = start({ paths: 3, bytes: 1_000_000 });
+  for (const path of ['a', 'b', 'c']) await first.keep(path, `text of ${path}`);
+  const second = start({ paths: 3, bytes: 1_000_000 });
+  await second.keep('a', 'text of a');
+  await second.keep('d', 'text of d');
+  const left = start({ paths: 3, bytes: 800 });
+  const all = () =>
+    ['a', 'b', 'c', 'd'].map((path) => start({ paths: 9, bytes: 1e6 }).sources(path));
+  assert.deepEqual(all(), [['text of a'], [], ['text of c'], ['text of d']]);
+  await left.keep('d', 'x'.repeat(500));
+  await left.keep('d', 'y'.repeat(500));
+  assert.deepEqual(all(), [['text of a'], [], [], ['y'.repeat(500)]]);
+  await left.keep('d', 'z'.repeat(5000));
+  assert.deepEqual(all(), [[], [], [], ['z'.repeat(5000)]]);
+  assert.deepEqual(problems, []);
 });

@@ -23,7 +23,7 @@ import { giveHostName, type NameTable, type Naming, takeHostName } from './host-
 import { describeInstance, type Instance } from './instance.js';
 import { LayeredMap, type WritableMap } from './layered-map.js';
 import { type Entry, type Page, type Pages, pageSize } from './pages.js';
-import { shortId, type Uuid } from './uuid.js';
+import type { Uuid } from './uuid.js';
 
 /** All instances, indexed. */
 export interface Instances {
@@ -332,7 +332,8 @@ function conflicting(draft: Draft, instance: Instance): Set<Instance> {
 function withOwnId(instance: Instance, shortIds: Map<string, Uuid>): Instance {
   const { uuid, details } = instance;
   if (uuid === undefined || details.fullId) return instance;
-  const id = shortId(uuid);
+  // The 17 digits of its short id, and three hyphens: of very many, making the ids would take longer.
+  const id = uuid.slice(0, 20);
   const holder = shortIds.get(id) ?? uuid;
   if (holder !== uuid) return { ...instance, details: { ...details, fullId: true } };
   shortIds.set(id, uuid);

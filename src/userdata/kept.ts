@@ -54,9 +54,6 @@ export function keptTemplatesFolder(database: string): string {
 /** Of a path. */
 const maxVersions = 10;
 const maxPathBytes = 32 * 1024 * 1024;
-/** Of all paths together. Above half of the bytes, a path keeps its newest version alone. */
-const maxPaths = 100_000;
-const maxBytes = 256 * 1024 * 1024;
 /** Of the versions that wait to be written, and of those that were read, in bytes. */
 const maxMemory = 64 * 1024 * 1024;
 
@@ -177,11 +174,13 @@ async function fileSizes(folder: string): Promise<Map<string, number>> {
 
 /**
  * Keeps versions of templates in a folder that only the daemon's user may open, since there are
- * passwords and keys in them: one file for each path. Of too many, those that rendered longest ago go.
+ * passwords and keys in them: one file for each path. Above the limits, those files go whose templates
+ * rendered longest ago; above half of the bytes, a file that is written has the newest version alone.
  */
 export function keptTemplates(
   database: string,
   log: Record<'warn', (message: string) => void>,
+  limits = { paths: 100_000, bytes: 256 * 1024 * 1024 },
 ): KeptTemplates {
   const folder = keptTemplatesFolder(database);
   /** What is to be written, by path, the newest first. */
@@ -231,7 +230,7 @@ export function keptTemplates(
     const name = nameOf(path);
     const file = join(folder, name);
     const before = read(path);
-    const most = totalBytes > maxBytes / 2 ? 1 : maxVersions;
+    const most = totalBytes > limits.bytes / 2 ? 1 : maxVersions;
     const versions = limited([...added, ...before], most);
     const [newest] = before;
     if (newest !== undefined && versions[0] && isSameVersion(newest, versions[0])) {
@@ -243,7 +242,7 @@ export function keptTemplates(
     await replaceFiles([{ path: file, content: filePieces(path, versions), mode: 0o600 }]);
     setSize(name, lstatSync(file).size);
     for (const oldest of sizes.keys()) {
-      if (sizes.size <= maxPaths && totalBytes <= maxBytes) break;
+      if (sizes.size <= limits.paths && totalBytes <= limits.bytes) break;
       if (oldest === name) break;
       rmSync(join(folder, oldest), { force: true });
       setSize(oldest, undefined);
