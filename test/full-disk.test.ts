@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import {
   appendFileSync,
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -10,6 +11,7 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -219,4 +221,35 @@ test('a full disk under the log file stops nothing, and the log continues once t
   appendFileSync(join(data, 'db.json'), ' ');
   assert.equal((await daemon.upload(domainXml(3))).status, 200);
   assert.equal(await daemon.stop(), 0, 'the log file is full when it stops');
+});
+
+test('a template that rendered while the disk was full is answered, and kept once there is room', async (t) => {
+  const disk = smallDisk(t, '256k');
+  if (disk === undefined) return;
+  const templates = temporaryFolder(t, {
+    first: 'first {{hostname}}',
+    second: 'second {{hostname}}',
+  });
+  const configuration = loopbackConfiguration(address, disk, {
+    mdserver: `default_template = ${templates}/first\nvendor_data = ${templates}/second`,
+    logfile: join(disk, '../mdserver.log'),
+  });
+  const daemon = await startDaemon(t, join(disk, '..'), configuration, address);
+  const { text } = await daemon.upload(domainXml(1), { accept: 'application/json' });
+  const from: string = JSON.parse(text).mds_ipv4;
+  const get = async (path: string) => (await daemon.ask(path, { from })).text;
+  fill(disk);
+  assert.equal(await get('/latest/user-data'), 'first vm1');
+  await daemon.printed(/cannot keep the version of \S+\/first that rendered: ENOSPC/);
+  mend(disk);
+  assert.equal(await get('/nocloud/vendor-data'), 'second vm1');
+  const folder = join(disk, 'templates');
+  await eventually('both are kept', () => {
+    const names = existsSync(folder) ? readdirSync(folder) : [];
+    return names.filter((name) => !name.startsWith('.')).length === 2;
+  });
+  for (const name of ['first', 'second']) writeFileSync(join(templates, name), '{{broken}}');
+  assert.equal(await get('/latest/user-data'), 'first vm1');
+  assert.equal(await get('/nocloud/vendor-data'), 'second vm1');
+  assert.equal(await daemon.stop(), 0);
 });
