@@ -558,7 +558,7 @@ What to do next:
   - unless libvirt already has the network $network:
       virsh net-define $here/etc/libvirt/mds-network.xml
       virsh net-autostart mds && virsh net-start mds
-  - restart libvirt, which finds hooks when it starts: systemctl restart libvirtd (or virtqemud)
+  - restart libvirt, which finds hooks when it starts: systemctl restart libvirtd (or virtqemud virtnetworkd)
   - systemctl daemon-reload
     systemctl enable mdserver && systemctl restart mdserver
 EOF

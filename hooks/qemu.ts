@@ -41,15 +41,15 @@ const keptSizeLimit = 1024 * 1024;
 const keptFilesLimit = 4096;
 const keptBytesLimit = 64 * 1024 * 1024;
 
-/** Milliseconds. The limit for everything leaves time to keep and to report what took too long. */
+/** Milliseconds since the hook was started. What comes last, keeping and reporting, has time left. */
+const releaseEnd = 1000;
+const retryEnd = 3300;
+const deliveryEnd = 3500;
+const keepingEnd = 4300;
+const wholeEnd = 5000;
+/** Milliseconds. */
 const connectLimit = 2000;
-const deliveryLimit = 3500;
-const releaseLimit = 1000;
-const keepLimit = 800;
 const loggerLimit = 500;
-const wholeLimit = 5000;
-/** For so long since its start, the hook tries a socket again that takes no more connections, with these pauses. */
-const retryLimit = 3300;
 const retryPause = 50;
 
 /** mdserver's verdict on what it was sent: it would be the same another time. */
@@ -122,7 +122,7 @@ async function postToSocket(message: Message): Promise<void> {
       await post(message, 'socket');
       return;
     } catch (error) {
-      if (errorCode(error) !== 'EAGAIN' || performance.now() > retryLimit) throw error;
+      if (errorCode(error) !== 'EAGAIN' || performance.now() > retryEnd) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, retryPause));
   }
@@ -149,9 +149,11 @@ function reportPort(body: Buffer): Promise<void> {
   return postToSocket({ path: '/ports', headers: { 'content-type': 'application/xml' }, body });
 }
 
-function limit(milliseconds: number): Promise<never> {
+/** Rejects at a time since the hook was started. */
+function endAt(milliseconds: number): Promise<never> {
   return new Promise((_, reject) => {
-    setTimeout(() => reject(new Error(`not finished after ${milliseconds} ms`)), milliseconds);
+    const late = () => reject(new Error(`not finished after ${milliseconds} ms`));
+    setTimeout(late, milliseconds - performance.now());
   });
 }
 
@@ -273,7 +275,7 @@ function ownerOf(xml: Buffer): string | undefined {
 /** Delivers the XML on standard input, or keeps it, or reports why not. */
 async function deliver(named: string, operation: string): Promise<void> {
   const isPort = operation === 'port-created';
-  const late = limit(deliveryLimit);
+  const late = endAt(deliveryEnd);
   let name: string | undefined = named;
   let xml: Buffer | undefined;
   try {
@@ -287,7 +289,7 @@ async function deliver(named: string, operation: string): Promise<void> {
       (path) => `kept in ${path} until mdserver takes it`,
       (reason: Error) => `not kept: ${reason.message}`,
     );
-    const kept = await Promise.race([keeping, limit(keepLimit)]).catch(
+    const kept = await Promise.race([keeping, endAt(keepingEnd)]).catch(
       (reason: Error) => `not kept: ${reason.message}`,
     );
     await report(`${failure}; ${kept}`);
@@ -309,7 +311,7 @@ function uuidOf(xml: Buffer): string | undefined {
 async function reportRelease(name: string, reason: string): Promise<void> {
   // libvirt 10.5 and newer gives the reason, one of virDomainShutoffReason (docs/hooks.rst).
   const failed = reason === 'failed';
-  const late = limit(releaseLimit);
+  const late = endAt(releaseEnd);
   try {
     const uuid = await Promise.race([readInput().then(uuidOf, () => undefined), late]);
     const event = { kind: 'released', name, uuid, ...(failed && { failed }) };
@@ -363,7 +365,7 @@ function finish(): never {
 // No known error gets here, but the guest must start even with an unknown one.
 process.on('uncaughtException', finish);
 // process.exit() waits for what is being done with files; a disk that hangs must not hang libvirt.
-setTimeout(() => process.kill(process.pid, 'SIGKILL'), wholeLimit);
+setTimeout(() => process.kill(process.pid, 'SIGKILL'), wholeEnd - performance.now());
 const [name = '', operation = '', , extra = ''] = process.argv.slice(2);
 const done = operation === 'release' ? reportRelease(name, extra) : deliver(name, operation);
 void done.finally(finish);
