@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type GuestSite, runCloudInit, startGuest, web1 } from './support/cloud-init-site.js';
+import { eventually } from './support/daemon.js';
 import { missing } from './support/parts.js';
 
 // Debian's cloud-init boots a machine several times, with mdserver and without it. A machine that it
@@ -94,6 +95,23 @@ for (const [recipe, how, keeps] of rows) {
     }
   });
 }
+
+test('recipe B: a typing error in a template makes no guest a new machine, over a restart of mdserver, too', {
+  skip,
+}, async (t) => {
+  const site = await startGuest(t, { userdata: { web1: userdata.without } });
+  const machine = machineOf(site, 'B');
+  const first = await machine.boot();
+  await eventually('the version that rendered is kept', () =>
+    readdirSync(site.folder, { recursive: true, encoding: 'utf8' }).some((path) =>
+      /^templates\/[0-9a-f]+$/.test(path),
+    ),
+  );
+  writeFileSync(join(site.folder, 'userdata/web1'), '#cloud-config\nhostname: {{hostnam}}\n');
+  assert.deepEqual(await machine.boot(), first);
+  await site.restart();
+  assert.deepEqual(await machine.boot(), first);
+});
 
 test('with manual_cache_clean, the copy of a disk stays the machine that it was until it is cleaned', {
   skip,

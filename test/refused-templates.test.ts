@@ -595,7 +595,7 @@ test('beyond the limits, what rendered longest ago goes first, and paths keep on
         kept.keep(path, version(text));
         await kept.written();
         // Files are used one after the other, as their times tell.
-        await wait(5);
+        await wait(20);
       },
       sources: (path: string) => kept.versions(path).map(({ source }) => source.toString()),
     };
