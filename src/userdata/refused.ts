@@ -31,6 +31,9 @@ function instancesText(names: readonly string[]): string {
   return names.length === 1 ? first : `${names.length} instances, such as ${first}`;
 }
 
+/** What messages say about an instance whose template is refused. */
+export const lastInForce = 'the last version that rendered is in force';
+
 /** More lines help nobody. */
 const maxLines = 20;
 
@@ -49,6 +52,3 @@ export function refusalLines(refusals: Iterable<Refusal>): string[] {
   if (lines.length <= maxLines) return lines;
   return [...lines.slice(0, maxLines), `${lines.length - maxLines} more problems with templates`];
 }
-
-/** What messages say about an instance whose template is refused. */
-export const lastInForce = 'the last version that rendered is in force';
