@@ -456,7 +456,6 @@ fill_unit() {
   sed -e "s|^User=.*|User=$user|" -e "s|^Group=.*|Group=$unit_group|" \
     -e "s@^\(ExecStart\|ExecReload\)=[^ ]*/mdserver @\1=$program @" \
     -e "s|^ExecStartPost=-[^ ]*/mdserverctl |ExecStartPost=-${program}ctl |" \
-    -e "s|^ConditionPathExists=.*|ConditionPathExists=$base/$network.conf|" \
     -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" "${logs[@]}" -e "$dnsmasq_logs" \
     -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
     -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \
