@@ -146,6 +146,10 @@ hook_source=$here/dist/hooks/qemu.js
 [ "$(grep -cE "^const (uploadUrl|controlSocket|spoolFolder) = '[^']*';\$" "$hook_source")" = 3 ] ||
   fail "$hook_source does not have the lines for socket, URL and spool folder: run 'npm run build' again"
 
+timeout=$(command -v timeout) || fail "timeout is not in PATH: install coreutils"
+[[ $timeout =~ ^/[A-Za-z0-9._/+-]+$ ]] ||
+  fail "timeout is '$timeout': it must be an absolute path of letters, digits and . _ + -"
+
 case $node in
   /usr/local/bin/node | /usr/bin/node | /bin/node) ;;
   *) warn "node is $node, but the units look for it in /usr/local/bin and /usr/bin only" ;;
@@ -503,16 +507,17 @@ install -d -m 0755 -- "$completions"
 install_ours "$here/etc/bash-completion/mdserverctl" "$completions/mdserverctl" 0644 '#' 1 never
 
 # The same file is libvirt's hook of guests and of networks. If a hook fails, libvirt does not start the
-# guest, or kills a running one. So a shell starts the hook and exits with 0 even if this node no longer
-# exists. It leaves at once when there is nothing to do, which costs far less than to start node. To
-# JavaScript, the second line is a string and a comment; the shell does not read any further.
+# guest, or kills a running one, and libvirt waits for it. So a shell starts the hook, kills it after 5
+# seconds, and exits with 0 even if this node no longer exists. It leaves at once when there is nothing to
+# do, which costs far less than to start node. To JavaScript, the second line is a string and a comment;
+# the shell does not read any further.
 hook_operations="'prepare begin '* | 'migrate begin '* | 'restore begin '* | 'reconnect begin '* | 'attach begin '*"
 hook_operations="$hook_operations | 'release end '* | 'port-created begin $network'"
 {
   printf '#!/bin/sh\n'
   # shellcheck disable=SC2016
-  printf '%s case "$2 $3 $1" in %s) ;; *) exit 0 ;; esac; %s "$0" "$@"; exit 0\n' \
-    "':' //;" "$hook_operations" "$node"
+  printf '%s case "$2 $3 $1" in %s) ;; *) exit 0 ;; esac; %s -s KILL 5 %s "$0" "$@"; exit 0\n' \
+    "':' //;" "$hook_operations" "$timeout" "$node"
   sed -e 1d -e '/^\/\/# sourceMappingURL=/d' \
     -e "s|^const uploadUrl = '[^']*';\$|const uploadUrl = '$url';|" \
     -e "s|^const controlSocket = '[^']*';\$|const controlSocket = '$socket';|" \

@@ -11,8 +11,9 @@
  * - At `migrate` and `restore`, standard output replaces the XML. The hook never writes there.
  * - libvirt does nothing with the guest until the hook ends, so everything below has a time limit.
  *
- * system-integration.sh installs it with a first line for the shell, which leaves at once at all
- * operations but these:
+ * system-integration.sh installs it with a line for the shell, which kills this program after 5 seconds:
+ * process.exit() waits for a disk that hangs, and mdserver's user can stop a program that has become
+ * that user. The shell leaves at once at all operations but these:
  *
  *     prepare, migrate, restore, reconnect, attach     upload the domain
  *     release                                          report that the guest has stopped
@@ -41,12 +42,11 @@ const keptSizeLimit = 1024 * 1024;
 const keptFilesLimit = 4096;
 const keptBytesLimit = 64 * 1024 * 1024;
 
-/** Milliseconds since the hook was started. What comes last, keeping and reporting, has time left. */
+/** Milliseconds since the hook was started. What comes last, keeping and reporting, has time left of the 5 seconds. */
 const releaseEnd = 1000;
 const retryEnd = 3300;
 const deliveryEnd = 3500;
 const keepingEnd = 4300;
-const wholeEnd = 5000;
 /** Milliseconds. */
 const connectLimit = 2000;
 const loggerLimit = 500;
@@ -293,8 +293,6 @@ async function deliver(named: string, operation: string): Promise<void> {
       (reason: Error) => `not kept: ${reason.message}`,
     );
     await report(`${failure}; ${kept}`);
-    // If the disk hangs, so would the end of the process; the limit for everything ends it.
-    await keeping;
   }
 }
 
@@ -364,8 +362,6 @@ function finish(): never {
 
 // No known error gets here, but the guest must start even with an unknown one.
 process.on('uncaughtException', finish);
-// process.exit() waits for what is being done with files; a disk that hangs must not hang libvirt.
-setTimeout(() => process.kill(process.pid, 'SIGKILL'), wholeEnd - performance.now());
 const [name = '', operation = '', , extra = ''] = process.argv.slice(2);
 const done = operation === 'release' ? reportRelease(name, extra) : deliver(name, operation);
 void done.finally(finish);

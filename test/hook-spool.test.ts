@@ -505,6 +505,26 @@ describe('a spool folder', { concurrency: 4 }, () => {
     assert.deepEqual(keptIn(join(spool, target)).xml, domain);
   });
 
+  it('of another user leads to no hang: libvirt goes on when that user stops the hook', {
+    skip: missing('root'),
+  }, async () => {
+    const { hook, spool } = site();
+    const bin = join(spool, '..', 'bin');
+    mkdirSync(bin);
+    // It is started by the hook, as the user that the hook has become.
+    writeFileSync(join(bin, 'logger'), '#!/bin/sh\nkill -STOP $PPID\n', { mode: 0o755 });
+    chownSync(spool, nobody, nogroup);
+    const { code, stdout, stderr } = await call(
+      [hook, ...begin],
+      domain,
+      ...['env', `PATH=${bin}:/usr/bin:/bin`],
+    );
+    assert.deepEqual([code, stdout], [0, '']);
+    assert.ok(stderr.startsWith(unheard(kept(spool)).stderr), stderr);
+    // What the shell says of a program that it had to kill.
+    assert.match(stderr, /Killed/);
+  });
+
   it('that is replaced by a link at the last moment is not used', {
     skip: missing('root'),
   }, async () => {

@@ -140,12 +140,16 @@ describe('a fresh installation', () => {
       "const uploadUrl = 'http://169.254.169.254:80/instance-upload';",
       "const spoolFolder = '/var/lib/mdserver/spool';",
     ]);
-    const node = spawnSync('bash', ['-c', 'command -v node'], { encoding: 'utf8' }).stdout.trim();
+    const [node, timeout] = ['node', 'timeout'].map((name) =>
+      spawnSync('bash', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim(),
+    );
     const [shebang, start = ''] = hook.split('\n');
     assert.equal(shebang, '#!/bin/sh');
     assert.ok(start.startsWith(`':' //; case "$2 $3 $1" in `), start);
     assert.ok(
-      start.endsWith(`'port-created begin mds') ;; *) exit 0 ;; esac; ${node} "$0" "$@"; exit 0`),
+      start.endsWith(
+        `'port-created begin mds') ;; *) exit 0 ;; esac; ${timeout} -s KILL 5 ${node} "$0" "$@"; exit 0`,
+      ),
       start,
     );
   });
