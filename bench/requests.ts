@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Scope } from '../test/support/cleanup.js';
 import { type Answer, ask } from '../test/support/daemon.js';
@@ -128,7 +128,9 @@ async function measure(
 
 /** Throws unless there are lines for successful requests in the log if it is on, and none if it is off. */
 function checkLog({ folder }: Daemon, log: Log): void {
-  const lines = readFileSync(join(folder, 'mdserver.log'), 'utf8').split('\n');
+  const file = join(folder, 'mdserver.log');
+  // Without any line there is no file.
+  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n') : [];
   // The log limits the lines of each instance, so there are fewer than requests.
   const written = lines.filter((line) => line.endsWith(' 200 -')).length;
   if (written > 0 !== (log === 'on')) {
