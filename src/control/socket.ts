@@ -44,11 +44,16 @@ export async function listenOnSocket(server: Server, path: string): Promise<void
   let listening: Promise<void>;
   try {
     listening = new Promise((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(path, () => {
-        server.off('error', reject);
+      const succeed = () => {
+        server.off('error', fail);
         resolve();
-      });
+      };
+      const fail = (error: Error) => {
+        server.off('listening', succeed);
+        reject(error);
+      };
+      server.once('error', fail);
+      server.listen(path, succeed);
     });
   } finally {
     // The socket is bound by now; files made from here on get their usual permissions.

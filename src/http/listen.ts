@@ -49,15 +49,17 @@ const backlog = 4096;
 
 function listenOn(server: Server, host: IpAddress, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
+    const listening = () => {
+      server.off('error', fail);
+      resolve();
+    };
     const fail = ({ code = '', message }: NodeJS.ErrnoException) => {
+      server.off('listening', listening);
       const reason = remedies.get(code) ?? message;
       reject(new ListenError(serverUrl(host, port), reason, code === 'EADDRNOTAVAIL'));
     };
     server.once('error', fail);
-    server.listen({ host, port, ipv6Only: true, backlog }, () => {
-      server.off('error', fail);
-      resolve();
-    });
+    server.listen({ host, port, ipv6Only: true, backlog }, listening);
   });
 }
 
