@@ -111,7 +111,7 @@ const spawnPlain: Start = (command, args) =>
   spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
 
 /**
- * Starts the daemon with a configuration, and waits until it serves. `{port}` in the text is
+ * Starts the daemon with a configuration, and waits until it serves, or has printed `ready`. `{port}` in the text is
  * replaced by a free one. It is killed at the end of the scope, if it still runs. Throws with what
  * it printed when it ends instead of serving.
  */
@@ -121,6 +121,7 @@ export async function startDaemon(
   configuration: string,
   host: string,
   start: Start = spawnPlain,
+  ready: string | RegExp = 'serving on',
 ): Promise<Daemon> {
   const port = Number(/^port *= *(\d+)/m.exec(configuration)?.[1] ?? (await freePort(host)));
   const file = join(folder, 'mdserver.conf');
@@ -137,7 +138,7 @@ export async function startDaemon(
       if (child.exitCode === null && child.signalCode === null) return false;
       throw new Error(`no "${text}" in the daemon's output: ${output}`);
     });
-  await printed('serving on');
+  await printed(ready);
   const askIt = (path: string, options?: RequestOptions) => ask({ host, port }, path, options);
   return {
     process: child,

@@ -1,5 +1,5 @@
 import { ConfigError } from '../../config/dialect.js';
-import { loadConfig } from '../../config/load.js';
+import { configFrom, loadConfig } from '../../config/load.js';
 import { controlSocketPath } from '../../control/socket.js';
 import { controlClient, fetchHealth } from '../client.js';
 import { CommandError } from '../errors.js';
@@ -37,6 +37,9 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     yield failure(error.message, 'fix it first: the other checks depend on it');
+    // It says whether it runs with the last good configuration.
+    const daemon = await daemonFindings(socket ?? controlSocketPath(configFrom('').config));
+    if (isRunning(daemon)) yield* daemon;
     return;
   }
   const { config, files, warnings } = loaded;
@@ -49,7 +52,7 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   const path = socket ?? controlSocketPath(config);
   const daemon = await daemonFindings(path);
   yield* daemon;
-  const running = daemon.some(({ level }) => level !== 'failure');
+  const running = isRunning(daemon);
   yield* guarded('address', checkAddresses(config, running));
 
   yield* checkAsDaemon(config, configFile, prefix);
@@ -59,6 +62,10 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   yield* guarded('network', checkNetwork(config, virsh));
   if (running) yield* guarded('domains', checkDomains(config, controlClient(path), virsh));
   yield* guarded('permissions', checkPermissions(config, files, path));
+}
+
+function isRunning(daemon: readonly Finding[]): boolean {
+  return daemon.some(({ level }) => level !== 'failure');
 }
 
 async function daemonFindings(path: string): Promise<Finding[]> {

@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
+import { lastGoodFile } from '../../config/last-good.js';
 import type { Config } from '../../config/options.js';
 import { detailsFile } from '../../instances/json-file.js';
 import { keptTemplatesFolder } from '../../userdata/kept.js';
@@ -44,6 +45,11 @@ export function* checkPermissions(
       path: join(dirname(db_file), 'token.key'),
       forbidden: 0o077,
       reason: 'anyone who can read it can forge session tokens',
+    },
+    {
+      path: lastGoodFile(dirname(db_file)),
+      forbidden: 0o077,
+      reason: 'it may contain mdserver.password',
     },
     {
       path: join(dirname(db_file), 'debug-userdata'),
