@@ -4,23 +4,27 @@ import { test } from 'node:test';
 import { temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
 import { ask, eventually } from './support/daemon.js';
-import { addHost } from './support/netns.js';
+import { runDhclient } from './support/dhclient.js';
+import { startDnsmasq } from './support/dnsmasq.js';
+import { addHost, type Host } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { domainXml, hostConfiguration } from './support/samples.js';
 
 const url = 'http://169.254.169.254';
 
+/** The bridge as libvirt makes it. */
+function addBridge(host: Host): void {
+  host.ip('link add br-mds address 52:54:00:fe:00:01 type bridge');
+  for (const address of ['169.254.169.254/32', '10.122.0.1/16']) {
+    host.ip(`address add ${address} dev br-mds`);
+  }
+  host.ip('link set br-mds up');
+}
+
 test('mdserver takes uploads before its network is there, and serves guests whenever it is', {
   skip: missing('netns'),
 }, async (t) => {
   const host = addHost(t);
-  const addBridge = () => {
-    host.ip('link add br-mds address 52:54:00:fe:00:01 type bridge');
-    for (const address of ['169.254.169.254/32', '10.122.0.1/16']) {
-      host.ip(`address add ${address} dev br-mds`);
-    }
-    host.ip('link set br-mds up');
-  };
   host.ip('link delete br-mds');
   const folder = temporaryFolder(t);
   const socketPath = join(folder, 'run/control.sock');
@@ -45,7 +49,7 @@ test('mdserver takes uploads before its network is there, and serves guests when
 
   // More attempts than Node lets listeners pile up.
   await new Promise((resolve) => setTimeout(resolve, 12_000));
-  addBridge();
+  addBridge(host);
   await daemon.printed(`serving on ${url}\n`);
   assert.ok(!(await health()).includes(problem));
   const askGuest = async () => {
@@ -65,10 +69,50 @@ test('mdserver takes uploads before its network is there, and serves guests when
 
   // As virsh net-destroy and net-start do.
   host.ip('link delete br-mds');
-  addBridge();
+  addBridge(host);
   assert.equal(await askGuest(), 'vm1', 'the socket serves on the new bridge');
   const said = daemon.output().split('no interface has this address yet').length - 1;
   assert.equal(said, 1, 'said once');
   assert.doesNotMatch(daemon.output(), /MaxListeners/);
   assert.equal(await daemon.stop(), 0);
 });
+
+for (const listen of ['', 'listen_address = 10.122.0.1']) {
+  test(`dnsmasq starts before its bridge and serves on it later (${listen || 'no listen_address'}), and the log says when it is gone`, {
+    skip: missing('netns', 'dnsmasq', 'dhclient'),
+  }, async (t) => {
+    const host = addHost(t);
+    host.ip('link delete br-mds');
+    const folder = temporaryFolder(t);
+    const daemon = await startWithControl(
+      t,
+      folder,
+      hostConfiguration(folder, { dnsmasq: `user = root\n${listen}` }),
+      '169.254.169.254',
+      host.start,
+      /mdserverctl is served/,
+    );
+    const { process: dnsmasq } = await startDnsmasq(host.start, folder);
+    const { text } = await ask(
+      { socketPath: join(folder, 'run/control.sock') },
+      '/instance-upload',
+      {
+        method: 'POST',
+        body: domainXml(1),
+        headers: { accept: 'application/json' },
+      },
+    );
+    addBridge(host);
+    const guest = host.addGuest('52:54:00:00:00:01');
+    const lease = await runDhclient(guest, folder, '-4', { configuration: '' });
+    assert.equal(lease?.['ip_address'], JSON.parse(text).mds_ipv4);
+
+    // The daemon looks every five seconds, and has to have seen it.
+    await new Promise((resolve) => setTimeout(resolve, 6000));
+    dnsmasq.kill('SIGTERM');
+    await daemon.printed(/ WARN {2}guests get no addresses and no names: dnsmasq is not running /);
+    await startDnsmasq(host.start, folder);
+    await daemon.printed(/ INFO {2}dnsmasq is running again\n/);
+    assert.equal(await daemon.stop(), 0);
+  });
+}
