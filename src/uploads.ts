@@ -67,9 +67,7 @@ export async function takeDomain(parts: UploadParts, upload: Upload): Promise<In
       );
     }
     metrics.upload('200', (performance.now() - started) / 1000);
-    if (upload.operation !== undefined) {
-      boots.begin(instance, upload.operation, instance.lastUpdate);
-    }
+    beginBoot(boots, instance, upload);
     log.info(`${instance.name} (${instance.mac}) has the address ${instance.ipv4}`);
     return instance;
   } catch (error) {
@@ -77,6 +75,18 @@ export async function takeDomain(parts: UploadParts, upload: Upload): Promise<In
     if (status !== undefined) metrics.upload(String(status), 0);
     throw error;
   }
+}
+
+/** Seconds for which the hook waits for an answer, at most: then it keeps what it may have delivered. */
+const hookTime = 5;
+
+/** Begins the boot of an instance that was uploaded, unless the same upload has begun it. */
+function beginBoot(boots: Boots, instance: Instance, { operation, at }: Upload): void {
+  if (operation === undefined) return;
+  const [newest] = boots.of(instance);
+  const isBegun = newest?.by === operation && newest.ended === null;
+  if (isBegun && at !== undefined && at - newest.started < hookTime) return;
+  boots.begin(instance, operation, instance.lastUpdate);
 }
 
 /** The domain of an upload. Remembers of a known one that it has left the network, and throws then, too. */

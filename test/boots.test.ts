@@ -226,6 +226,83 @@ test('without a hook, and after a release, a boot begins at the first sign of th
   );
 });
 
+test('libvirt restores a guest, or takes it from another host, and then prepares it: one boot', async (t) => {
+  for (const by of ['restore', 'migrate'] as const) {
+    await t.test(by, () => {
+      const boots = ticking();
+      boots.begin(web, by);
+      boots.begin(web, 'prepare');
+      assert.deepEqual(boots.of(web), [{ ...fresh, by }]);
+      boots.release(web);
+      // The next start is another boot.
+      boots.begin(web, 'prepare');
+      assert.deepEqual(
+        boots.of(web).map((boot) => boot.by),
+        ['prepare', by],
+      );
+    });
+  }
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  boots.begin(web, 'prepare');
+  assert.equal(boots.of(web).length, 2, 'libvirt did not tell that the first one ended');
+});
+
+test('a start that failed is told as that, whatever came before', () => {
+  const boots = ticking();
+  boots.begin(web, 'prepare');
+  boots.release(web);
+  boots.begin(web, 'prepare');
+  boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+  assert.equal(boots.release(web, true), 1003);
+  // Not what has ended already.
+  assert.equal(boots.release(web, true), undefined);
+  assert.equal(boots.release(other, true), undefined);
+  assert.deepEqual(
+    boots.of(web).map(({ outcome, ended }) => [outcome, ended]),
+    [
+      ['start-failed', 1005],
+      ['ended', 1002],
+    ],
+  );
+  assert.deepEqual([...boots.outcomes()], [['start-failed', 1]]);
+  assert.deepEqual(Object.keys(boots.of(web)[0] ?? {}).sort(), Object.keys(fresh).sort());
+});
+
+test('a guest is gone when libvirt says so, until something is seen of it', () => {
+  const boots = ticking();
+  assert.equal(boots.isGone(web), false);
+  boots.begin(web, 'prepare');
+  assert.equal(boots.isGone(web), false);
+  boots.release(web);
+  assert.equal(boots.isGone(web), true);
+  boots.request(web, plain);
+  assert.equal(boots.isGone(web), false);
+});
+
+test('a report that comes late begins the boot whose guest was seen before it', () => {
+  const boots = ticking();
+  boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+  boots.begin(web, 'prepare', 990);
+  const [first] = boots.of(web);
+  assert.deepEqual([first?.started, first?.by, first?.dhcp.length], [990, 'prepare', 1]);
+  assert.equal(boots.of(web).length, 1);
+  // One of a later time is another boot.
+  boots.begin(other, 'prepare', 995);
+  boots.request(other, plain);
+  boots.release(other);
+  boots.request(other, plain);
+  boots.begin(other, 'prepare', 2000);
+  assert.deepEqual(
+    boots.of(other).map(({ by, started }) => [by, started > 999]),
+    [
+      ['prepare', true],
+      ['request', true],
+      ['prepare', false],
+    ],
+  );
+});
+
 test('a boot that ended does not end again', () => {
   const boots = ticking();
   boots.begin(web, 'prepare');

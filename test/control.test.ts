@@ -356,6 +356,172 @@ describe('the control socket', { concurrency: 4 }, () => {
     });
   });
 
+  /** What the hook posts when libvirt has released a guest. */
+  const released = (about: object): RequestOptions => ({
+    method: 'POST',
+    body: JSON.stringify({ kind: 'released', ...about }),
+    headers: { 'content-type': 'application/json' },
+  });
+  const prepare = { 'x-libvirt-operation': 'prepare' };
+
+  test('a start that failed leaves no record behind that was not there before', async (t) => {
+    const { ask, json } = await start(t);
+    const put = async (number: number, operation?: string) => {
+      const headers = operation === undefined ? {} : { 'x-libvirt-operation': operation };
+      assert.equal((await ask('/instance-upload', upload(domainXml(number), headers))).status, 200);
+    };
+    const names = async () =>
+      ((await json('/instances')).body as InstanceDetails[]).map(({ name }) => name);
+    const boots = async (name: string) =>
+      ((await json(`/instances/${name}`)).body as InstanceDetails).boots.map(
+        ({ by, outcome }) => `${by} ${outcome}`,
+      );
+    const fail = (number: number) =>
+      ask('/events', released({ name: `vm${number}`, uuid: uuid(number), failed: true }));
+    // Known by an upload by hand; by a start that went well; made by this start; by a restored state.
+    await put(1);
+    await put(1, 'prepare');
+    await put(2, 'prepare');
+    await ask('/events', released({ name: 'vm2', uuid: uuid(2) }));
+    await put(2, 'prepare');
+    await put(3, 'prepare');
+    await put(4, 'restore');
+    await put(4, 'prepare');
+    await put(5, 'prepare');
+    for (const number of [1, 2, 3, 4]) assert.equal((await fail(number)).status, 200);
+    assert.deepEqual(await names(), ['vm1', 'vm2', 'vm5']);
+    assert.deepEqual(await boots('vm1'), ['prepare start-failed']);
+    assert.deepEqual(await boots('vm2'), ['prepare start-failed', 'prepare ended']);
+    // Again, of a boot that has ended, and of another domain that had the name.
+    await fail(2);
+    await ask('/events', released({ name: 'vm5', uuid: uuid(9), failed: true }));
+    assert.deepEqual(await names(), ['vm1', 'vm2', 'vm5']);
+    assert.deepEqual(await boots('vm5'), ['prepare started']);
+    const { last_boot } = (await json('/instances/vm1')).body as InstanceDetails;
+    assert.deepEqual(timeless(last_boot), {
+      started: 'TIME',
+      ended: 'TIME',
+      outcome: 'start-failed',
+    });
+  });
+
+  test('an address is given to another guest only when the first one is gone, as far as anybody says', async (t) => {
+    for (const [what, before, query, after] of [
+      ['it runs', prepare, '', 503],
+      ['nobody saw it start', {}, '', 503],
+      ['it runs, and the caller knows that it does not', prepare, '?guest=gone', 200],
+      ['it has stopped', { ...prepare, stopped: 'yes' }, '', 200],
+    ] as const) {
+      await t.test(what, async (t) => {
+        const { ask } = await start(t, { prefix: 30 });
+        const { stopped, ...headers } = { stopped: '', ...before };
+        await ask('/instance-upload', upload(domainXml(1), headers));
+        if (stopped) await ask('/events', released({ name: 'vm1', uuid: uuid(1) }));
+        assert.equal((await ask(`/instances/vm1${query}`, { method: 'DELETE' })).status, 200);
+        assert.equal((await ask('/instance-upload', upload(domainXml(2)))).status, after);
+      });
+    }
+    await t.test('the caller says something else', async (t) => {
+      const { json } = await start(t, { records: [web1] });
+      assert.deepEqual(await json('/instances/web1?guest=x', { method: 'DELETE' }), {
+        status: 400,
+        body: { error: 'guest can only be "gone"' },
+      });
+    });
+  });
+
+  const portXml = (number: number, changes: { name?: string; network?: string } = {}) =>
+    `<hookData><network><name>${changes.network ?? 'mds'}</name></network><networkport>
+       <owner><name>${changes.name ?? `vm${number}`}</name><uuid>${uuid(number)}</uuid></owner>
+       <mac address='${mac(number)}'/></networkport></hookData>`;
+
+  test('a port makes an instance of a domain that was never uploaded, and changes none that is known', async (t) => {
+    const { ask, json, daemon } = await start(t, { records: [web1] });
+    const before = (await json('/instances/web1')).body;
+    assert.equal((await ask('/ports', upload(portXml(1, { name: 'web1' })))).text, '');
+    assert.deepEqual((await json('/instances/web1')).body, before);
+
+    for (const type of ['text/xml', 'application/x-www-form-urlencoded', undefined]) {
+      const headers = type === undefined ? {} : { 'content-type': type };
+      const { status, text } = await ask('/ports', upload(portXml(7), headers));
+      assert.deepEqual({ status, text }, { status: 200, text: '' });
+    }
+    const made = (await json('/instances/vm7')).body as InstanceDetails;
+    assert.deepEqual(timeless({ ...made, ipv4: null, instance_id: null }), {
+      ...summary1,
+      name: 'vm7',
+      uuid: uuid(7),
+      mac: mac(7),
+      ipv4: null,
+      hostname: 'vm7.example.org',
+      first_seen: 'TIME',
+      last_update: null,
+      metadata: {},
+      hardware: { vcpus: null, memory_kib: null, architecture: null },
+      instance_id: null,
+      dns_names: ['vm7', 'vm-vm7.example.org'],
+      boots: [],
+      host_keys: [],
+    });
+    const from = made.ipv4 ?? '';
+    assert.equal((await daemon.ask('/latest/meta-data/hostname', { from })).text, 'vm7');
+    await ask('/instance-upload', upload(domainXml(7, { metadata: { role: 'web' } })));
+    const whole = (await json('/instances/vm7')).body as InstanceDetails;
+    assert.deepEqual(
+      [whole.ipv4, whole.metadata, whole.hardware.vcpus, whole.first_seen],
+      [from, { role: 'web' }, 1, made.first_seen],
+    );
+
+    for (const [body, status, text] of [
+      [portXml(8, { network: 'default' }), 422, /not on the network "mds"$/],
+      [portXml(8, { name: 'vm7' }), 409, /has its name or MAC: upload the domain/],
+      [domainXml(8), 400, /^the root element is <domain>/],
+      ['', 400, /^the body is empty/],
+    ] as const) {
+      const answer = await ask('/ports', upload(body));
+      assert.equal(answer.status, status);
+      assert.match(answer.text.trimEnd(), text);
+    }
+    assert.deepEqual(
+      ((await json('/instances')).body as InstanceDetails[]).map(({ name }) => name),
+      ['web1', 'vm7'],
+    );
+    // Guests cannot say such things, nor can anybody over TCP.
+    assert.equal((await daemon.ask('/ports', { method: 'POST', body: portXml(8) })).status, 404);
+  });
+
+  test('a known domain that has left the network is named: once in the log, and in its record', async (t) => {
+    const site = await start(t, { records: [web1] });
+    const { ask, json, daemon } = site;
+    const left = () =>
+      daemon
+        .output()
+        .split('\n')
+        .filter((line) => line.includes('has left the network'));
+    const without = domainXml(1, { name: 'web1', network: 'default' });
+    const since = async ({ json }: Pick<Site, 'json'>) =>
+      ((await json('/instances/web1')).body as InstanceDetails).left_network;
+    assert.equal(await since({ json }), null);
+    for (const _ of [1, 2, 3]) {
+      assert.equal((await ask('/instance-upload', upload(without, prepare))).status, 422);
+    }
+    const at = await since({ json });
+    assert.ok((at ?? 0) > 1_600_000_000);
+    assert.equal(left().length, 1);
+    assert.match(
+      left()[0] ?? '',
+      /web1 \(uuid .*\) has left the network: the domain "web1" has no interface on the network "mds" or the bridge "lo"\. Its record stays: .*mdserverctl sync --prune/,
+    );
+    // One that was never known is none.
+    await ask('/instance-upload', upload(domainXml(5, { network: 'default' })));
+    assert.equal(left().length, 1);
+
+    const again = await site.restart();
+    assert.equal(await since(again), at, 'after a restart');
+    await again.ask('/instance-upload', upload(domainXml(1, { name: 'web1' })));
+    assert.equal(await since(again), null);
+  });
+
   test('an upload that changes the uuid, MAC or name of a running guest is a warning with both', async (t) => {
     const { ask, json, daemon } = await start(t);
     /** Uploads, and gives the warnings about it: the line that every upload has comes after them. */
