@@ -18,6 +18,8 @@ export interface Setup extends Settings {
   readonly userdata?: Readonly<Record<string, string | Buffer>>;
   /** Where the control socket is, if not in the run folder. */
   readonly socket?: string;
+  /** Its folder, if the test has made it: `records`, `details` and `userdata` do not count then. */
+  readonly folder?: string;
   readonly start?: Start;
 }
 
@@ -47,7 +49,8 @@ export async function startSite(
   where: string | Host,
   setup: Setup = {},
 ): Promise<Site> {
-  const { records, details, userdata = {}, ...others } = setup;
+  const { records, details, userdata = {}, folder: own, ...others } = setup;
+  if (own !== undefined) return startIn(own, scope, where, others);
   const folder = temporaryFolder(scope, {
     ...(records && { 'db.json': JSON.stringify(records) }),
     ...(details && { 'db.details.json': JSON.stringify(details) }),
