@@ -61,6 +61,14 @@ interface Head {
   readonly at: number;
 }
 
+/** A file that is being taken in. */
+interface Claimed {
+  /** Its name meanwhile. */
+  readonly taken: string;
+  readonly content: Buffer;
+  readonly head: Head;
+}
+
 /** A file is none of the hook's; the message says why. */
 class SpooledFileError extends Error {}
 
@@ -229,27 +237,48 @@ export function createSpool(parts: UploadParts): Spool {
     }
   }
 
-  /** Takes in one file. Returns why it has to wait; undefined if it does not. */
-  async function take(file: string): Promise<unknown> {
+  /** Reads a file. From then on, what the hook delivers is another one. Undefined if it is left alone. */
+  async function claim(file: string): Promise<Claimed | undefined> {
     const taken = nameOf(file) + taking;
     try {
-      // What the hook delivers from now on is another file.
       if (taken !== file) await rename(join(folder, file), join(folder, taken));
       const content = await readRegular(join(folder, taken), maxHeadBytes + maxXmlBytes);
-      const head = parseHead(content, file);
+      return { taken, content, head: parseHead(content, file) };
+    } catch (error) {
+      ignore(file, error);
+      return undefined;
+    }
+  }
+
+  /** Takes in a file. Returns why it has to wait; undefined if it does not. Never rejects. */
+  async function take({ taken, content, head }: Claimed): Promise<unknown> {
+    try {
       try {
         await register(content, head);
       } catch (error) {
-        left.set(nameOf(file), `${quoted(head.name)} waits: ${(error as Error).message}`);
+        left.set(nameOf(taken), `${quoted(head.name)} waits: ${(error as Error).message}`);
         await putBack(taken);
         return error;
       }
       await rm(join(folder, taken));
-      left.delete(nameOf(file));
+      left.delete(nameOf(taken));
     } catch (error) {
-      ignore(file, error);
+      ignore(taken, error);
     }
     return undefined;
+  }
+
+  /** Takes in files in their order. Throws StoreError if nothing can be stored now. */
+  async function takeGroup(files: readonly string[]): Promise<void> {
+    const claimed = await Promise.all(files.map(claim));
+    const turn = shortTurns();
+    const taken: Promise<unknown>[] = [];
+    for (const one of claimed) {
+      if (one !== undefined) taken.push(take(one));
+      await turn();
+    }
+    const error = (await Promise.all(taken)).find((reason) => reason instanceof StoreError);
+    if (error !== undefined) throw error;
   }
 
   async function takeAll(): Promise<void> {
@@ -257,12 +286,9 @@ export function createSpool(parts: UploadParts): Spool {
     const names = new Set(files.map(nameOf));
     for (const name of left.keys()) if (!names.has(name)) left.delete(name);
     const inOrder = await filesInOrder(files);
-    const groups = stages.flatMap((stage) => groupsOf(inOrder.filter((file) => stage.test(file))));
-    for (const group of groups) {
-      const errors = await Promise.all(group.map(take));
-      const error = errors.find((one) => one instanceof StoreError);
-      // Then nothing else can be stored either.
-      if (error !== undefined) throw error;
+    for (const stage of stages) {
+      const ofStage = inOrder.filter((file) => stage.test(file));
+      for (const group of groupsOf(ofStage)) await takeGroup(group);
     }
   }
 
