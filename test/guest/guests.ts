@@ -48,7 +48,7 @@ function systemInformation({ hint, uuid }: Guest): string {
 }
 
 /** The interface of a guest; `filter` is the XML of a libvirt network filter. */
-function interfaceXml({ mac }: Guest, filter = ''): string {
+export function interfaceXml({ mac }: Guest, filter = ''): string {
   return `<interface type='network'>
       <mac address='${mac}'/>
       <source network='mds'/>
@@ -89,18 +89,32 @@ export function guestXml(folders: Folders, guest: Guest): string {
 `;
 }
 
-/** A domain without a disk, which is enough for libvirt, the hook and mdserver. */
-export function tinyDomainXml({ name, uuid, mac }: Guest): string {
-  return `<domain type='qemu'>
+/** The interface of a guest on the bridge, without libvirt's network. */
+export function bridgeInterfaceXml({ mac }: Guest): string {
+  return `<interface type='bridge'><mac address='${mac}'/><source bridge='br-mds'/></interface>`;
+}
+
+/**
+ * A domain without a disk, which is enough for libvirt, the hook and mdserver. `devices` is the XML of
+ * its interfaces, `more` is XML below `<domain>`.
+ */
+export function tinyDomainXml(
+  guest: Guest,
+  { devices = interfaceXml(guest), more = '' } = {},
+): string {
+  const { name, uuid } = guest;
+  return `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>${name}</name>
   <uuid>${uuid}</uuid>
   <memory unit='MiB'>32</memory>
   <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
   <devices>
-    <interface type='network'><mac address='${mac}'/><source network='mds'/></interface>
+    ${devices}
     <memballoon model='none'/>
   </devices>
+  ${more}
 </domain>
 `;
 }
@@ -131,7 +145,8 @@ export async function updateInterface(host: Host, guest: Guest, filter: string):
   );
 }
 
-async function withXml(
+/** Runs an action of virsh that takes a file. */
+export async function withXml(
   host: Host,
   xml: string,
   action: (file: string) => Promise<unknown>,

@@ -25,7 +25,7 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /var/lib/libvirt/dnsmasq
 
 # The test must not see this machine's own guests, networks and hooks.
-rm -rf /etc/libvirt/qemu /etc/libvirt/hooks /var/lib/libvirt/qemu /etc/mdserver /var/lib/mdserver
+rm -rf /etc/libvirt/qemu /etc/libvirt/hooks /var/lib/libvirt/qemu /etc/mdserver /var/lib/mdserver /var/log/mdserver
 mkdir -p /etc/libvirt/qemu /var/lib/libvirt/qemu
 
 echo ready

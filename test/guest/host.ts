@@ -176,11 +176,11 @@ export async function startLibvirtd(host: Host): Promise<void> {
   });
 }
 
-/** Defines and starts the network of the package. */
-export async function startNetwork(host: Host): Promise<void> {
+/** Defines the network of the package, which libvirt starts at the next boot. */
+export async function defineNetwork(host: Host): Promise<void> {
   const xml = '/usr/local/lib/node_modules/mdserver/etc/libvirt/mds-network.xml';
   await host.virsh('net-define', host.root + xml);
-  await host.virsh('net-start', 'mds');
+  await host.virsh('net-autostart', 'mds');
 }
 
 /** The settings of a systemd unit; of several lines with the same key, the last one counts. */
@@ -239,14 +239,14 @@ export function mdserverLog(host: Host, from = 0): string {
   return existsSync(file) ? readFileSync(file, 'utf8').slice(from) : '';
 }
 
-/** Starts mdserver as its unit does, and waits until it listens. */
+/** Starts mdserver as its unit does, and waits until it takes uploads. */
 export async function startMdserver(host: Host): Promise<void> {
   const before = mdserverLog(host).length;
   const mdserver = await startUnit(host, 'mdserver.service', 'mdserver.out');
   host.services.mdserver = mdserver;
-  await eventually('mdserver listens', 30_000, () => {
+  await eventually('mdserver takes uploads', 30_000, () => {
     if (!isRunning(mdserver)) throw new Error(`mdserver ended: ${mdserverLog(host, before)}`);
-    return mdserverLog(host, before).includes('serving on') || undefined;
+    return mdserverLog(host, before).includes('mdserverctl is served on') || undefined;
   });
 }
 
@@ -265,6 +265,11 @@ export async function startDnsmasq(host: Host): Promise<void> {
 export async function stopMdserver(host: Host, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
   const { mdserver } = host.services;
   if (mdserver !== undefined) await end(mdserver, signal);
+}
+
+/** Stops dnsmasq. */
+export async function stopDnsmasq({ services: { dnsmasq } }: Host): Promise<void> {
+  if (dnsmasq !== undefined) await end(dnsmasq);
 }
 
 /** Stops libvirtd; its guests keep running. */

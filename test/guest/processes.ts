@@ -64,8 +64,8 @@ export async function eventually<Found>(
   }
 }
 
-export function isRunning({ exitCode, signalCode }: ChildProcess): boolean {
-  return exitCode === null && signalCode === null;
+export function isRunning(child: ChildProcess | undefined): boolean {
+  return child?.exitCode === null && child.signalCode === null;
 }
 
 /** Sends the signal and waits until the process ends. */

@@ -51,3 +51,9 @@ export async function step<Result>(
     return undefined;
   }
 }
+
+/** Throws unless the two values are equal. */
+export function same(what: string, actual: string | undefined, expected: string): void {
+  if (actual !== expected)
+    throw new Error(`${what} is ${JSON.stringify(actual)}, expected "${expected}"`);
+}

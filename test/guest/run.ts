@@ -41,6 +41,7 @@ const parts = {
   iptables: 'iptables',
   ip: 'iproute2',
   dig: 'bind9-dnsutils',
+  curl: 'curl',
   ssh: 'openssh-client',
   'ssh-keygen': 'openssh-client',
   unshare: 'util-linux',

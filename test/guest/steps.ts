@@ -20,6 +20,7 @@ import {
 } from './guests.js';
 import {
   connect,
+  defineNetwork,
   domain,
   type Folders,
   gateway,
@@ -33,14 +34,15 @@ import {
   startDnsmasq,
   startLibvirtd,
   startMdserver,
-  startNetwork,
+  stopDnsmasq,
   stopLibvirtd,
   stopMdserver,
   templateData,
   writeUserdata,
 } from './host.js';
-import { attempt, end, eventually, run } from './processes.js';
-import { heading, note, step } from './report.js';
+import { missedNothing, startLikeAtBoot } from './missed.js';
+import { attempt, end, eventually, isRunning, run } from './processes.js';
+import { heading, note, same, step } from './report.js';
 
 /** The socket over which the hook talks to mdserver. */
 const controlSocket = '/run/mdserver/control.sock';
@@ -56,12 +58,6 @@ write_files:
       {{hostname}} {{instance.ipv4}} {{instance.uuid}}
 `;
 
-/** Throws unless the two values are equal. */
-function same(what: string, actual: string | undefined, expected: string): void {
-  if (actual !== expected)
-    throw new Error(`${what} is ${JSON.stringify(actual)}, expected "${expected}"`);
-}
-
 interface Run {
   readonly folders: Folders;
   readonly host: Host;
@@ -74,9 +70,8 @@ interface Run {
 async function bringUp(host: Host, key: string): Promise<void> {
   await step(host.name, 'system-integration.sh', () => integrate(host, key));
   await step(host.name, 'libvirtd', () => startLibvirtd(host));
-  await step(host.name, 'the network of etc/libvirt/mds-network.xml', () => startNetwork(host));
-  await step(host.name, 'mdserver, as its user, on port 80', () => startMdserver(host));
-  await step(host.name, 'dnsmasq, as the same user', () => startDnsmasq(host));
+  await step(host.name, 'the network of etc/libvirt/mds-network.xml', () => defineNetwork(host));
+  await startLikeAtBoot(host);
 }
 
 // ---- one guest ----
@@ -240,6 +235,36 @@ async function checkStillRuns({ host, root }: Run, guest: Guest, boot: string | 
   });
   same('boot_id', answers['boot'], boot ?? 'known');
   same('instance-id', answers['served'], `i-${address}`);
+}
+
+/** Restarts mdserver and then dnsmasq while a guest's DHCP client runs, which renews its lease. */
+async function restartsUnderGuest({ host, root }: Run, guest: Guest): Promise<void> {
+  const address = recordOf(host, guest.name).mds_ipv4;
+  const renewed = async () => {
+    const script = `networkctl renew $(ls /sys/class/net | grep -m 1 '^e') && sleep 2
+      ${questions.addresses}; journalctl --no-pager -b -u systemd-networkd | grep -c 'lease lost' || true`;
+    const { stdout } = await shell(host, address, root, script);
+    same('the address', /inet (\S+)/.exec(stdout)?.[1], `${address}/16`);
+    same('refusals', stdout.trim().split('\n').pop(), '0');
+  };
+  await step(
+    guest.name,
+    'mdserver restarts: dnsmasq runs on, and the lease is renewed',
+    async () => {
+      const before = host.services.dnsmasq?.pid;
+      await stopMdserver(host);
+      await startMdserver(host);
+      if (!isRunning(host.services.dnsmasq) || host.services.dnsmasq?.pid !== before) {
+        throw new Error('dnsmasq has ended');
+      }
+      await renewed();
+    },
+  );
+  await step(guest.name, 'dnsmasq restarts: the lease is renewed', async () => {
+    await stopDnsmasq(host);
+    await startDnsmasq(host);
+    await renewed();
+  });
 }
 
 /** Kills mdserver after a guest's first request and restarts it as systemd would. */
@@ -606,6 +631,9 @@ export async function runSteps(folders: Folders, isShort: boolean): Promise<void
   ]);
   await checkNames(all, a, b);
   await checkNames(all, b, a);
+  heading('Domains that come while mdserver is down, on a bridge, or later');
+  await missedNothing(host);
+  await restartsUnderGuest(all, b);
   if (isShort) {
     heading('Life cycle');
     await startAgain(all, a, answersA);
