@@ -252,20 +252,22 @@ export function createSpool(parts: UploadParts): Spool {
 
   /** Takes in a file. Returns why it has to wait; undefined if it does not. Never rejects. */
   async function take({ taken, content, head }: Claimed): Promise<unknown> {
+    let reason: unknown;
     try {
-      try {
-        await register(content, head);
-      } catch (error) {
-        left.set(nameOf(taken), `${quoted(head.name)} waits: ${(error as Error).message}`);
+      await register(content, head).catch((error: Error) => {
+        reason = error;
+        left.set(nameOf(taken), `${quoted(head.name)} waits: ${error.message}`);
+      });
+      if (reason === undefined) {
+        await rm(join(folder, taken));
+        left.delete(nameOf(taken));
+      } else {
         await putBack(taken);
-        return error;
       }
-      await rm(join(folder, taken));
-      left.delete(nameOf(taken));
     } catch (error) {
       ignore(taken, error);
     }
-    return undefined;
+    return reason;
   }
 
   /** Takes in files in their order. Throws StoreError if nothing can be stored now. */
