@@ -558,6 +558,7 @@ test('whatever is changed and whatever of it is discarded: all indexes are as if
     uuid: fc.integer({ min: 10, max: 14 }).map((n) => domain(n).uuid),
     mac: fc.integer({ min: 10, max: 14 }).map((n) => domain(n).mac),
     isRemoval: fc.integer({ min: 0, max: 2 }).map((n) => n === 0),
+    isGone: fc.boolean(),
   });
   const round = fc.record({
     steps: fc.array(step, { maxLength: 5 }),
@@ -570,11 +571,22 @@ test('whatever is changed and whatever of it is discarded: all indexes are as if
       for (const { steps, isStored } of rounds) {
         const before = stateOf(base);
         const draft = draftOf(base);
-        for (const { isRemoval, ...upload } of steps) {
+        for (const { isRemoval, isGone, ...upload } of steps) {
           now += 100;
           const known = draft.byName.get(upload.name);
-          if (!isRemoval) register(draft, domain(1, upload), smallPlan, { location: 'lab', now });
-          else if (known !== undefined) drop(draft, known, { now });
+          const givingUp = { now, isGone: () => isGone };
+          if (isRemoval) {
+            if (known !== undefined) drop(draft, known, givingUp);
+            continue;
+          }
+          const unchanged = [...draft.byName];
+          try {
+            register(draft, domain(1, upload), smallPlan, { location: 'lab', ...givingUp });
+          } catch (error) {
+            // All others may still be used by their machines.
+            assert.ok(error instanceof NoAddressError);
+            assert.deepEqual([...draft.byName], unchanged);
+          }
         }
         const after = stateOf(draft);
         assert.deepEqual(stateOf(base), before, 'a draft changes nothing below it');
