@@ -315,6 +315,8 @@ function earlierText(
 /** The inputs of rendering that do not depend on the template. */
 interface RenderInputs {
   readonly candidates: Candidates;
+  /** What to do about a candidate whose link is not allowed. */
+  readonly ignored: (problem: UserdataError) => void;
   readonly data: TemplateData;
   /** What each document is called in messages, and kept as. */
   readonly names: Readonly<Record<Document, string>>;
@@ -354,6 +356,10 @@ export function createUserdata({
   /** By what the document of the instance is called. */
   const refused = new Map<string, Refusal>();
 
+  function warnOnce(line: string): void {
+    logOnce(undefined, line, (text) => log.warn(text));
+  }
+
   function inputsOf(instance: TemplateInstance, settings: UserdataConfig): RenderInputs {
     const cached = inputs.get(instance);
     if (cached !== undefined) return cached;
@@ -364,7 +370,12 @@ export function createUserdata({
       defaultTemplate: mdserver.default_template,
     };
     const { name, mac, metadata } = instance;
-    const made = {
+    const made: RenderInputs = {
+      ignored: (problem) => {
+        // A link that led to a template before is like a template with an error.
+        if (hasEarlier(problem.file, instance)) throw problem;
+        warnOnce(problem.message);
+      },
       candidates: candidatesOf(location, { name, mac, prefix: userdataPrefix(metadata) }),
       data: dataOf(settings, instance),
       names: {
@@ -428,18 +439,9 @@ export function createUserdata({
 
   function findSource(instance: TemplateInstance, settings: UserdataConfig): UserdataSource {
     const entries = entriesOf(settings.mdserver.userdata_dir);
-    const { candidates } = inputsOf(instance, settings);
-    const warnOnce = (line: string) => logOnce(undefined, line, (text) => log.warn(text));
+    const { candidates, ignored } = inputsOf(instance, settings);
     for (const line of candidates.warnings) warnOnce(line);
-    return findUserdata(
-      candidates,
-      (ignored) => {
-        // A link that led to a template before is like a template with an error.
-        if (hasEarlier(ignored.file, instance)) throw ignored;
-        warnOnce(ignored.message);
-      },
-      entries,
-    );
+    return findUserdata(candidates, ignored, entries);
   }
 
   /** Whether an instance with a prefix has a file. */
@@ -463,10 +465,6 @@ export function createUserdata({
     const inputs = inputsOf(instance, settings);
     const name = inputs.names[document];
     let isNew = false;
-    const data = (): TemplateData => {
-      isNew = true;
-      return Object.create(inputs.data);
-    };
     let version: FileVersion | undefined;
     try {
       for (let attempt = 1; attempt <= 2; attempt += 1) {
@@ -475,14 +473,18 @@ export function createUserdata({
         if (found === 'built-in') {
           refused.delete(name);
           // [template-data] may have hidden the functions, which the built-in template needs.
-          const body = builtIn(Object.assign(data(), quotingFunctions));
+          const data = Object.assign(Object.create(inputs.data), quotingFunctions);
+          const body = builtIn(data);
           return { body, file: null, problem: undefined };
         }
         const { path } = found;
         version = found.version;
         const entry = rendererOf(found);
         if (entry === undefined) continue;
-        const { outcome } = rendered(name, instance, entry.render, () => entry.render(data()));
+        const { outcome } = rendered(name, instance, entry.render, () => {
+          isNew = true;
+          return entry.render(Object.create(inputs.data));
+        });
         if (outcome instanceof TemplateError) throw outcome;
         refused.delete(name);
         if (isNew) noteRendered(path, entry, ownerOf(path, instance, inputs.candidates), settings);
