@@ -7,8 +7,8 @@ import { defineCommand, type GlobalOptions } from '../command.js';
 import { readConfiguration } from '../connection.js';
 import { CommandError, exitCodes } from '../errors.js';
 
-/** Milliseconds. */
-const limit = 60_000;
+/** Milliseconds. libvirt starts after mdserver.service, so it waits for this: less than the unit's TimeoutStartSec=. */
+const limit = 15_000;
 const interval = 100;
 /** For which the addresses do not count: uploads are taken on the control socket, which comes after them. */
 const socketTime = 5000;
@@ -68,7 +68,7 @@ export const wait = defineCommand({
   options: {},
   summary: 'Wait until mdserver serves.',
   help: [
-    'Ends when mdserver answers on its control socket, at most after 60 seconds; by then it has written the files for dnsmasq and takes uploads, whether its addresses are there or not. If there is no control socket after 5 seconds, an answer on one of the addresses is enough. mdserver.service starts with it, so dnsmasq and libvirt wait.',
+    'Ends when mdserver answers on its control socket, at most after 15 seconds; by then it has written the files for dnsmasq and takes uploads, whether its addresses are there or not. If there is no control socket after 5 seconds, an answer on one of the addresses is enough. mdserver.service starts with it, so dnsmasq and libvirt wait.',
     'The exit status is 3 if mdserver does not answer. With MAINPID in the environment, as systemd sets it, it does not wait for a process that has ended.',
   ],
   examples: [['mdserverctl wait && mdserverctl sync', 'after a start']],
