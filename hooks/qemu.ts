@@ -34,6 +34,12 @@ const controlSocket = '/var/run/mdserver/control.sock';
 const uploadUrl = 'http://169.254.169.254:80/instance-upload';
 const spoolFolder = '/var/lib/mdserver/spool';
 
+/**
+ * To connect from, so that the address is one of this host. Before libvirt has made its bridge, the
+ * metadata service of a cloud that the host itself is in could have it.
+ */
+const uploadAddress = new URL(uploadUrl).hostname.replace(/^\[|\]$/g, '');
+
 /** Bytes. This limits the memory used; mdserver itself rejects more than 1 MiB. */
 const inputSizeLimit = 4 * 1024 * 1024;
 
@@ -83,7 +89,7 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
     const call =
       transport === 'socket'
         ? request({ ...options, socketPath: controlSocket, path })
-        : request(uploadUrl, options);
+        : request(uploadUrl, { ...options, localAddress: uploadAddress });
     const connecting = setTimeout(() => {
       call.destroy(new Error(`no connection after ${connectLimit} ms`));
     }, connectLimit);

@@ -199,6 +199,16 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     );
   });
 
+  it('posts the domain to no other host that has the address', async () => {
+    const path = join(place(), 'qemu');
+    const elsewhere = 'http://192.0.2.1:80/instance-upload';
+    writeFileSync(path, installed.replace('127.0.0.1:65535', '192.0.2.1:80'), { mode: 0o755 });
+    assert.deepEqual(
+      await call([path, ...begin], domain),
+      lost(elsewhere, 'bind EADDRNOTAVAIL 192.0.2.1'),
+    );
+  });
+
   // ---- an answer on the socket is final ----
 
   it('accepts a 422: the guest is not on the network', async (t) => {
