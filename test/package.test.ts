@@ -61,6 +61,7 @@ describe('the package', () => {
       /^dist\/src\/.+\.js$/,
       /^etc\/(?:bash-completion|grafana|libvirt|logrotate|man|mdserver)\/.+$/,
       /^systemd\/mdserver(?:-dnsmasq)?\.service$/,
+      /^systemd\/mdserver-dnsmasq\.target$/,
       /^system-integration\.sh$/,
     ];
     assert.deepEqual(
