@@ -35,7 +35,8 @@ export async function chooseConfig(
   }
 }
 
-function isRefusal(error: unknown): error is Error {
+/** Whether an error says that mdserver cannot start with the configuration or what it names. */
+export function isRefusal(error: unknown): error is Error {
   return [ConfigError, ListenError, DatabaseError].some((kind) => error instanceof kind);
 }
 

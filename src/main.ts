@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util';
-import { chooseConfig } from './chosen.js';
-import { ConfigError } from './config/dialect.js';
+import { chooseConfig, isRefusal } from './chosen.js';
 import { keepLastGood, unitStateFolder } from './config/last-good.js';
 import {
   changesNeedingRestart,
@@ -15,7 +14,6 @@ import { createDaemon, type Daemon } from './daemon.js';
 import { buildApp } from './http/app.js';
 import { peerOf } from './http/caller.js';
 import { ListenError, listen } from './http/listen.js';
-import { DatabaseError } from './instances/database-file.js';
 import type { Instances } from './instances/instances.js';
 import { jsonFile } from './instances/json-file.js';
 import { type Logger, type Logging, startLogging } from './log.js';
@@ -256,9 +254,7 @@ function reload(
 
 /** An error that an operator must fix before mdserver can start. */
 function isOperatorError(error: unknown): boolean {
-  return [StartError, ConfigError, DatabaseError, ListenError].some(
-    (kind) => error instanceof kind,
-  );
+  return error instanceof StartError || isRefusal(error);
 }
 
 /** An error of the system (ENOSPC, EACCES, …): it says what and where, and may be temporary. */
