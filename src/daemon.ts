@@ -144,7 +144,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
     registry,
     plan,
     userdata,
-    tokenKey,
+    tokenKey: () => tokenKey,
     boots,
     metrics,
     spool,

@@ -73,7 +73,7 @@ function serve(settings: Settings = {}): Served {
       vendorData: () => ({ body: settings.vendorData ?? '', file: null, problem: undefined }),
       refusals: () => [],
     },
-    tokenKey: newTokenKey(),
+    tokenKey: newTokenKey,
     isThisHost: () => false,
     checkMac: () => false,
     neighbourMac: async () => undefined,

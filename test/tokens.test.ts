@@ -348,6 +348,8 @@ test('tokens survive a restart, through a key file that only its owner can read'
 test('an unusable key file stays as it is, and guests get tokens that end with this mdserver', async (t) => {
   let site = await start(t);
   const file = join(site.folder, 'token.key');
+  const usable = readFileSync(file);
+  const early = await tokenOf(site.daemon, alpha);
   const restartedWithProblem = async (problem: string) => {
     site = await site.restart();
     const said = `session tokens end when mdserver restarts: ${problem}`;
@@ -381,4 +383,13 @@ test('an unusable key file stays as it is, and guests get tokens that end with t
   await restartedWithProblem(
     `${file} cannot be read: EISDIR: illegal operation on a directory, read`,
   );
+  await assertStatus(site.daemon, 401, alpha, { [tokenHeader]: early });
+
+  rmSync(file, { recursive: true });
+  writeFileSync(file, usable);
+  await site.daemon.printed('solved: session tokens end when mdserver restarts');
+  await assertStatus(site.daemon, 200, alpha, { [tokenHeader]: early });
+  await assertStatus(site.daemon, 200, alpha, {
+    [tokenHeader]: await tokenOf(site.daemon, alpha),
+  });
 });

@@ -28,7 +28,7 @@ export interface AppParts {
   readonly config: () => Config;
   readonly registry: Registry;
   readonly userdata: Userdata;
-  readonly tokenKey: Buffer;
+  readonly tokenKey: () => Buffer;
   readonly boots: Boots;
   readonly metrics: Metrics;
   readonly neighbourMac: NeighbourMac;

@@ -21,8 +21,8 @@ import {
 
 /** What the metadata routes depend on. */
 export interface MetadataOptions extends MetadataSource, CallerOptions {
-  /** The key that session tokens are made with. */
-  readonly tokenKey: Buffer;
+  /** The key that session tokens are made with now. */
+  readonly tokenKey: () => Buffer;
   readonly isThisHost: (remote: string | undefined) => boolean;
 }
 
@@ -52,7 +52,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       return needsToken(instance, config) ? 'refused' : undefined;
     }
     const text = typeof token === 'string' ? token : '';
-    const valid = isValidToken(tokenKey, machineKey(instance), text, nowSeconds());
+    const valid = isValidToken(tokenKey(), machineKey(instance), text, nowSeconds());
     return valid ? 'used' : 'refused';
   }
 
@@ -124,7 +124,7 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       }
       return {
         status: 200,
-        body: makeToken(tokenKey, machineKey(instance), nowSeconds() + life),
+        body: makeToken(tokenKey(), machineKey(instance), nowSeconds() + life),
         headers: { [lifeHeader]: String(life) },
         token: 'given',
       };
