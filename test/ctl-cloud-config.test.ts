@@ -17,6 +17,32 @@ for (const text of [
   '{"ignition": {}}',
   '#ps1_sysnative\nfoo\n',
   '#cloud-config\na: yes\nb: 0755\nc: !!binary aGk=\nd: &x 1\ne: *x\n',
+  'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\n',
+  'From nobody Thu Nov 26 12:00:00 2026\nSubject: x\nMIME-Version: 1.0\n',
+  '#include-once\nhttp://a\n',
+  '#part-handler\ndef handle_part():\n  pass\n',
+  '#cloud-boothook\n#!/bin/sh\n',
+  '#cloud-config-jsonp\n[]\n',
+  '#upstart-job\nstart on startup\n',
+  '#!/bin/sh\n#cloud-config\n',
+  '<powershell>\nusers: 1\n</powershell>\n',
+  // Talos, with its documents of one setting each.
+  'version: v1alpha1\nmachine:\n  type: worker\n',
+  '# Talos\n---\nmachine: {}\ncluster: {}\n',
+  'apiVersion: v1alpha1\nkind: HostnameConfig\nhostname: a\n',
+  // Bottlerocket.
+  '# a comment\n[settings.kubernetes]\ncluster-name = "a"\n',
+  'settings.motd = "hello"\n',
+  // NixOS, with and without its channels.
+  '### https://nixos.org/channels/nixos-26.05 nixos\n{ config, pkgs, ... }: { }\n',
+  '{ config, pkgs, ... }:\n{\n  networking.hostName = "a";\n}\n',
+  // Butane, and EC2Launch of Windows.
+  'variant: fcos\nversion: 1.5.0\npasswd:\n  users: []\n',
+  'version: 1.1\ntasks: []\n',
+  // Other systems of network devices.
+  'hostname="a"\nios-config-1="username a"\n',
+  '%EOS-STARTUP-CONFIG-START%\nhostname a\n',
+  '<?xml version="1.0"?>\n<opnsense/>\n',
   Buffer.from([0x1f, 0x8b, 8, 0xff]),
 ]) {
   test(`user-data that a client accepts has no problem: ${JSON.stringify(String(text))}`, () => {
@@ -24,13 +50,38 @@ for (const text of [
   });
 }
 
-for (const line of ['# cloud-config', 'hostname: a', '#cloudconfig']) {
+for (const line of [
+  '# cloud-config',
+  'hostname: a',
+  '#cloudconfig',
+  '#Cloud_Config',
+  'cloud-config',
+  'packages:',
+  '# a comment\nusers: []',
+  '---\nwrite_files: []',
+  '# a comment\n#cloud-config',
+]) {
   test(`a first line that cloud-init does not recognise is a warning that quotes it: ${line}`, () => {
-    assert.deepEqual(userdataProblems(`${line}\nb: 1\n`), [
+    const [first] = line.split('\n');
+    assert.deepEqual(userdataProblems(`${line}\nb: [\n`), [
       {
         level: 'warning',
-        text: `cloud-init does not recognise the first line, ${JSON.stringify(line)} (cloud-config begins with "#cloud-config")`,
+        text: `cloud-init does not recognise the first line, ${JSON.stringify(first)} (cloud-config begins with "#cloud-config")`,
       },
+    ]);
+  });
+}
+
+for (const [text, what] of [
+  ['\ufeff#cloud-config\na: 1\n', 'what begins with a byte-order mark: save the file without it'],
+  [
+    '\nContent-Type: multipart/mixed; boundary="b"\nMIME-Version: 1.0\n',
+    'MIME that begins with a blank line or a space',
+  ],
+] as const) {
+  test(`what cloud-init does not recognise for what is before it is a warning: ${JSON.stringify(text)}`, () => {
+    assert.deepEqual(userdataProblems(text), [
+      { level: 'warning', text: `cloud-init does not recognise ${what}` },
     ]);
   });
 }

@@ -9,29 +9,50 @@ import type { Finding } from './finding.js';
 export type UserdataProblem = Pick<Finding, 'level' | 'text'>;
 
 /**
- * The beginnings of user-data that cloud-init (INCLUSION_TYPES_MAP of its handlers), Ignition or
- * cloudbase-init recognises.
+ * Keys of cloud-config with which a text may begin whose author forgot the first line. No other kind
+ * of user-data begins with one: Talos, Butane and EC2Launch have YAML with other keys, Bottlerocket
+ * has TOML, NixOS its own language.
  */
-const knownBeginnings = [
-  '#include',
-  '#!',
-  '#cloud-config',
-  '#part-handler',
-  '#cloud-boothook',
-  '## template: jinja',
-  'content-type:',
-  'mime-version:',
-  'from ',
-  '{',
-  '#ps1',
-  'rem cmd',
-  '<script>',
-  '<powershell>',
-];
+const cloudConfigKeys = new Set(
+  [
+    'apt bootcmd ca_certs chpasswd disable_root disk_setup final_message fqdn fs_setup groups growpart',
+    'hostname keyboard locale manage_etc_hosts mounts ntp package_reboot_if_required package_update',
+    'package_upgrade packages password phone_home power_state preserve_hostname resize_rootfs',
+    'resolv_conf runcmd snap ssh ssh_authorized_keys ssh_deletekeys ssh_import_id ssh_keys ssh_pwauth',
+    'swap timezone user users write_files yum_repos zypper',
+  ].flatMap((line) => line.split(' ')),
+);
 
 /** Whether the text is cloud-config in YAML, and not a template, an archive or a patch of it. */
 export function isCloudConfig(text: string): boolean {
-  return /^\s*#cloud-config(?![-\w])/i.test(text);
+  // cloud-init skips white space in front, but not a byte-order mark.
+  return /^[^\S\uFEFF]*#cloud-config(?![-\w])/i.test(text);
+}
+
+/**
+ * Why cloud-init does not take the text for what it is meant to be; undefined if it does, and for
+ * everything that is meant for another client: there are more kinds of user-data than anybody knows.
+ */
+function beginningProblem(text: string): string | undefined {
+  if (/^\uFEFF\s*#/.test(text)) {
+    return 'cloud-init does not recognise what begins with a byte-order mark: save the file without it';
+  }
+  if (/^\s+(?:mime-version:|content-type: *multipart)/i.test(text)) {
+    return 'cloud-init does not recognise MIME that begins with a blank line or a space';
+  }
+  const lines = text.trimStart().split('\n');
+  const [firstLine = ''] = lines;
+  if (/^(?:#!|## template:|#cloud-config)/i.test(firstLine)) return undefined;
+  const begin = lines.findIndex((line) => !/^\s*(?:#|---|$)/.test(line));
+  const comments = begin === -1 ? lines : lines.slice(0, begin);
+  const [, key = ''] = /^(\w+):(?:\s|$)/.exec(lines[begin] ?? '') ?? [];
+  if (
+    cloudConfigKeys.has(key) ||
+    [firstLine, ...comments].some((line) => /^#*\s*cloud[-_ ]?config\b/i.test(line))
+  ) {
+    return `cloud-init does not recognise the first line, ${quoted(firstLine.slice(0, 60))} (cloud-config begins with "#cloud-config")`;
+  }
+  return undefined;
 }
 
 /** Problems in the first line and, for cloud-config, in the YAML (1.1, as PyYAML reads it). */
@@ -40,16 +61,9 @@ export function userdataProblems(body: string | Buffer): UserdataProblem[] {
   // Binary user-data, such as compressed user-data, is not checked.
   if (bytes.length === 0 || !isUtf8(bytes)) return [];
   const text = bytes.toString();
-  const [firstLine = ''] = text.trimStart().split('\n', 1);
-  if (!knownBeginnings.some((known) => firstLine.toLowerCase().startsWith(known))) {
-    return [
-      {
-        level: 'warning',
-        text: `cloud-init does not recognise the first line, ${quoted(firstLine.slice(0, 60))} (cloud-config begins with "#cloud-config")`,
-      },
-    ];
-  }
-  return isCloudConfig(text) ? yamlProblems(text) : [];
+  if (isCloudConfig(text)) return yamlProblems(text);
+  const problem = beginningProblem(text);
+  return problem === undefined ? [] : [{ level: 'warning', text: problem }];
 }
 
 /** The first problem; later ones are often consequences of it. */
