@@ -12,10 +12,29 @@ export type Network = Pick<Config['dnsmasq'], 'net_name' | 'interface'>;
 /** The namespace of mdserver's metadata, whatever the prefix. */
 const metadataNamespace = 'urn:md_server:domain_metadata';
 
+/** No element of libvirt or of mdserver has these names: as keys of an object, they reach its prototype. */
+const refusedNames = ['__proto__', 'constructor', 'prototype'];
+
+/** Refuses these names, but for other applications: what is in an element of theirs is theirs. */
+function refuseNames({ children }: Element): void {
+  for (const child of children) {
+    if (child.namespace !== '' && !isMetadata(child)) continue;
+    if (refusedNames.includes(child.localName)) {
+      throw new DomainXmlError(
+        `an element must not be named <${child.name}>, except in the metadata of other applications`,
+      );
+    }
+    refuseNames(child);
+  }
+}
+
 /** The root element of a document in UTF-8, which must have that name. */
 function rootOf(body: Buffer | string, name: string): Element {
   const root = parseRoot(body);
-  if (root.localName === name && root.namespace === '') return root;
+  if (root.localName === name && root.namespace === '') {
+    refuseNames(root);
+    return root;
+  }
   throw new DomainXmlError(
     root.namespace === ''
       ? `the root element is <${truncate(root.name)}>, not <${name}>`
@@ -118,7 +137,8 @@ function readMac(parent: Element, where: string): Mac {
   if (address === undefined) {
     throw new DomainXmlError(`${where} has no <mac address=…>: libvirt writes one`);
   }
-  const mac = parseMac(address);
+  // libvirt takes bytes of one digit.
+  const mac = parseMac(address.replace(/(?<![^:])[0-9a-f](?![^:])/gi, '0$&'));
   if (mac === undefined) {
     throw new DomainXmlError(`${where} has an invalid MAC address: ${quoted(address)}`);
   }
@@ -134,15 +154,18 @@ function isMetadata(element: Element): boolean {
 
 /**
  * libvirt keeps only the first element of each namespace in `<metadata>`. So an element in mdserver's
- * namespace that contains others in it is a container, and those have the values.
+ * namespace that contains others is a container, and those have the values: in the namespace, or in
+ * none, as `virsh metadata --set '<instance><role>a</role></instance>'` makes them.
  */
 function readMetadata(domain: Element): Record<string, string> {
   const values = new Map<string, string>();
   for (const outer of childrenOf(domain, 'metadata').flatMap((metadata) => metadata.children)) {
+    refuseUndeclared(outer);
     if (!isMetadata(outer)) continue;
-    const inner = outer.children.filter(isMetadata);
-    for (const { localName, text } of inner.length === 0 ? [outer] : inner) {
-      if (!values.has(localName)) values.set(localName, text.trim());
+    const inner = outer.children.filter((child) => isMetadata(child) || child.namespace === '');
+    for (const item of inner.length === 0 ? [outer] : inner) {
+      refuseUndeclared(item);
+      if (!values.has(item.localName)) values.set(item.localName, item.text.trim());
     }
   }
   const metadata = Object.fromEntries(values);
@@ -155,47 +178,42 @@ function readMetadata(domain: Element): Record<string, string> {
   return metadata;
 }
 
-function readVcpus(domain: Element): number | undefined {
-  const text = childrenOf(domain, 'vcpu')[0]?.text.trim();
-  if (text === undefined) return undefined;
-  if (!/^[1-9]\d{0,8}$/.test(text))
-    throw new DomainXmlError(`the domain's <vcpu> is ${quoted(text)}, which is not a count`);
-  return Number(text);
+/** libvirt leaves out such an element of `<metadata>`, so its value would be missing without a word. */
+function refuseUndeclared({ name, localName }: Element): void {
+  const prefix = /^(.*):/.exec(localName)?.[1];
+  if (prefix === undefined) return;
+  throw new DomainXmlError(
+    `the prefix of <${truncate(name)}> is not declared: xmlns:${truncate(prefix)}=… is missing`,
+  );
 }
 
-/** The bytes in a libvirt unit, given in lower case: 1024 for `k` and `kib`, 1000 for `kb`. */
-function unitBytes(unit: string): number | undefined {
-  if (unit === 'b' || unit === 'bytes') return 1;
-  const [, letter, rest] = /^([kmgt])(b|ib)?$/.exec(unit) ?? [];
+/** What only describes the hardware is left out where it makes no sense: the guest boots without it. */
+function readVcpus(domain: Element): number | undefined {
+  const digits = /^\s*\+?0*([1-9]\d{0,8})\s*$/.exec(childrenOf(domain, 'vcpu')[0]?.text ?? '')?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
+
+/** The bytes in a unit of libvirt, whatever its case: 1024 for `k` and `KiB`, 1000 for `KB`. */
+function unitBytes(unit: string): bigint | undefined {
+  if (/^(b|bytes?)$/i.test(unit)) return 1n;
+  const [, letter, rest] = /^([kmgtpe])(b|ib)?$/.exec(unit.toLowerCase()) ?? [];
   return letter === undefined
     ? undefined
-    : (rest === 'b' ? 1000 : 1024) ** ('kmgt'.indexOf(letter) + 1);
+    : (rest === 'b' ? 1000n : 1024n) ** BigInt('kmgtpe'.indexOf(letter) + 1);
 }
 
 function readMemory(domain: Element): number | undefined {
   const memory = childrenOf(domain, 'memory')[0];
-  if (memory === undefined) return undefined;
-  const unit = memory.attributes.get('unit') ?? 'KiB';
-  const size = memory.text.trim();
-  const bytes = /^\d{1,15}$/.test(size)
-    ? Number(size) * (unitBytes(unit.toLowerCase()) ?? Number.NaN)
-    : Number.NaN;
-  if (!Number.isSafeInteger(bytes)) {
-    throw new DomainXmlError(
-      `the domain's <memory> is ${quoted(size)}, unit ${quoted(unit)}, which is not a size`,
-    );
-  }
-  return Math.ceil(bytes / 1024);
+  const size = /^\s*\+?(\d{1,20})\s*$/.exec(memory?.text ?? '')?.[1];
+  const unit = unitBytes(memory?.attributes.get('unit') || 'KiB');
+  if (size === undefined || unit === undefined) return undefined;
+  const kib = Number((BigInt(size) * unit + 1023n) / 1024n);
+  return kib > 0 && Number.isSafeInteger(kib) ? kib : undefined;
 }
 
 function readArchitecture(domain: Element): string | undefined {
   const architecture = childrenOf(domain, 'os')
     .flatMap((os) => childrenOf(os, 'type'))[0]
     ?.attributes.get('arch');
-  if (architecture !== undefined && !/^\w{1,32}$/.test(architecture)) {
-    throw new DomainXmlError(
-      `the domain's <type arch=…> is ${quoted(architecture)}, which is not an architecture`,
-    );
-  }
-  return architecture;
+  return architecture !== undefined && /^\w{1,32}$/.test(architecture) ? architecture : undefined;
 }

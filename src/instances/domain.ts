@@ -34,6 +34,11 @@ export class DomainXmlError extends Error {
   }
 }
 
+/** It is not XML, on one line, and may be where there was a line break before an attribute. */
+export class JoinedWordsError extends DomainXmlError {
+  override readonly name = 'JoinedWordsError';
+}
+
 /** It is valid, and the domain has no interface on the network. */
 export class NoInterfaceError extends DomainXmlError {
   override readonly name = 'NoInterfaceError';

@@ -1,15 +1,13 @@
 import { XMLParser } from 'fast-xml-parser';
 import { SyntaxValidator, type validationOptions } from 'fast-xml-validator';
-import { quoted, truncate } from '../text.js';
-import { DomainXmlError } from './domain.js';
-
-/** As keys of an object, these names would reach its prototype. */
-const refusedNames = ['__proto__', 'constructor', 'prototype'];
+import { quoted } from '../text.js';
+import { DomainXmlError, JoinedWordsError } from './domain.js';
 
 /** An element with its namespace resolved (Namespaces in XML 1.0). */
 export interface Element {
   /** The qualified name, with the prefix. */
   readonly name: string;
+  /** The part behind the prefix; the qualified name if the prefix is not declared, as for libvirt. */
   readonly localName: string;
   /** Empty if the element has none. */
   readonly namespace: string;
@@ -19,7 +17,16 @@ export interface Element {
   readonly text: string;
 }
 
-/** A node of fast-xml-parser's `preserveOrder` form: `{ name: nodes }` or `{ '#text': text }`. */
+/**
+ * In front of each name while fast-xml-parser has it: it makes names keys of objects, and refuses or
+ * renames those that objects have themselves (`constructor`, `toString`). No name of XML begins so.
+ */
+const mark = '@';
+
+/** The elements that may be inside each other: libvirt's own parser (libxml2) takes no more either. */
+const maxDepth = 256;
+
+/** A node of fast-xml-parser's `preserveOrder` form: `{ '@name': nodes }` or `{ '#text': text }`. */
 interface ParsedNode {
   readonly [name: string]: unknown;
   readonly ':@'?: Readonly<Record<string, string>>;
@@ -33,22 +40,17 @@ const validation: validationOptions = {
 const parser = new XMLParser({
   preserveOrder: true,
   ignoreAttributes: false,
-  attributeNamePrefix: '',
+  attributeNamePrefix: mark,
   parseTagValue: false,
   parseAttributeValue: false,
   trimValues: false,
   ignoreDeclaration: true,
   ignorePiTags: true,
-  maxNestedTags: 100,
+  // It counts those around an element.
+  maxNestedTags: maxDepth - 1,
   jPath: false,
-  // By default the parser renames elements with names from Object.prototype (`toString`).
-  onDangerousProperty: (name) => name,
-  transformTagName: (name) => {
-    const localName = name.slice(name.indexOf(':') + 1).replace(/\/$/, '');
-    if (refusedNames.includes(localName))
-      throw new DomainXmlError(`an element must not be named <${truncate(name)}>`);
-    return name;
-  },
+  // It is called twice for an element without content.
+  transformTagName: (name) => (name.startsWith(mark) ? name : mark + name),
   entityDecoder: {
     decode: replaceReferences,
     addInputEntities: () => {},
@@ -139,16 +141,30 @@ export function parseRoot(body: Buffer | string): Element {
   let nodes: ParsedNode[];
   try {
     // The parser reports text when the next markup begins: this makes it report trailing text.
-    nodes = parser.parse(`${text}<?end?>`);
+    nodes = parser.parse(`${withoutInstructions(text)}<?end?>`);
   } catch (error) {
     if (error instanceof DomainXmlError || !(error instanceof Error)) throw error;
-    throw new DomainXmlError(error.message);
+    throw new DomainXmlError(
+      error.message === 'Maximum nested tags exceeded'
+        ? `there are elements more than ${maxDepth} levels deep: libvirt takes no deeper ones either`
+        : error.message,
+    );
   }
-  const { children, text: stray } = toContent(nodes, outerScope);
+  const { children, text: stray } = toContent(nodes, new Map(outerScope));
   const [root] = children;
   if (root === undefined || stray.trim() !== '')
     throw new DomainXmlError('text outside the root element');
   return root;
+}
+
+/**
+ * The validated text with nothing in its processing instructions: the parser would read quotes in them
+ * as those of attributes.
+ */
+function withoutInstructions(text: string): string {
+  return text.replace(/<!--[\s\S]*?-->|<!\[CDATA\[[\s\S]*?\]\]>|<\?[\s\S]*?\?>/g, (construct) =>
+    construct.startsWith('<?') ? '<?x?>' : construct,
+  );
 }
 
 /** A DOCTYPE can define entities, which can redefine `&amp;` and expand without limit. */
@@ -164,10 +180,12 @@ function refuseDoctype(text: string): void {
 
 /** The validator's error, with the fields that its types lack. */
 interface ValidatorError extends Error {
-  readonly code?: string;
   readonly line?: number;
   readonly col?: number;
 }
+
+/** What the validator says where a line break before an attribute is gone. */
+const joinedWords = /^Tag '[^']*='|^Attribute '.*' has no space in starting/;
 
 function validate(text: string): void {
   // The validator is quadratic in blanks before a "=": it takes seconds for 40 KB.
@@ -178,24 +196,21 @@ function validate(text: string): void {
     SyntaxValidator.validate(text, validation);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const { code, line, col, message }: ValidatorError = error;
+    const { line, col, message }: ValidatorError = error;
     const where = line === undefined ? '' : `line ${line}, column ${col ?? 1}: `;
-    const joined = /^Invalid(Tag|Attr)$/.test(code ?? '') && !text.trimEnd().includes('\n');
-    const hint = joined
-      ? ' (curl -d removes newlines and so joins words; --data-binary keeps them)'
-      : '';
-    throw new DomainXmlError(`${where}${message.slice(0, 150)}${hint}`);
+    const isJoined = !text.includes('\n') && joinedWords.test(message);
+    const Refusal = isJoined ? JoinedWordsError : DomainXmlError;
+    throw new Refusal(where + message.slice(0, 150));
   }
 }
 
-/** The namespace of a prefix, which may be empty; undefined if the prefix is not declared. */
-type Scope = (prefix: string) => string | undefined;
+/** The namespaces that are declared where the parser is, by prefix, which may be empty. */
+type Scope = Map<string, string>;
 
-const outerScope: Scope = (prefix) =>
-  new Map([
-    ['', ''],
-    ['xml', 'http://www.w3.org/XML/1998/namespace'],
-  ]).get(prefix);
+const outerScope: ReadonlyMap<string, string> = new Map([
+  ['', ''],
+  ['xml', 'http://www.w3.org/XML/1998/namespace'],
+]);
 
 function toContent(nodes: readonly ParsedNode[], scope: Scope): Pick<Element, 'children' | 'text'> {
   const children: Element[] = [];
@@ -204,36 +219,41 @@ function toContent(nodes: readonly ParsedNode[], scope: Scope): Pick<Element, 'c
     const name = Object.keys(node).find((key) => key !== ':@') ?? '#text';
     const content = node[name];
     if (name === '#text') text += content;
-    else children.push(toElement(name, node[':@'] ?? {}, content as ParsedNode[], scope));
+    else {
+      const attributes = Object.entries(node[':@'] ?? {}).map(([key, value]): [string, string] => {
+        return [key.slice(mark.length), value];
+      });
+      const element = name.slice(mark.length);
+      children.push(toElement(element, new Map(attributes), content as ParsedNode[], scope));
+    }
   }
   return { children, text };
 }
 
 function toElement(
   name: string,
-  attributes: Readonly<Record<string, string>>,
+  attributes: ReadonlyMap<string, string>,
   nodes: readonly ParsedNode[],
-  outer: Scope,
+  scope: Scope,
 ): Element {
-  const entries = Object.entries(attributes);
-  const declared = new Map<string, string>();
-  for (const [attribute, value] of entries) {
-    if (attribute === 'xmlns') declared.set('', value);
-    else if (attribute.startsWith('xmlns:')) declared.set(attribute.slice(6), value);
+  // Undone behind the element. A scope of its own for each would be slow: an element may declare
+  // thousands, and elements that declare some may be deep inside each other.
+  const hidden = new Map<string, string | undefined>();
+  for (const [attribute, value] of attributes) {
+    const prefix = /^xmlns(?::|$)(.*)/.exec(attribute)?.[1];
+    if (prefix === undefined) continue;
+    hidden.set(prefix, scope.get(prefix));
+    scope.set(prefix, value);
   }
-  // Chained, not copied: an element may declare thousands, and copies for its children are slow.
-  const scope: Scope =
-    declared.size === 0 ? outer : (prefix) => declared.get(prefix) ?? outer(prefix);
   const colon = name.indexOf(':');
-  const prefix = name.slice(0, Math.max(colon, 0));
-  const namespace = scope(prefix);
-  if (namespace === undefined) {
-    throw new DomainXmlError(
-      `the prefix of <${truncate(name)}> is not declared: xmlns:${truncate(prefix)}=… is missing`,
-    );
+  const namespace = scope.get(name.slice(0, Math.max(colon, 0)));
+  const localName = namespace === undefined ? name : name.slice(colon + 1);
+  const content = toContent(nodes, scope);
+  for (const [prefix, value] of hidden) {
+    if (value === undefined) scope.delete(prefix);
+    else scope.set(prefix, value);
   }
-  const localName = name.slice(colon + 1);
-  return { name, localName, namespace, attributes: new Map(entries), ...toContent(nodes, scope) };
+  return { name, localName, namespace: namespace ?? '', attributes, ...content };
 }
 
 /** libvirt's own children of this name: those without a namespace. */
