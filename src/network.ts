@@ -116,6 +116,27 @@ export function inIpv6Network(network: Ipv6Network, address: Ipv6): boolean {
   return value >= network.first && value <= network.last;
 }
 
+/**
+ * The zones of reverse look-ups that have the addresses of a network and no others (RFC 1035 3.5, RFC
+ * 3596 2.5). A prefix that ends inside a label needs several: at most 128 with IPv4, 8 with IPv6.
+ */
+export function reverseZones({ first, prefix }: Ipv4Network | Ipv6Network): string[] {
+  const [bits, bitsOfLabel, radix, top] =
+    typeof first === 'number'
+      ? ([32, 8, 10, 'in-addr.arpa'] as const)
+      : ([128, 4, 16, 'ip6.arpa'] as const);
+  const labels = Math.ceil(prefix / bitsOfLabel);
+  const zoneBits = labels * bitsOfLabel;
+  const firstZone = BigInt(first) >> BigInt(bits - zoneBits);
+  return Array.from({ length: 2 ** (zoneBits - prefix) }, (_, index) => {
+    const zone = firstZone + BigInt(index);
+    const digits = Array.from({ length: labels }, (_, label) =>
+      ((zone >> BigInt(label * bitsOfLabel)) % BigInt(2 ** bitsOfLabel)).toString(radix),
+    );
+    return [...digits, top].join('.');
+  });
+}
+
 /** `http://ADDRESS:PORT`, with an IPv6 address in brackets and without port 80. */
 export function serverUrl(address: string, port: number): string {
   // Not isIPv6: Node compiles its pattern at the first use, which takes 3 ms of a start.

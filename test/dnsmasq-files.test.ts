@@ -35,6 +35,14 @@ function hostsOf(settings: Settings, ...names: string[]): { dhcp: string; dns: s
   return { dhcp: fileText(dhcp), dns: fileText(dns) };
 }
 
+/** The zones of each line for reverse look-ups, but for that of the metadata address. */
+function localLines(settings: string): string[] {
+  const lines = fileText(dnsmasqConfiguration(config(settings))).split('\n');
+  return lines
+    .flatMap((line) => /^local=\/(.*\.arpa)\/$/.exec(line)?.[1] ?? [])
+    .filter((zones) => zones !== '254.169.254.169.in-addr.arpa');
+}
+
 test('use_dns and domain reach the client: DNS server, domain, and a lease for every address', () => {
   const settings = config('use_dns = yes\ndomain = example.com\nnet_prefix = 24');
   assert.equal(
@@ -45,8 +53,11 @@ leasefile-ro
 strict-order
 expand-hosts
 domain=example.com
-local=/example.com/
 domain-needed
+local=//
+local=/example.com/
+local=/0.122.10.in-addr.arpa/
+local=/254.169.254.169.in-addr.arpa/
 no-hosts
 stop-dns-rebind
 pid-file=/var/run/mdserver/mds.pid
@@ -73,11 +84,47 @@ option:dns-server,10.122.0.1
   );
 });
 
+test('what is the network’s is looked up in the zones of the network and no others, in few lines', async (t) => {
+  for (const [settings, zones] of [
+    ['net_address = 10.0.0.0\nnet_prefix = 8\ngateway = 10.0.0.1', '10.in-addr.arpa'],
+    ['net_prefix = 15', '122.10.in-addr.arpa/123.10.in-addr.arpa'],
+    ['', '122.10.in-addr.arpa'],
+    [
+      'net_address = 10.122.4.0\nnet_prefix = 22\ngateway = 10.122.4.1',
+      '4.122.10.in-addr.arpa/5.122.10.in-addr.arpa/6.122.10.in-addr.arpa/7.122.10.in-addr.arpa',
+    ],
+    [
+      'net_address = 10.122.0.4\nnet_prefix = 30\ngateway = 10.122.0.5',
+      [4, 5, 6, 7].map((last) => `${last}.0.122.10.in-addr.arpa`).join('/'),
+    ],
+  ] as const) {
+    await t.test(rowName(settings), () => {
+      assert.deepEqual(localLines(settings), [zones]);
+    });
+  }
+  await t.test('IPv6', () => {
+    const network = `${'0.'.repeat(8)}5.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa`.replace(/^(0\.){4}/, '');
+    const ipv6 = (prefix: number) =>
+      localLines(`net_address6 = fd00:0:5::\nnet_prefix6 = ${prefix}`)[1];
+    assert.equal(ipv6(64), network);
+    assert.equal(ipv6(66), ['0', '1', '2', '3'].map((first) => `${first}.${network}`).join('/'));
+  });
+  await t.test('128 zones', () => {
+    const lines = localLines('net_address = 10.122.128.0\nnet_prefix = 17\ngateway = 10.122.128.1');
+    assert.equal(lines.length, 4);
+    assert.ok(lines.every((line) => line.length < 1000));
+    assert.deepEqual(
+      lines.flatMap((line) => line.split('/')),
+      Array.from({ length: 128 }, (_, index) => `${index + 128}.122.10.in-addr.arpa`),
+    );
+  });
+});
+
 test('the host’s /etc/hosts and domains with private addresses are served where they are asked for', () => {
   const lines = (file: FileContent) =>
     fileText(file)
       .split('\n')
-      .filter((line) => /hosts$|rebind/.test(line) && line !== 'expand-hosts');
+      .filter((line) => /^no-hosts|rebind/.test(line));
   assert.deepEqual(lines(dnsmasqConfiguration(config(''))), ['no-hosts', 'stop-dns-rebind']);
   const asked = 'use_etc_hosts = yes\nprivate_domains = office.example, dnsbl.example.net';
   assert.deepEqual(lines(dnsmasqConfiguration(config(asked))), [

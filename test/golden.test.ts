@@ -38,7 +38,8 @@ const differences = {
   // The number of leases is not the length of a lease.
   correctConfiguration: (text: string) =>
     text.replace('dhcp-lease-max=86400', 'dhcp-lease-max=65534'),
-  // A configured domain is written, and dnsmasq is the only one that answers for DHCP and the domain.
+  // A configured domain is written, and dnsmasq is the only one that answers for DHCP, the domain and
+  // the network.
   // Guests see neither the host's /etc/hosts nor addresses of their network under names from outside.
   isAddedLine: (line: string) =>
     /^(domain|local)=/.test(line) ||

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Daemon, eventually } from './support/daemon.js';
@@ -58,6 +59,8 @@ interface Host {
 interface HostSettings {
   /** Lines of `[dnsmasq]` in the configuration. */
   readonly dnsmasq?: string;
+  /** Lines of `[mdserver]`. */
+  readonly mdserver?: string;
   /** The database that is there when mdserver starts. */
   readonly records?: readonly DatabaseRecord[];
   /** A command and its arguments that mdserver, and one that dnsmasq, is started with. */
@@ -78,6 +81,7 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
   const { daemon, folder, database } = await startSite(t, namespace, {
     records: settings.records ?? [],
     dnsmasq: settings.dnsmasq ?? 'user = root',
+    ...(settings.mdserver !== undefined && { mdserver: settings.mdserver }),
     start: (command, args) => {
       settings.prepare?.(dirname(args.at(-1) ?? ''));
       return start(settings.startWith?.daemon ?? [], command, args);
@@ -483,9 +487,16 @@ test('whatever a domain is called: dnsmasq reads its files, the guest has its ad
 // ---- names that are not a guest's ----
 
 /** Another DNS server, which knows more addresses. */
-async function startUpstream({ namespace }: Host, addresses: readonly string[]): Promise<string> {
+interface Upstream {
+  readonly address: string;
+  /** What it has been asked up to now: type and name. */
+  readonly asked: () => string[];
+}
+
+async function startUpstream({ namespace }: Host, addresses: readonly string[]): Promise<Upstream> {
   const child = namespace.start('dnsmasq', [
     ...['--conf-file=/dev/null', '--keep-in-foreground', '--log-facility=-', '--pid-file'],
+    '--log-queries',
     ...['--listen-address=127.0.0.1', '--port=5300', '--bind-interfaces'],
     ...['--no-resolv', '--no-hosts', '--user=root'],
     ...addresses.map((address) => `--address=${address}`),
@@ -493,7 +504,13 @@ async function startUpstream({ namespace }: Host, addresses: readonly string[]):
   let said = '';
   child.stderr?.on('data', (chunk) => (said += chunk));
   await eventually('the other DNS server runs', () => said.includes('started'));
-  return '127.0.0.1#5300';
+  return {
+    address: '127.0.0.1#5300',
+    asked: () =>
+      Array.from(said.matchAll(/ query\[(\S+)\] (\S+) from /g), ([, type, name]) =>
+        [type, name].join(' '),
+      ),
+  };
 }
 
 /** What the names resolve to, by name. */
@@ -514,7 +531,7 @@ test('a name is one guest’s, however it is asked for, and only below the domai
     dnsmasq: 'user = root\ndomain = example.com\nprefix = vm\nentry_order = base, prefix, domain',
   });
   const upstream = await startUpstream(host, ['/#/9.9.9.9', '/#/2620:fe::9']);
-  const dnsmasq = await host.startDnsmasq(`--server=${upstream}`);
+  const dnsmasq = await host.startDnsmasq(`--server=${upstream.address}`);
   // Guests cannot give themselves a name, either.
   const wishes = ['-x', 'hostname:wpad', '-F', 'wpad.example.com'];
   for (const index of names.keys()) await askForLease(host, host.addGuest(mac(index)), ...wishes);
@@ -554,6 +571,102 @@ test('a name is one guest’s, however it is asked for, and only below the domai
   assert.deepEqual(complaints(dnsmasq), []);
 });
 
+interface OwnNetwork {
+  readonly prefix: number;
+  readonly domain?: string;
+  /** More lines of `[dnsmasq]`. */
+  readonly lines?: string;
+  readonly ipv6?: string;
+  /** Addresses of the network. */
+  readonly inside: readonly string[];
+  /** Those beside it. */
+  readonly outside: readonly string[];
+}
+
+for (const network of [
+  {
+    prefix: 16,
+    inside: ['10.122.0.1', '10.122.9.9', '10.122.255.255'],
+    outside: ['10.121.255.255', '10.123.0.0', '169.254.169.253', 'fd00:0:5::5'],
+  },
+  {
+    prefix: 22,
+    domain: 'Lab.example',
+    lines: `prefix = vm-
+entry_order = base, prefix, domain
+net_address6 = fd00:0:5::
+net_prefix6 = 65`,
+    ipv6: 'fd00:0:5::5',
+    inside: ['10.122.0.0', '10.122.3.255', 'fd00:0:5::6', 'fd00:0:5:0:7fff:ffff:ffff:ffff'],
+    outside: ['10.122.4.0', '10.121.255.255', 'fd00:0:5:0:8000::', 'fd00:0:4:ffff::1'],
+  },
+  {
+    prefix: 26,
+    domain: 'lab',
+    lines: 'entry_order = domain',
+    inside: ['10.122.0.0', '10.122.0.63'],
+    outside: ['10.122.0.64', '10.122.0.128', '10.121.255.255'],
+  },
+] satisfies OwnNetwork[] as OwnNetwork[]) {
+  const { prefix, domain, lines = '', ipv6, inside, outside } = network;
+  test(`no other DNS server is asked for what is the network’s: /${prefix}, ${domain ?? 'no domain'}`, {
+    skip: skip || missing('unshare'),
+  }, async (t) => {
+    const web = { ...record(1, 'web'), mds_ipv4: '10.122.0.9' };
+    const host = await startHost(t, {
+      dnsmasq: `user = root\nnet_prefix = ${prefix}\ndomain = ${domain ?? 'no'}\n${lines}`,
+      mdserver: 'listen_address = 169.254.169.254, fd00:ec2::254\nhost_names = seed',
+      records: [ipv6 === undefined ? web : { ...web, mds_ipv6: ipv6 }],
+    });
+    const upstream = await startUpstream(host, ['/#/9.9.9.9']);
+    await host.startDnsmasq(`--server=${upstream.address}`);
+    const plain = ['web', 'WEB', 'vm-web', 'nothing', 'instance-data', 'seed', hostname()];
+    const below = [...plain, 'a.b'].map((name) => `${name}.${domain}`);
+    const names = domain === undefined ? plain : [...plain, ...below];
+    const types = ['A', 'AAAA', 'TXT', 'MX', 'SRV', 'HTTPS', 'ANY', 'PTR', 'SOA', 'NS', 'CNAME'];
+    const reverse = (address: string) => `-x ${address}`;
+    await host.resolveAll([
+      ...names.flatMap((name) => types.map((type) => `${name} ${type}`)),
+      ...[...inside, '169.254.169.254', 'fd00:ec2::254'].map(reverse),
+    ]);
+    // Programs of a guest wait for a DNS server that does not answer: they must have no reason to.
+    const guest = host.addGuest(mac(9));
+    guest.ip('address add 10.122.0.60/16 dev eth0');
+    const resolver = join(host.folder, 'resolv.conf');
+    writeFileSync(resolver, `nameserver ${gateway}\n${domain ? `search ${domain}\n` : ''}`);
+    const found = await Promise.all(
+      ['web', 'nothing', '10.122.0.9', '10.122.0.10'].flatMap((key) =>
+        ['hosts', 'ahosts'].map(async (database) => {
+          const asGuest = `mount --bind ${resolver} /etc/resolv.conf && getent ${database} ${key}`;
+          const { status } = await guest.run('unshare', ['--mount', 'sh', '-c', asGuest]);
+          return [database, key, status];
+        }),
+      ),
+    );
+    assert.deepEqual(found, [
+      ['hosts', 'web', 0],
+      ['ahosts', 'web', 0],
+      ['hosts', 'nothing', 2],
+      ['ahosts', 'nothing', 2],
+      ['hosts', '10.122.0.9', 0],
+      ['ahosts', '10.122.0.9', 0],
+      ['hosts', '10.122.0.10', 2],
+      // An address needs no look-up.
+      ['ahosts', '10.122.0.10', 0],
+    ]);
+    const askOutside = async (name: string) => {
+      assert.deepEqual(await host.resolve(name), ['9.9.9.9']);
+      await eventually(`${name} is asked elsewhere`, () => upstream.asked().includes(`A ${name}`));
+    };
+    await askOutside('www.example.org');
+    assert.deepEqual(upstream.asked(), ['A www.example.org']);
+
+    await host.resolveAll(outside.map(reverse));
+    await askOutside('www.example.net');
+    assert.equal(new Set(upstream.asked()).size, outside.length + 2, String(upstream.asked()));
+  });
+}
+
 test('an address inside under a name from outside is dropped, except in domains that may have them', {
   skip,
 }, async (t) => {
@@ -572,7 +685,7 @@ test('an address inside under a name from outside is dropped, except in domains 
     '/office.example/10.1.2.3',
     '/public.example/9.9.9.9',
   ]);
-  const dnsmasq = await host.startDnsmasq(`--server=${upstream}`);
+  const dnsmasq = await host.startDnsmasq(`--server=${upstream.address}`);
   const expected = {
     ...Object.fromEntries(inside.map((_, index) => [`rebound${index}.example`, ''])),
     'www.office.example': '10.1.2.3',

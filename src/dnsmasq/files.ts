@@ -4,7 +4,7 @@ import type { FileContent } from '../files.js';
 import { dhcpName, dnsNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
 import { type Entry, pageFormatter } from '../instances/pages.js';
-import { ipv4Network, parseIpv4 } from '../network.js';
+import { type Ipv6, ipv4Network, ipv6Network, parseIpv4, reverseZones } from '../network.js';
 
 /** The part of the configuration that dnsmasq's files are made from. */
 export type DnsmasqConfig = Pick<Config, 'mdserver' | 'dnsmasq'>;
@@ -22,8 +22,40 @@ export function dnsmasqPaths({ base_dir, run_dir, net_name }: Config['dnsmasq'])
   };
 }
 
+/** Lines for domains that dnsmasq alone answers for: no other server is asked, also for names that nobody has. */
+function localLines(domains: readonly string[]): string[] {
+  // The zones of a network are up to 128. dnsmasq reads 1,024 characters of a line.
+  const domainsOfLine = 32;
+  return Array.from({ length: Math.ceil(domains.length / domainsOfLine) }, (_, index) => {
+    const some = domains.slice(index * domainsOfLine, (index + 1) * domainsOfLine);
+    return `local=/${some.join('/')}/`;
+  });
+}
+
+/** What dnsmasq alone answers for: the names of instances, and the addresses of the network and of mdserver. */
+function ownLookups({ mdserver, dnsmasq }: DnsmasqConfig): string[] {
+  const { domain, net_address, net_prefix, net_address6, net_prefix6 } = dnsmasq;
+  const networks = [
+    ipv4Network(net_address, net_prefix),
+    ...(net_address6 === undefined ? [] : [ipv6Network(net_address6, net_prefix6)]),
+    ...mdserver.listen_address.map((address) => {
+      const ipv4 = parseIpv4(address);
+      return ipv4 === undefined ? ipv6Network(address as Ipv6, 128) : ipv4Network(ipv4, 32);
+    }),
+  ];
+  return [
+    // Of names without a dot, domain-needed keeps only look-ups of addresses here.
+    'domain-needed',
+    'local=//',
+    ...(domain === false ? [] : localLines([domain])),
+    // Not rev-server=, which takes only whole labels before dnsmasq 2.87.
+    ...networks.flatMap((network) => localLines(reverseZones(network))),
+  ];
+}
+
 /** dnsmasq's main configuration file (dnsmasq(8)). */
-export function dnsmasqConfiguration({ dnsmasq }: DnsmasqConfig): FileContent {
+export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
+  const { dnsmasq } = config;
   const paths = dnsmasqPaths(dnsmasq);
   const network = ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix);
   const listen =
@@ -37,11 +69,8 @@ export function dnsmasqConfiguration({ dnsmasq }: DnsmasqConfig): FileContent {
     'leasefile-ro',
     'strict-order',
     'expand-hosts',
-    ...(dnsmasq.domain === false
-      ? []
-      : // Only dnsmasq answers for the domain of the instances: no other server is asked.
-        [`domain=${dnsmasq.domain}`, `local=/${dnsmasq.domain}/`]),
-    'domain-needed',
+    ...(dnsmasq.domain === false ? [] : [`domain=${dnsmasq.domain}`]),
+    ...ownLookups(config),
     ...(dnsmasq.use_etc_hosts ? [] : ['no-hosts']),
     // A name from outside must not lead a guest's browser to an address inside (DNS rebinding).
     'stop-dns-rebind',
