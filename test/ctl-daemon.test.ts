@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import {
   chmodSync,
   chownSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -827,10 +828,32 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   skip: missing('netns', 'dnsmasq', 'dig') || withoutVirsh,
 }, async (t) => {
   const folder = temporaryFolder(t);
-  // libvirt's test driver has a network with this bridge.
   const host = addHost(t, 'virbr0');
-  const guest = host.addGuest('52:54:00:ff:ff:ff');
-  guest.ip('address add 10.122.255.250/16 dev eth0');
+  // For libvirt's test driver: a network with this bridge, and a domain on it.
+  const node = join(folder, 'node.xml');
+  writeFileSync(
+    node,
+    `<node>
+  <network>
+    <name>default</name>
+    <uuid>${uuid(8)}</uuid>
+    <forward mode='nat'/>
+    <bridge name='virbr0'/>
+    <dns enable='no'/>
+    <ip address='10.122.0.1' prefix='16'/>
+  </network>
+  <domain type='test'>
+    <name>test</name>
+    <uuid>${uuid(7)}</uuid>
+    <memory>1024</memory>
+    <os><type>hvm</type></os>
+    <devices>
+      <interface type='network'><mac address='${mac(7)}'/><source network='default'/></interface>
+    </devices>
+  </domain>
+</node>`,
+  );
+  const libvirt = ['--connect', `test://${node}`];
   mkdirSync(join(folder, 'userdata'));
   const hook = join(folder, 'etc/libvirt/hooks/qemu');
   mkdirSync(dirname(hook), { recursive: true });
@@ -851,6 +874,29 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
     '--keep-in-foreground',
     `--conf-file=${folder}/dnsmasq/default.conf`,
   ]);
+  // No guest is on the bridge yet, so it has no carrier.
+  await eventually('dnsmasq runs', () => existsSync(join(folder, 'run/default.pid')));
+  assert.equal((await ctl('sync', ...libvirt)).status, 0);
+  const checked = await ctl('check', ...libvirt);
+  assert.deepEqual(
+    checked.stdout.split('\n').filter((line) => line !== '' && !line.startsWith('ok\t')),
+    [
+      "warning\tnetwork\tlibvirt's network default does not start with the host\tvirsh net-autostart default",
+    ],
+  );
+  assert.equal(checked.status, 0);
+  for (const line of [
+    /^ok\tdnsmasq\tis running \(process \d+\)$/m,
+    /^ok\tnetwork\tvirbr0 has the address 10\.122\.0\.1$/m,
+    /^ok\tports\tno other program has the ports of DNS and DHCP on virbr0$/m,
+    /^ok\tdomains\t1 domain on the network, each as in its record$/m,
+    /^ok\taddress\thttp:\/\/169\.254\.169\.254 is served$/m,
+  ]) {
+    assert.match(checked.stdout, line);
+  }
+
+  const guest = host.addGuest('52:54:00:ff:ff:ff');
+  guest.ip('address add 10.122.255.250/16 dev eth0');
   const resolve = async (name: string) => {
     const { stdout } = await guest.run('dig', [
       ...['@10.122.0.1', '+short', '+tries=1', '+time=1', name],
@@ -861,31 +907,16 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   writeFileSync(xml, domainXml(1, { name: 'web1', network: 'default' }));
   const [, address = ''] = (await ctl('upload', xml)).stdout.split('\t');
   await eventually('web1 is in DNS', async () => (await resolve('web1')) === address);
-  // The domain of libvirt's test driver.
-  assert.equal((await ctl('sync', '--connect', 'test:///default')).status, 0);
-
-  const checked = await ctl('check', '--connect', 'test:///default');
-  assert.deepEqual(
-    checked.stdout.split('\n').filter((line) => line !== '' && !line.startsWith('ok\t')),
-    [
-      "warning\tnetwork\tlibvirt's network default does not start with the host\tvirsh net-autostart default",
-    ],
-  );
-  assert.equal(checked.status, 0);
-  assert.match(checked.stdout, /^ok\tdnsmasq\tis running \(process \d+\)$/m);
-  assert.match(checked.stdout, /^ok\tnetwork\tvirbr0 has the address 10\.122\.0\.1$/m);
-  assert.match(checked.stdout, /^ok\tdomains\t1 domain on the network, each as in its record$/m);
-  assert.match(checked.stdout, /^ok\taddress\thttp:\/\/169\.254\.169\.254 is served$/m);
 
   assert.equal((await ctl('remove', '--yes', 'web1')).status, 0);
   await eventually('web1 is gone from DNS', async () => (await resolve('web1')) === '');
   const hosts = readFileSync(join(folder, 'dnsmasq/dhcp/default.dhcp-hosts'), 'utf8');
-  assert.match(hosts, /^aa:bb:cc:dd:ee:ff,[^\n]*,test,86400\n$/);
+  assert.match(hosts, new RegExp(`^${mac(7)},[^\\n]*,test,86400\\n$`));
 
   host.ip('link delete virbr0');
   dnsmasq.kill('SIGTERM');
   await once(dnsmasq, 'exit');
-  const broken = await ctl('check', '--connect', 'test:///default');
+  const broken = await ctl('check', ...libvirt);
   assert.equal(broken.status, 1);
   assert.match(
     broken.stdout,

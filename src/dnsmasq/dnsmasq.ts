@@ -59,6 +59,17 @@ function isOwn(hidden: number): boolean {
   }
 }
 
+/** The words of a process's command line; none if it cannot be seen. */
+export function commandLine(pid: number): string[] {
+  return readIfExists(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
+}
+
+/** Whether the command line of a process names this configuration, or what it is a link to. */
+export function readsConfiguration(pid: number, configuration: string): boolean {
+  const configurations = [configuration, realpathSync(configuration)];
+  return commandLine(pid).some((word) => configurations.some((path) => word.endsWith(path)));
+}
+
 /**
  * Finds the dnsmasq that the pid file names, and checks that the process is that dnsmasq: after a
  * crash, another process may have the number.
@@ -86,10 +97,7 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
     if (isOwn(pid)) return { pid };
     return none(`dnsmasq is not running: ${paths.pid} names process ${pid}, which is gone`);
   }
-  const configurations = [paths.configuration, realpathSync(paths.configuration)];
-  const words = readIfExists(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
-  const ours = words.some((word) => configurations.some((path) => word.endsWith(path)));
-  if (name === 'dnsmasq' && ours) return { pid };
+  if (name === 'dnsmasq' && readsConfiguration(pid, paths.configuration)) return { pid };
   return none(
     `process ${pid} (from ${paths.pid}) is not a dnsmasq with --conf-file=${paths.configuration}: not signalled; restart dnsmasq`,
   );

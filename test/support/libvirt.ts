@@ -19,6 +19,8 @@ export interface LibvirtHost {
   ) => Promise<Ended>;
   /** The output of virsh. Throws if it fails. */
   readonly virsh: (...args: string[]) => Promise<string>;
+  /** Restarts libvirtd; its guests run on. */
+  readonly restart: () => Promise<void>;
 }
 
 /** As process 1, which has to wait for processes that lost their parent: libvirt does until they are gone. */
@@ -59,17 +61,27 @@ export async function startLibvirt(scope: Scope): Promise<LibvirtHost> {
   const settings = `/proc/${first}/root/etc/libvirt`;
   appendFileSync(`${settings}/libvirtd.conf`, libvirtdConf('/run/libvirt', randomUUID()));
   appendFileSync(`${settings}/qemu.conf`, qemuConf);
-  const libvirtd = start('libvirtd', []);
-  killAtEnd(scope, libvirtd);
-  let log = '';
-  libvirtd.stderr?.on('data', (chunk) => (log += chunk));
-  await eventually('libvirtd answers', async () => {
-    if (libvirtd.exitCode !== null) throw new Error(`libvirtd ended: ${log}`);
-    return (await run('virsh', ['list'])).status === 0;
-  });
+  async function startLibvirtd(): Promise<ChildProcess> {
+    const libvirtd = start('libvirtd', []);
+    killAtEnd(scope, libvirtd);
+    let log = '';
+    libvirtd.stderr?.on('data', (chunk) => (log += chunk));
+    await eventually('libvirtd answers', async () => {
+      if (libvirtd.exitCode !== null) throw new Error(`libvirtd ended: ${log}`);
+      return (await run('virsh', ['list'])).status === 0;
+    });
+    return libvirtd;
+  }
+  let libvirtd = await startLibvirtd();
+  async function restart(): Promise<void> {
+    // nsenter waits for the libvirtd in its namespaces, and does not pass a signal on.
+    await run('sh', ['-c', 'kill $(cat /run/libvirtd.pid)']);
+    await exited(libvirtd);
+    libvirtd = await startLibvirtd();
+  }
   await virsh('net-define', join(repository, 'etc/libvirt/mds-network.xml'));
   await virsh('net-start', 'mds');
-  return { start, run, virsh };
+  return { start, run, virsh, restart };
 }
 
 /** Defines a domain that QEMU emulates, with these interfaces, and starts it without running its CPU. */

@@ -11,6 +11,7 @@ import { type Finding, findingsOf, guarded } from './finding.js';
 import { checkHook } from './hook.js';
 import { checkAddresses, checkNetwork } from './network.js';
 import { checkPermissions } from './permissions.js';
+import { checkPorts } from './ports.js';
 import { checkUnit } from './unit.js';
 
 /** Seconds. Far more than libvirt needs for a thousand domains: a libvirtd that hangs is a finding. */
@@ -53,13 +54,16 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   const daemon = await daemonFindings(path);
   yield* daemon;
   const running = isRunning(daemon);
-  yield* guarded('address', checkAddresses(config, running));
+  const isServed = (url: string) =>
+    running && daemon.every(({ text }) => !text.startsWith(`not serving on ${url}: `));
+  yield* guarded('address', checkAddresses(config, isServed));
 
   yield* checkAsDaemon(config, configFile, prefix);
   yield* guarded('unit', checkUnit(config, prefix));
   yield* guarded('hook', checkHook(config, path, prefix));
   const virsh = virshAt(connection, libvirtTimeLimit);
   yield* guarded('network', checkNetwork(config, virsh));
+  yield* guarded('ports', checkPorts(config));
   if (running) yield* guarded('domains', checkDomains(config, controlClient(path), virsh));
   yield* guarded('permissions', checkPermissions(config, files, path));
 }

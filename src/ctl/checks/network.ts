@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { type IpAddress, serverUrl } from '../../network.js';
 import { CommandError } from '../errors.js';
-import { runProgram } from '../programs.js';
 import type { Virsh } from '../virsh.js';
 import { exists } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
+import { addressesOf, listeners, ownerText, type SocketOwner } from './iproute2.js';
 
 /** The address to connect to for a listen address: loopback for "any address". */
 export function connectAddress(address: IpAddress): IpAddress {
@@ -14,29 +14,58 @@ export function connectAddress(address: IpAddress): IpAddress {
   return address === '::' ? ('::1' as IpAddress) : address;
 }
 
-/** An address of this host, in the JSON of `ip address`. */
-interface HostAddress {
-  readonly local: string;
-  /** The kernel does not use an IPv6 address before it has looked for others that have it. */
-  readonly tentative?: boolean;
+/**
+ * Why libvirt runs a dnsmasq of its own for a network (networkStartDhcpDaemonIfNeeded in libvirt), as
+ * what to change in the XML that virsh prints of it.
+ */
+export function ownDnsmasqCauses(networkXml: string): string[] {
+  // Other programs may keep anything in <metadata>.
+  const xml = networkXml.replace(/<metadata>[\s\S]*<\/metadata>/, '');
+  return [
+    ...(/<dhcp[\s/>]/.test(xml) ? ['remove <dhcp>'] : []),
+    ...(/<dns enable='no'/.test(xml) || !/<ip /.test(xml) ? [] : ["add <dns enable='no'/>"]),
+  ];
 }
 
-/**
- * The addresses of an interface, or of all of them; undefined if there is no `ip` to ask. Not from
- * os.networkInterfaces(), which leaves out an interface without carrier: a bridge without a guest.
- */
-async function addressesOf(name?: string): Promise<readonly HostAddress[] | undefined> {
-  const which = name === undefined ? [] : ['dev', name];
-  const result = await runProgram('ip', ['-json', 'address', 'show', ...which]);
-  if (result?.status !== 0) return undefined;
-  const interfaces = JSON.parse(result.stdout || '[]') as { addr_info?: HostAddress[] }[];
-  return interfaces.flatMap(({ addr_info }) => addr_info ?? []);
+/** How to take a network's own dnsmasq away. Tried with libvirt 9.0: guests run on, and are connected again. */
+export function ownDnsmasqMend(network: string, causes: readonly string[]): string {
+  const edit = causes.length === 0 ? '' : `virsh net-edit ${network} (${causes.join(', ')}), then `;
+  return `${edit}virsh net-destroy ${network}; virsh net-start ${network}; systemctl restart libvirtd (or virtqemud), which connects running guests again`;
+}
+
+/** Whether libvirt runs a dnsmasq of its own on the bridge, now or from the network's next start on. */
+async function* checkOwnDnsmasq(
+  network: string,
+  isActive: boolean,
+  virsh: Virsh,
+): AsyncGenerator<Finding> {
+  const { warning, failure } = findingsOf('network');
+  const now = isActive ? ownDnsmasqCauses(await virsh('net-dumpxml', network)) : [];
+  const next = ownDnsmasqCauses(
+    await virsh('net-dumpxml', '--inactive', network).catch((error: Error) => {
+      // Of a driver whose networks have one XML only.
+      if (/unsupported flags/.test(error.message)) return virsh('net-dumpxml', network);
+      throw error;
+    }),
+  );
+  const takes = "which takes DHCP or DNS from mdserver's";
+  if (now.length > 0) {
+    yield failure(
+      `libvirt runs a dnsmasq of its own for the network ${network}, ${takes}`,
+      ownDnsmasqMend(network, next),
+    );
+  } else if (next.length > 0) {
+    yield warning(
+      `when the network ${network} starts, libvirt starts a dnsmasq of its own, ${takes}`,
+      `virsh net-edit ${network} (${next.join(', ')})`,
+    );
+  }
 }
 
 /** The libvirt network, its bridge, and the host's address on it. */
 export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('network');
-  const { net_name: network, interface: bridge, gateway } = dnsmasq;
+  const { net_name: network, interface: bridge, gateway, net_prefix } = dnsmasq;
   try {
     const info = await virsh('net-info', network);
     const value = (key: string) => new RegExp(`^${key}:\\s*(\\S*)`, 'm').exec(info)?.[1];
@@ -56,6 +85,7 @@ export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGen
         `virsh net-autostart ${network}`,
       );
     }
+    yield* checkOwnDnsmasq(network, value('Active') === 'yes', virsh);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     yield failure(
@@ -68,12 +98,18 @@ export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGen
     return;
   }
   const addresses = await addressesOf(bridge);
+  const found = addresses?.find(({ local }) => local === gateway);
   if (addresses === undefined) {
     yield warning(`cannot ask for the addresses of ${bridge}`, 'install iproute2');
-  } else if (!addresses.some(({ local }) => local === gateway)) {
+  } else if (found === undefined) {
     yield failure(
       `${bridge} does not have the address ${gateway} (dnsmasq.gateway)`,
       `add it to the network: virsh net-edit ${network}`,
+    );
+  } else if (found.prefixlen > net_prefix) {
+    yield failure(
+      `${bridge} has ${gateway}/${found.prefixlen}, so dnsmasq gives no address outside of it, but dnsmasq.net_prefix is ${net_prefix}`,
+      `change one of them to match the other (virsh net-edit ${network}: <ip address='${gateway}' prefix='${net_prefix}'>)`,
     );
   } else {
     yield ok(`${bridge} has the address ${gateway}`);
@@ -94,13 +130,23 @@ export function canConnect(host: string, port: number): Promise<boolean> {
   });
 }
 
+/** The program that has the address and port; undefined if it cannot be seen. */
+async function holderOf(address: IpAddress, port: number): Promise<SocketOwner | undefined> {
+  const any = address.includes(':') ? '::' : '0.0.0.0';
+  const holder = (await listeners())?.find(
+    (one) =>
+      one.protocol === 'tcp' && one.port === port && [address, any, '*'].includes(one.address),
+  );
+  return holder?.owner;
+}
+
 /**
- * Whether mdserver answers on each address. `running`: it answers on its control socket, so what
- * answers here is taken to be mdserver.
+ * Whether mdserver answers on each address. `isServed`: whether mdserver says that it serves a URL, so
+ * that what answers there is mdserver.
  */
 export async function* checkAddresses(
   { mdserver, dnsmasq }: Config,
-  running: boolean,
+  isServed: (url: string) => boolean,
 ): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('address');
   const own = await addressesOf();
@@ -120,12 +166,13 @@ export async function* checkAddresses(
       );
     } else if (!(await canConnect(host, mdserver.port))) {
       yield failure(`no answer on ${url}`, 'systemctl restart mdserver');
-    } else if (running) {
+    } else if (isServed(url)) {
       yield ok(`${url} is served`);
     } else {
+      const holder = await holderOf(host, mdserver.port);
       yield failure(
-        `another program answers on ${url}`,
-        `find it with ss -ltnp 'sport = ${mdserver.port}' and stop it, or set mdserver.port`,
+        `${holder === undefined ? 'another program' : ownerText(holder)} answers on ${url}`,
+        `${holder === undefined ? `find it with ss -ltnp 'sport = ${mdserver.port}' and ` : ''}stop it, or set mdserver.port`,
       );
     }
   }
