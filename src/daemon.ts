@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createBoots } from './boots/boots.js';
-import { dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
+import { dhcpLines, dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
 import type { Config } from './config/options.js';
 import type { ControlParts } from './control/routes.js';
 import { createSpool } from './control/spool.js';
@@ -101,9 +101,12 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
     ...countsOf(() => registry.instances, plan, boots),
     refusedTemplates: () => new Set(refusals().map(({ file }) => file)).size,
   });
-  followDhcpLog(dnsmasqLogPath(start), ({ mac, action, address }) => {
-    const instance = registry.instances.byMac.get(mac);
-    if (instance !== undefined) boots.dhcp(instance, action, address);
+  const readDhcp = dhcpLines();
+  followDhcpLog(dnsmasqLogPath(start), (line) => {
+    const message = readDhcp(line);
+    if (message === undefined) return;
+    const instance = registry.instances.byMac.get(message.mac);
+    if (instance !== undefined) boots.dhcp(instance, message);
   });
   const problemSources: ProblemSource[] = [
     await keepTrying('the configuration of dnsmasq cannot be written', log, () =>

@@ -21,6 +21,11 @@ function ticking() {
   return createBoots(() => ++time);
 }
 
+/** What dnsmasq logs of an address that it has given. */
+const ack = (address: string) => ({ action: 'DHCPACK', address, refusal: '' }) as const;
+/** A DHCP message that came once. */
+const seen = (at: number) => ({ at, last: at, times: 1 });
+
 const plain: MetadataRequest = {
   path: '/latest/meta-data/',
   status: 200,
@@ -57,8 +62,8 @@ test('an instance without activity has no boots', () => {
 test('a boot record has the whole boot: start, address, token, user-data, phone home, end', () => {
   const boots = ticking();
   boots.begin(web, 'prepare');
-  boots.dhcp(web, 'DHCPDISCOVER', '');
-  boots.dhcp(web, 'DHCPACK', '10.122.7.8');
+  boots.dhcp(web, { ...ack(''), action: 'DHCPDISCOVER' });
+  boots.dhcp(web, ack('10.122.7.8'));
   boots.request(web, {
     ...plain,
     path: '/latest/api/token',
@@ -84,8 +89,8 @@ test('a boot record has the whole boot: start, address, token, user-data, phone 
       tokens: { given: 1, used: 2, refused: 0 },
       userdata: { at: 1006, status: 200, file: '/templates/web', bytes: 14 },
       dhcp: [
-        { at: 1002, action: 'DHCPDISCOVER', address: '' },
-        { at: 1003, action: 'DHCPACK', address: '10.122.7.8' },
+        { ...seen(1002), action: 'DHCPDISCOVER', address: '', refusal: '' },
+        { ...seen(1003), action: 'DHCPACK', address: '10.122.7.8', refusal: '' },
       ],
       phone_home: 1007,
     },
@@ -98,12 +103,40 @@ type Boots = ReturnType<typeof createBoots>;
 const outcomes: readonly [what: string, expected: BootOutcome, events: (boots: Boots) => void][] = [
   ['only started', 'started', () => undefined],
   ['released at once', 'ended', (boots) => boots.release(web)],
-  ['got an address', 'address', (boots) => boots.dhcp(web, 'DHCPACK', '10.1.1.1')],
+  ['got an address', 'address', (boots) => boots.dhcp(web, ack('10.1.1.1'))],
+  [
+    'asked for an address and was refused',
+    'no-address',
+    (boots) =>
+      boots.dhcp(web, { action: 'DHCPDISCOVER', address: '', refusal: 'no address available' }),
+  ],
+  [
+    'declined its address, and took it in the end',
+    'address',
+    (boots) => {
+      boots.dhcp(web, ack('10.1.1.1'));
+      boots.dhcp(web, { ...ack('10.1.1.1'), action: 'DHCPDECLINE' });
+      boots.dhcp(web, ack('10.1.1.1'));
+    },
+  ],
+  [
+    'declined its address',
+    'no-address',
+    (boots) => {
+      boots.dhcp(web, ack('10.1.1.1'));
+      boots.dhcp(web, { ...ack('10.1.1.1'), action: 'DHCPDECLINE' });
+    },
+  ],
+  [
+    'got an IPv6 address only',
+    'address',
+    (boots) => boots.dhcp(web, { ...ack('fd00::5'), action: 'DHCPv6-REPLY' }),
+  ],
   [
     'got an address and was released',
     'ended',
     (boots) => {
-      boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+      boots.dhcp(web, ack('10.1.1.1'));
       boots.release(web);
     },
   ],
@@ -210,7 +243,7 @@ test('each start is a boot of its own, the newest first', () => {
 
 test('without a hook, and after a release, a boot begins at the first sign of the guest', () => {
   const boots = ticking();
-  boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+  boots.dhcp(web, ack('10.1.1.1'));
   boots.request(web, plain);
   boots.release(web);
   boots.request(web, plain);
@@ -253,7 +286,7 @@ test('a start that failed is told as that, whatever came before', () => {
   boots.begin(web, 'prepare');
   boots.release(web);
   boots.begin(web, 'prepare');
-  boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+  boots.dhcp(web, ack('10.1.1.1'));
   assert.equal(boots.release(web, true), 1003);
   // Not what has ended already.
   assert.equal(boots.release(web, true), undefined);
@@ -282,7 +315,7 @@ test('a guest is gone when libvirt says so, until something is seen of it', () =
 
 test('a report that comes late begins the boot whose guest was seen before it', () => {
   const boots = ticking();
-  boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+  boots.dhcp(web, ack('10.1.1.1'));
   boots.begin(web, 'prepare', 990);
   const [first] = boots.of(web);
   assert.deepEqual([first?.started, first?.by, first?.dhcp.length], [990, 'prepare', 1]);
@@ -344,7 +377,7 @@ test('each list keeps its newest entries only', () => {
         status: 404,
         userAgent: `agent ${request}`,
       });
-      boots.dhcp(web, 'DHCPACK', `10.1.1.${request}`);
+      boots.dhcp(web, ack(`10.1.1.${request}`));
     }
   }
   const all = boots.of(web);
@@ -363,8 +396,46 @@ test('each list keeps its newest entries only', () => {
     );
     assert.deepEqual(
       boot.dhcp.map(({ address }) => address),
-      numbers(20, 30).map((request) => `10.1.1.${request}`),
+      numbers(10, 30).map((request) => `10.1.1.${request}`),
     );
+  }
+});
+
+test('a flood of one DHCP message, or of many addresses, leaves the others in the record', () => {
+  const boots = ticking();
+  boots.dhcp(web, { ...ack(''), action: 'DHCPDISCOVER' });
+  boots.dhcp(web, ack('10.1.1.1'));
+  for (let number = 0; number < 1000; number++) {
+    boots.dhcp(web, { ...ack(`10.1.${number % 256}.9`), action: 'DHCPDECLINE' });
+    boots.dhcp(web, { ...ack('10.1.1.1'), action: 'DHCPNAK', refusal: 'wrong address' });
+  }
+  const dhcp = boots.of(web)[0]?.dhcp ?? [];
+  assert.equal(dhcp.length, 20);
+  assert.deepEqual(
+    dhcp.filter(({ action }) => action !== 'DHCPDECLINE'),
+    [
+      { ...seen(1002), action: 'DHCPDISCOVER', address: '', refusal: '' },
+      { ...seen(1003), action: 'DHCPACK', address: '10.1.1.1', refusal: '' },
+      {
+        ...{ at: 1005, last: 3003, times: 1000 },
+        ...{ action: 'DHCPNAK', address: '10.1.1.1', refusal: 'wrong address' },
+      },
+    ],
+  );
+  assert.equal(dhcp.findLast(({ action }) => action === 'DHCPDECLINE')?.address, '10.1.231.9');
+});
+
+test('an address that comes back after libvirt said that the guest is gone begins no boot', () => {
+  for (const action of ['DHCPRELEASE', 'DHCPv6-RELEASE'] as const) {
+    const boots = ticking();
+    boots.dhcp(web, { ...ack('10.1.1.1'), action });
+    assert.deepEqual(boots.of(web), []);
+    boots.begin(web, 'prepare');
+    boots.dhcp(web, ack('10.1.1.1'));
+    boots.release(web);
+    boots.dhcp(web, { ...ack('10.1.1.1'), action });
+    const [boot, ...others] = boots.of(web);
+    assert.deepEqual([boot?.dhcp.length, others, boots.isGone(web)], [1, [], true]);
   }
 });
 
@@ -410,7 +481,7 @@ test('no guest can fill the memory, whatever it sends', () => {
           const what = others[index];
           if (what === 0) boots.begin(web, 'prepare');
           if (what === 1) boots.release(web);
-          if (what === 2) boots.dhcp(web, 'DHCPACK', '10.1.1.1');
+          if (what === 2) boots.dhcp(web, ack('10.1.1.1'));
           if (what === 3) boots.phonedHome(web);
         }
         const all = boots.of(web);
@@ -419,7 +490,7 @@ test('no guest can fill the memory, whatever it sends', () => {
           const strings = [...boot.errors, ...boot.user_agents, ...boot.kinds];
           assert.ok(strings.every((item) => item.length <= 204));
           assert.ok(strings.length <= 10 + 5 + 3);
-          assert.ok(boot.dhcp.length <= 10);
+          assert.ok(boot.dhcp.length <= 20);
         }
       },
     ),

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { outcomeOf } from '../src/boots/boots.js';
-import type { BootRecord, InstanceDetails } from '../src/control/api.js';
+import type { BootRecord, DhcpEvent, InstanceDetails } from '../src/control/api.js';
 import { explainAddress, explainInstance, type Owner } from '../src/ctl/commands/explain.js';
 import { blankBoot } from './support/samples.js';
 
@@ -41,7 +41,12 @@ function instance(...boots: BootRecord[]): InstanceDetails {
   };
 }
 
-const lease = { at: start + 2, action: 'DHCPACK', address: '10.122.0.2' };
+/** A DHCP message that came once, some seconds after the start. */
+function dhcp(seconds: number, action: DhcpEvent['action'], address = '', refusal = ''): DhcpEvent {
+  return { at: start + seconds, last: start + seconds, times: 1, action, address, refusal };
+}
+
+const lease = dhcp(2, 'DHCPACK', '10.122.0.2');
 const asked = {
   requests: 12,
   first_request: start + 3,
@@ -130,9 +135,98 @@ test('a lease for another address than the record has is pointed out', () => {
     /^Its lease is for 10\.122\.0\.99, but its record has 10\.122\.0\.2, /,
   );
   // An address that was refused, or only asked for, is not a lease.
-  for (const action of ['DHCPNAK', 'DHCPDISCOVER']) {
+  for (const action of ['DHCPNAK', 'DHCPDISCOVER'] as const) {
     assert.equal(notes(boot({ dhcp: [lease, { ...other, action }] })).length, 1, action);
   }
+});
+
+test('an address that another machine has: says who answers for it, and how to end the pause', () => {
+  const declined = boot({
+    dhcp: [
+      lease,
+      dhcp(3, 'DHCPDECLINE', '10.122.0.2'),
+      {
+        ...dhcp(4, 'DHCPDISCOVER', '', 'no address available: it was previously declined'),
+        ...{ last: start + 64, times: 9 },
+      },
+    ],
+  });
+  const rest =
+    'Take the address away from that machine. dnsmasq does not offer it to this one for 10 minutes after it was declined; "sudo systemctl reload mdserver-dnsmasq" ends that.';
+  assert.deepEqual(explained(declined), [
+    'web1 (10.122.0.2, 52:54:00:00:00:01): its last boot asked for an address and has none.',
+    '  2023-11-14T22:13:20Z  libvirt started it',
+    '  2023-11-14T22:13:22Z  got the address 10.122.0.2 by DHCP',
+    '  2023-11-14T22:13:23Z  declined the address 10.122.0.2: another machine has it, it found',
+    '  2023-11-14T22:13:24Z  asked for an address by DHCP: no address available: it was previously declined (9 times, last 2023-11-14T22:14:24Z)',
+    'What to check:',
+    `  - Another machine on the network uses the address 10.122.0.2: the kernel's neighbour table does not say which: ping the address from this host, then "ip neighbour show dev br-mds". ${rest}`,
+  ]);
+  const held = (mac: string | null, mac_instance: string | null) =>
+    explainInstance(instance(declined), {
+      ...context,
+      holder: { address: '10.122.0.2', instance: 'web1', mac, mac_instance, last_refused: null },
+    }).at(-1);
+  const uses = '  - Another machine on the network uses the address 10.122.0.2: ';
+  assert.equal(
+    held('52:54:00:00:00:09', 'db1'),
+    `${uses}52:54:00:00:00:09, the MAC address of db1. ${rest}`,
+  );
+  assert.equal(
+    held('52:54:00:00:00:09', null),
+    `${uses}52:54:00:00:00:09, "mdserverctl explain 52:54:00:00:00:09" says whose that is. ${rest}`,
+  );
+  // The guest itself, once the other one is gone.
+  assert.match(held('52:54:00:00:00:01', 'web1') ?? '', /neighbour table does not say which/);
+  // It has it in the end.
+  const later = boot({
+    dhcp: [{ ...lease, times: 2, last: start + 9 }, ...declined.dhcp.slice(1)],
+  });
+  assert.match(notes(later)[0] ?? '', /^It got its address and then asked for nothing: /);
+});
+
+test('a refusal of dnsmasq is told with its reason, and what to do', async (t) => {
+  for (const [refusal, note] of [
+    ['no address available', /^dnsmasq has no address for its MAC address: /],
+    ['no address available: it was previously declined', /^It declined its address before /],
+    [
+      'no address available: it is leased to 52:54:00:00:00:09',
+      /^dnsmasq has a lease of its address for another machine .* 52:54:00:00:00:09\)/,
+    ],
+    ['wrong network', /^dnsmasq refused it the address 192\.168\.1\.2 \(wrong network\): /],
+  ] as const) {
+    await t.test(refusal, () => {
+      const refused = boot({ dhcp: [dhcp(2, 'DHCPNAK', '192.168.1.2', refusal)] });
+      assert.equal(refused.outcome, 'no-address');
+      const [line = '', ...more] = notes(refused);
+      assert.match(line, note);
+      assert.deepEqual(more, []);
+    });
+  }
+  const [asked = '', ...more] = notes(boot({ dhcp: [dhcp(2, 'DHCPDISCOVER')] }));
+  assert.match(asked, /^dnsmasq offered it an address, and it took none: /);
+  assert.deepEqual(more, []);
+});
+
+test('DHCPv6 is told as that: an address, none, or one that was declined', () => {
+  const refused = dhcp(3, 'DHCPv6-ADVERTISE', '', 'no addresses available');
+  const none = boot({ dhcp: [lease, dhcp(2, 'DHCPv6-SOLICIT'), refused] });
+  assert.deepEqual(explained(none).slice(3, 5), [
+    '  2023-11-14T22:13:22Z  asked for an address by DHCPv6',
+    '  2023-11-14T22:13:23Z  was offered no address by DHCPv6: no addresses available',
+  ]);
+  assert.match(notes(none)[0] ?? '', /^It asks for an IPv6 address, and its record has none: /);
+  const advice = (...events: DhcpEvent[]) =>
+    explainInstance(
+      { ...instance(boot({ dhcp: [lease, ...events] })), ipv6: 'fd00::5' },
+      context,
+    ).find((line) => line.includes('IPv6 address') && line.startsWith('  - '));
+  assert.match(advice(refused) ?? '', /still held by another DUID/);
+  assert.equal(advice(refused, dhcp(4, 'DHCPv6-REPLY', 'fd00::5')), undefined);
+  assert.match(
+    advice(dhcp(4, 'DHCPv6-REPLY', 'fd00::5'), dhcp(5, 'DHCPv6-DECLINE')) ?? '',
+    /Another machine on the network uses its IPv6 address fd00::5 /,
+  );
 });
 
 test('a boot that got a token and no more is distinguished from one without user-data', () => {

@@ -11,13 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import {
-  type DhcpLine,
-  dnsmasqLogPath,
-  followDhcpLog,
-  isReadable,
-  parseDhcpLine,
-} from '../src/boots/dhcp-log.js';
+import { dhcpLines, dnsmasqLogPath, followDhcpLog, isReadable } from '../src/boots/dhcp-log.js';
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { refusedLately } from '../src/ctl/dnsmasq-log.js';
@@ -54,29 +48,102 @@ Nov 23 09:04:17 dnsmasq-dhcp[21377]: RTR-ADVERT(br-mds) fd00::
 Nov 23 09:04:18 dnsmasq-dhcp[21377]: 3074117123 DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:01 web1
 Nov 23 09:04:19 dnsmasq-dhcp[21377]: DHCPREQUEST(br-mds) 10.122.9.9 52:54:00:00:00:03 
 Nov 23 09:04:19 dnsmasq-dhcp[21377]: DHCPNAK(br-mds) 10.122.9.9 52:54:00:00:00:03 address not available
+Nov 23 09:04:20 dnsmasq-dhcp[21377]: DHCPDECLINE(br-mds) 10.122.7.8 52:54:00:00:00:01 
+Nov 23 09:04:20 dnsmasq-dhcp[21377]: disabling DHCP static address 10.122.7.8 for 10m
+Nov 23 09:04:21 dnsmasq-dhcp[21377]: not using configured address 10.122.7.8 because it was previously declined
+Nov 23 09:04:21 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 52:54:00:00:00:01 no address available
+Nov 23 09:04:22 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 52:54:00:00:00:03 no address available
+Nov 23 09:04:23 dnsmasq-dhcp[21377]: not using configured address 10.122.7.8 because it is leased to 52:54:00:00:00:09
+Nov 23 09:04:23 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 52:54:00:00:00:01 no address available
+Nov 23 09:04:24 dnsmasq-dhcp[21377]: DHCPDISCOVER(br-mds) 52:54:00:00:00:04 ignored
+Nov 23 09:04:25 dnsmasq-dhcp[21377]: BOOTP(br-mds) 10.122.7.8 52:54:00:00:00:01 
+Nov 23 09:04:25 dnsmasq-dhcp[21377]: BOOTP(br-mds) 52:54:00:00:00:03 no address available
+Nov 23 09:04:26 dnsmasq-dhcp[21377]: NOANSWER(br-mds) 10.122.7.8 52:54:00:00:00:01 address in use
+Nov 23 09:04:27 dnsmasq-dhcp[21377]: DHCPRELEASE(br-mds) 10.122.7.8 52:54:00:00:00:01 unknown lease
 `;
 
-test('requests and answers are read from real dnsmasq log lines', () => {
-  const read = realLines
+/** The messages in a log: time, action, MAC address, address, and why it is a refusal. */
+function messages(log: string): string[] {
+  return log
     .split('\n')
-    .map(parseDhcpLine)
+    .map(dhcpLines())
     .filter((line) => line !== undefined)
-    .map(
-      ({ action, address, mac, time, refused }) =>
-        `${time.slice(-8)} ${action} ${mac} ${address}${refused ? ' refused' : ''}`,
+    .map(({ action, address, mac, time, refusal }) =>
+      [time.slice(-8), action, mac, address, ...(refusal === '' ? [] : [`(${refusal})`])].join(' '),
     );
-  assert.deepEqual(read, [
+}
+
+test('requests and answers are read from real dnsmasq log lines', () => {
+  assert.deepEqual(messages(realLines), [
     '09:04:14 DHCPDISCOVER 52:54:00:00:00:01 ',
     '09:04:14 DHCPACK 52:54:00:00:00:01 10.122.7.8',
     '09:04:14 DHCPDISCOVER 52:54:00:00:00:01 10.122.9.9',
-    '09:04:14 DHCPDISCOVER 52:54:00:00:00:02  refused',
-    '09:04:16 DHCPDISCOVER 52:54:00:00:00:02 10.122.9.9 refused',
-    '09:04:16 DHCPNAK 52:54:00:00:00:01 10.122.9.9 refused',
+    '09:04:14 DHCPDISCOVER 52:54:00:00:00:02  (no address available)',
+    '09:04:16 DHCPDISCOVER 52:54:00:00:00:02 10.122.9.9 (no address available)',
+    '09:04:16 DHCPNAK 52:54:00:00:00:01 10.122.9.9 (wrong address)',
+    '09:04:17 DHCPRELEASE 52:54:00:00:00:01 10.122.7.8',
     // With log-dhcp.
     '09:04:18 DHCPACK 52:54:00:00:00:01 10.122.7.8',
     // Of a guest without a record that keeps to its address, with dhcp-authoritative.
-    '09:04:19 DHCPNAK 52:54:00:00:00:03 10.122.9.9 refused',
+    '09:04:19 DHCPNAK 52:54:00:00:00:03 10.122.9.9 (address not available)',
+    // It found its address in use, and asked again.
+    '09:04:20 DHCPDECLINE 52:54:00:00:00:01 10.122.7.8',
+    '09:04:21 DHCPDISCOVER 52:54:00:00:00:01  (no address available: it was previously declined)',
+    '09:04:22 DHCPDISCOVER 52:54:00:00:00:03  (no address available)',
+    '09:04:23 DHCPDISCOVER 52:54:00:00:00:01  (no address available: it is leased to 52:54:00:00:00:09)',
+    '09:04:24 DHCPDISCOVER 52:54:00:00:00:04  (ignored)',
+    '09:04:25 BOOTP 52:54:00:00:00:01 10.122.7.8',
+    '09:04:25 BOOTP 52:54:00:00:00:03  (no address available)',
+    '09:04:26 NOANSWER 52:54:00:00:00:01 10.122.7.8 (address in use)',
+    '09:04:27 DHCPRELEASE 52:54:00:00:00:01 10.122.7.8',
   ]);
+});
+
+/** As dnsmasq 2.90 wrote them with log-dhcp, for a guest with the DUID of a machine-id. */
+const realLines6 = `\
+Nov 26 11:34:43 dnsmasq-dhcp[27989]: 1 available DHCPv6 subnet: fd00:122::/64
+Nov 26 11:34:43 dnsmasq-dhcp[27989]: 1 client MAC address: 52:54:00:00:00:01
+Nov 26 11:34:43 dnsmasq-dhcp[27989]: 1 DHCPSOLICIT(br-mds) 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff 
+Nov 26 11:34:43 dnsmasq-dhcp[27989]: 1 DHCPADVERTISE(br-mds) fd00:122::abcd 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff web1
+Nov 26 11:34:43 dnsmasq-dhcp[27989]: 1 sent size: 10 option:  2 server-id  00:03:00:01:52:54:00:fe:00:01
+Nov 26 11:34:44 dnsmasq-dhcp[27989]: 2 available DHCPv6 subnet: fd00:122::/64
+Nov 26 11:34:44 dnsmasq-dhcp[27989]: 2 client MAC address: 52:54:00:00:00:01
+Nov 26 11:34:44 dnsmasq-dhcp[27989]: 2 DHCPREQUEST(br-mds) 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff 
+Nov 26 11:34:44 dnsmasq-dhcp[27989]: 2 DHCPREPLY(br-mds) fd00:122::abcd 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff web1
+Nov 26 11:34:45 dnsmasq-dhcp[27989]: 3 client MAC address: 52:54:00:00:00:01
+Nov 26 11:34:45 dnsmasq-dhcp[27989]: 3 DHCPDECLINE(br-mds) 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff 
+Nov 26 11:34:45 dnsmasq-dhcp[27989]: disabling DHCP static address fd00:122::abcd for 10m
+Nov 26 11:34:46 dnsmasq-dhcp[27989]: 4 client MAC address: 52:54:00:00:00:02
+Nov 26 11:34:46 dnsmasq-dhcp[27989]: 4 DHCPSOLICIT(br-mds) 00:03:00:01:52:54:00:00:00:ff 
+Nov 26 11:34:46 dnsmasq-dhcp[27989]: 4 DHCPADVERTISE(br-mds) 00:03:00:01:52:54:00:00:00:ff no addresses available
+Nov 26 11:34:47 dnsmasq-dhcp[27989]: 5 client MAC address: 52:54:00:00:00:02
+Nov 26 11:34:47 dnsmasq-dhcp[27989]: 5 DHCPREBIND(br-mds) 00:03:00:01:52:54:00:00:00:02 
+Nov 26 11:34:47 dnsmasq-dhcp[27989]: 5 DHCPREPLY(br-mds) fd00:999::eeee 00:03:00:01:52:54:00:00:00:02 address invalid
+Nov 26 11:34:48 dnsmasq-dhcp[27989]: 6 client MAC address: 52:54:00:00:00:01
+Nov 26 11:34:48 dnsmasq-dhcp[27989]: 6 DHCPRENEW(br-mds) 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff 
+Nov 26 11:34:48 dnsmasq-dhcp[27989]: 6 DHCPREPLY(br-mds) fd00:122::abcd 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff lease not found
+Nov 26 11:34:49 dnsmasq-dhcp[27989]: 7 client MAC address: 52:54:00:00:00:01
+Nov 26 11:34:49 dnsmasq-dhcp[27989]: 7 DHCPRELEASE(br-mds) 00:04:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff 
+`;
+
+test('messages of DHCPv6 are known by the MAC address that dnsmasq found, whatever the DUID says', () => {
+  assert.deepEqual(messages(realLines6), [
+    '11:34:43 DHCPv6-SOLICIT 52:54:00:00:00:01 ',
+    '11:34:44 DHCPv6-REPLY 52:54:00:00:00:01 fd00:122::abcd',
+    '11:34:45 DHCPv6-DECLINE 52:54:00:00:00:01 ',
+    '11:34:46 DHCPv6-SOLICIT 52:54:00:00:00:02 ',
+    '11:34:46 DHCPv6-ADVERTISE 52:54:00:00:00:02  (no addresses available)',
+    '11:34:47 DHCPv6-REPLY 52:54:00:00:00:02 fd00:999::eeee (address invalid)',
+    '11:34:48 DHCPv6-REPLY 52:54:00:00:00:01 fd00:122::abcd (lease not found)',
+    '11:34:49 DHCPv6-RELEASE 52:54:00:00:00:01 ',
+  ]);
+  // Without log-dhcp, and of a guest whose MAC address dnsmasq could not find.
+  assert.deepEqual(messages(realLines6.replaceAll(/: \d+ /g, ': ')), []);
+  const unknown = realLines6.replaceAll(/client MAC.*/g, 'cannot determine client MAC address');
+  assert.deepEqual(messages(unknown), []);
+  // Of another exchange, even one whose number the guest has chosen.
+  const interrupted = realLines6.replaceAll(/: (\d+) (DHCP[A-Z]+)/g, ': 99 $2');
+  assert.deepEqual(messages(interrupted), []);
 });
 
 const stamp = 'Nov 23 09:04:14 dnsmasq-dhcp[21377]:';
@@ -89,7 +156,21 @@ test('other lines are ignored, however long they are', async (t) => {
     `dnsmasq-dhcp[1]: ${ack}`,
     `Nov 23 09:04:14 dnsmasq[21377]: ${ack}`,
     `Nov 23 09:04:14 dnsmasq[21377]: query[A] x ${stamp} ${ack}`,
-    `${stamp} DHCPRELEASE(br-mds) 10.1.1.1 52:54:00:00:00:02 ${ack}`,
+    // The MAC address of another guest, as a part of a longer hardware address, and as a whole DUID.
+    `${stamp} DHCPDISCOVER(br-mds) 52:54:00:00:00:01:00:ff no address available`,
+    `${stamp} DHCPNAK(br-mds) 10.122.7.8 52:54:00:00:00:01:00:ff wrong address`,
+    `${stamp} DHCPDISCOVER(br-mds) 06-52:54:00:00:00:01 no address available`,
+    `${stamp} DHCPDECLINE(br-mds) 52:54:00:00:00:01 `,
+    `${stamp} DHCPRELEASE(br-mds) 52:54:00:00:00:01 `,
+    `${stamp} 7 DHCPDECLINE(br-mds) 52:54:00:00:00:01 `,
+    `${stamp} DHCPREPLY(br-mds) fd00::5 00:03:00:01:52:54:00:00:00:01 web1`,
+    `${stamp} DHCPREPLY(br-mds) fd00::5 52:54:00:00:00:01 web1`,
+    // What a guest says of itself, with log-dhcp.
+    `${stamp} 7 client provides name: ${ack}`,
+    `${stamp} 7 vendor class: 7 client MAC address: 52:54:00:00:00:01`,
+    `${stamp} ${'00:'.repeat(100_000)}`,
+    `${stamp} 7 DHCPREPLY(br-mds) ${'00:'.repeat(100_000)}`,
+    `${stamp} not using configured address ${'because it '.repeat(100_000)}`,
     `${stamp} DHCPACK(br-mds) 10.122.7.8`,
     `${stamp} DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00`,
     `${stamp} DHCPACK(br-mds) 10.122.7.8 52:54:00:00:00:0`,
@@ -101,9 +182,31 @@ test('other lines are ignored, however long they are', async (t) => {
     `${stamp} `.repeat(50_000),
   ]) {
     await t.test(rowName(line), () => {
-      assert.equal(parseDhcpLine(line), undefined, line.slice(0, 100));
+      assert.equal(dhcpLines()(line), undefined, line.slice(0, 100));
     });
   }
+});
+
+test('what a guest says in its own message is not taken for words of dnsmasq', () => {
+  // The reason of a DHCPDECLINE, from which dnsmasq takes the ends of lines.
+  const text = `x${stamp} DHCPACK(br-mds) 10.1.1.1 52:54:00:00:00:02 no address available`;
+  assert.deepEqual(messages(`${stamp} DHCPDECLINE(br-mds) 10.122.7.8 52:54:00:00:00:01 ${text}`), [
+    '09:04:14 DHCPDECLINE 52:54:00:00:00:01 10.122.7.8',
+  ]);
+  // A name like dnsmasq's words, and one like a DUID.
+  for (const name of ['deprecated', 'ab', 'no', '00']) {
+    const exchange = `${stamp} 7 client MAC address: 52:54:00:00:00:01\n${stamp} 7`;
+    assert.deepEqual(messages(`${exchange} DHCPREPLY(br-mds) fd00::5 00:01:02 ${name}`), [
+      '09:04:14 DHCPv6-REPLY 52:54:00:00:00:01 fd00::5',
+    ]);
+  }
+  // The reason belongs to the message after it, not to one of another guest later.
+  const reason = 'not using configured address 10.122.7.8 because it was previously declined';
+  const refused = (mac: string) => `${stamp} DHCPDISCOVER(br-mds) ${mac} no address available`;
+  const log = [`${stamp} ${reason}`, `${stamp} 5 tags: x`, refused('52:54:00:00:00:02')].join('\n');
+  assert.deepEqual(messages(log), [
+    '09:04:14 DHCPDISCOVER 52:54:00:00:00:02  (no address available)',
+  ]);
 });
 
 test('the log is beside the one of mdserver, where system-integration.sh has it written', async (t) => {
@@ -131,7 +234,11 @@ function follow(t: TestContext, before?: string) {
   if (before !== undefined) writeFileSync(path, before);
   t.mock.timers.enable({ apis: ['setInterval'] });
   const told: string[] = [];
-  const stop = followDhcpLog(path, ({ address }: DhcpLine) => told.push(address));
+  const read = dhcpLines();
+  const stop = followDhcpLog(path, (line) => {
+    const message = read(line);
+    if (message !== undefined) told.push(message.address);
+  });
   return {
     path,
     stop,

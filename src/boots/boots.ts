@@ -1,13 +1,15 @@
 import { type Instance, machineKey } from '../instances/instance.js';
+import type { DhcpAction, DhcpLine } from './dhcp-log.js';
 
 /**
- * How far a boot got: `started` (no sign of the guest yet), `address` (DHCP only), `asking` (it
- * asked for metadata), `configured` (it got its user-data, or it has none), `failed` (its user-data
+ * How far a boot got: `started` (no sign of the guest yet), `no-address` (it asked for an address and
+ * has none), `address` (DHCP only), `asking` (it asked for metadata), `configured` (it got its user-data, or it has none), `failed` (its user-data
  * could not be rendered, or its token was refused), `home` (it phoned home), `ended` (it was
  * stopped before it asked for anything), `start-failed` (libvirt could not start it).
  */
 export type BootOutcome =
   | 'started'
+  | 'no-address'
   | 'address'
   | 'asking'
   | 'configured'
@@ -37,11 +39,18 @@ export interface BootRecord {
   readonly phone_home: number | null;
 }
 
-/** A DHCP message: `DHCPDISCOVER`, `DHCPACK`, `DHCPNAK`; the address is '' if the log line has none. */
+/** A DHCP message in dnsmasq's log, and how often it came. */
 export interface DhcpEvent {
+  /** When it came first. */
   readonly at: number;
-  readonly action: string;
+  /** When it came last. */
+  readonly last: number;
+  readonly times: number;
+  readonly action: DhcpAction;
+  /** '' if the log line has none. */
   readonly address: string;
+  /** Why dnsmasq gave no address, in dnsmasq's words; '' if the message is no refusal. */
+  readonly refusal: string;
 }
 
 /** Whether a request was issued a session token, sent a valid one, or was refused because of it. */
@@ -85,7 +94,7 @@ interface Boot extends Omit<{ -readonly [K in keyof BootRecord]: BootRecord[K] }
 const maxBoots = 5;
 const maxErrors = 10;
 const maxUserAgents = 5;
-const maxDhcpEvents = 10;
+const maxDhcpEvents = 20;
 const maxRefusedAddresses = 1000;
 const maxTextLength = 200;
 
@@ -104,7 +113,8 @@ export interface Boots {
   /** Whether libvirt said that the guest is gone, and nothing was seen of it since. */
   isGone(instance: Instance): boolean;
   request(instance: Instance, request: MetadataRequest): void;
-  dhcp(instance: Instance, action: string, address: string): void;
+  /** dnsmasq logged a DHCP message of the guest. */
+  dhcp(instance: Instance, line: Pick<DhcpLine, 'action' | 'address' | 'refusal'>): void;
   phonedHome(instance: Instance): void;
   /** A request came from an address that no instance has. */
   refused(address: string): void;
@@ -130,12 +140,64 @@ export function outcomeOf(
   if (boot.userdata !== null) return 'configured';
   if (boot.requests > 0) return 'asking';
   if (boot.ended !== null) return 'ended';
-  return boot.dhcp.length > 0 ? 'address' : 'started';
+  if (boot.dhcp.length === 0) return 'started';
+  return hasAddress(boot.dhcp) ? 'address' : 'no-address';
+}
+
+/** The messages that say whether the guest has an address, of both kinds. */
+const addressActions: readonly (readonly DhcpAction[])[] = [
+  ['DHCPACK', 'BOOTP', 'DHCPDECLINE', 'DHCPRELEASE'],
+  ['DHCPv6-REPLY', 'DHCPv6-DECLINE', 'DHCPv6-RELEASE'],
+];
+
+/** The event among those of these actions that came last. A refusal takes no address away. */
+export function latestEvent(
+  events: readonly DhcpEvent[],
+  among: readonly DhcpAction[],
+): DhcpEvent | undefined {
+  const those = events.filter(({ action, refusal }) => among.includes(action) && refusal === '');
+  return those.reduce<DhcpEvent | undefined>(
+    (latest, event) => (latest === undefined || event.last >= latest.last ? event : latest),
+    undefined,
+  );
+}
+
+/** Whether the guest has an address, by what was seen. */
+function hasAddress(events: readonly DhcpEvent[]): boolean {
+  return addressActions.some((among) => {
+    const action = latestEvent(events, among)?.action;
+    return action === 'DHCPACK' || action === 'BOOTP' || action === 'DHCPv6-REPLY';
+  });
 }
 
 function pushBounded<T>(list: T[], item: T, max: number): void {
   list.push(item);
   if (list.length > max) list.shift();
+}
+
+/**
+ * Adds a DHCP message, or counts it once more. Where they are too many, one of those that came most is
+ * dropped: a guest that floods dnsmasq with one of them does not push out the others.
+ */
+function addDhcp(events: DhcpEvent[], event: DhcpEvent): void {
+  const index = events.findIndex(
+    ({ action, address, refusal }) =>
+      action === event.action && address === event.address && refusal === event.refusal,
+  );
+  const known = events[index];
+  if (known !== undefined) {
+    events[index] = { ...known, last: event.last, times: known.times + 1 };
+    return;
+  }
+  events.push(event);
+  if (events.length <= maxDhcpEvents) return;
+  const counts = new Map<DhcpAction, number>();
+  for (const { action } of events) counts.set(action, (counts.get(action) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  events.splice(
+    events.findIndex(({ action }) => counts.get(action) === most),
+    1,
+  );
 }
 
 /** A bounded copy: V8 keeps the whole string alive for a slice of it. */
@@ -228,12 +290,20 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       if (!boot.kinds.includes(datasource)) boot.kinds.push(datasource);
       if (userdata !== undefined) boot.userdata = { at, ...userdata };
     },
-    dhcp(instance, action, address) {
-      pushBounded(
-        current(instance, 'dhcp').dhcp,
-        { at: now(), action, address: shortened(address) },
-        maxDhcpEvents,
-      );
+    dhcp(instance, { action, address, refusal }) {
+      // A guest that shuts down gives its address back, perhaps after libvirt has said that it is gone.
+      const isEnd = action === 'DHCPRELEASE' || action === 'DHCPv6-RELEASE';
+      const boot = isEnd ? unended(instance) : current(instance, 'dhcp');
+      if (boot === undefined) return;
+      const at = now();
+      addDhcp(boot.dhcp, {
+        at,
+        last: at,
+        times: 1,
+        action,
+        address: shortened(address),
+        refusal: shortened(refusal),
+      });
     },
     refused(address) {
       // The first key is the oldest, so a key that is set again must move to the end.

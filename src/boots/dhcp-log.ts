@@ -1,5 +1,6 @@
 import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import type { Config } from '../config/options.js';
+import { type Dhcp6Message, dhcp6Messages, dhcpSaid } from '../dnsmasq/log.js';
 import { type Mac, parseMac } from '../network.js';
 
 /** The path of dnsmasq's log, which mdserver-dnsmasq.service sets: next to mdserver's own. */
@@ -7,31 +8,81 @@ export function dnsmasqLogPath({ mdserver }: Pick<Config, 'mdserver'>): string {
   return mdserver.logfile.replace(/(?<!^|\/)(\.[^./]*)?$/, '-dnsmasq$1');
 }
 
-/** A DHCP line of dnsmasq's log. */
+/** A DHCP message in dnsmasq's log. */
 export interface DhcpLine {
-  readonly action: string;
+  /** `DHCPACK`; of DHCPv6, `DHCPv6-REPLY`. */
+  readonly action: DhcpAction;
   readonly mac: Mac;
   /** '' if the line has none. */
   readonly address: string;
   /** When dnsmasq wrote it, as it does: `Nov 23 09:04:14`, in local time and without a year. */
   readonly time: string;
-  /** Whether it got no address: it has no record, or not with this MAC address. */
-  readonly refused: boolean;
+  /** Why dnsmasq gave it no address, in dnsmasq's words; '' if the message is no refusal. */
+  readonly refusal: string;
 }
 
-/** Anchored at the time that dnsmasq writes first, because text from a guest comes later in the line. */
-const dhcpLine =
-  /^([A-Z][a-z]{2} [ \d]\d [\d:]{8}) dnsmasq-dhcp\[\d+\]: (?:\d+ )?(DHCP(?:DISCOVER|ACK|NAK))\([^)]*\) (?:(\d+(?:\.\d+){3}) )?((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\b(.*)/i;
+/** The messages that are told. Those of clients, but for a few, are followed by dnsmasq's answer. */
+const actions = [
+  ...['DHCPDISCOVER', 'DHCPACK', 'DHCPNAK', 'DHCPDECLINE', 'DHCPRELEASE', 'NOANSWER', 'BOOTP'],
+  ...['DHCPv6-SOLICIT', 'DHCPv6-ADVERTISE', 'DHCPv6-REPLY', 'DHCPv6-DECLINE', 'DHCPv6-RELEASE'],
+] as const;
 
-/** Parses a line of dnsmasq's log; undefined if it is not about DHCP. */
-export function parseDhcpLine(line: string): DhcpLine | undefined {
-  const [, time = '', action, address = '', hardware = '', text = ''] = dhcpLine.exec(line) ?? [];
-  const mac = parseMac(hardware);
-  if (action === undefined || mac === undefined) return undefined;
-  // The rest of these lines is dnsmasq's own text, that of a DHCPACK the guest's name.
-  const refused =
-    action === 'DHCPNAK' || (action === 'DHCPDISCOVER' && text === ' no address available');
-  return { action, mac, address, time, refused };
+/** One of them. */
+export type DhcpAction = (typeof actions)[number];
+
+const isAction = (text: string): text is DhcpAction =>
+  (actions as readonly string[]).includes(text);
+
+/** Only these two have no address: a longer hardware address, or a DUID, is no MAC address. */
+const messageLine =
+  /^(?:(DHCPDISCOVER|BOOTP)\([^)]*\) (?:(\d+(?:\.\d+){3}) )?|([A-Z]+)\([^)]*\) (\d+(?:\.\d+){3}) )((?:[0-9a-f]{2}:){5}[0-9a-f]{2})(?: (.*))?$/;
+/** Stands before the line of the message that it explains. */
+const reasonLine = /^not using configured address \S+ because it (.+)$/;
+
+/** Where the text at the end is dnsmasq's own; elsewhere it is the guest's, or the guest's name. */
+const refusing: readonly DhcpAction[] = ['DHCPDISCOVER', 'DHCPNAK', 'NOANSWER', 'BOOTP'];
+
+/** dnsmasq's words for an address of DHCPv6 that the guest cannot have, or has no more. */
+const refusals6 = [
+  'no addresses available',
+  'lease not found',
+  'address invalid',
+  'confirm failed',
+];
+
+/** A message of DHCPv6 as a line; undefined if it says nothing that an answer does not say as well. */
+function line6({ kind, mac, address, text }: Dhcp6Message, time: string): DhcpLine | undefined {
+  const action = `DHCPv6-${kind}`;
+  const refusal = kind === 'SOLICIT' || refusals6.includes(text) ? text : '';
+  // An offer, which the guest may still take.
+  if (!isAction(action) || (kind === 'ADVERTISE' && refusal === '')) return undefined;
+  return { action, mac, address, time, refusal };
+}
+
+/**
+ * Returns a function that is to be called with the lines of dnsmasq's log, in order, and gives the
+ * DHCP messages in them. The guest that one is of is known by its MAC address, as dnsmasq goes by it.
+ */
+export function dhcpLines(): (line: string) => DhcpLine | undefined {
+  const messages6 = dhcp6Messages();
+  let reason: string | undefined;
+  return (line) => {
+    const said = dhcpSaid(line);
+    if (said === undefined) return undefined;
+    const { time, text } = said;
+    const before = reason;
+    reason = reasonLine.exec(text)?.[1];
+    const message6 = messages6(said);
+    if (message6 !== undefined) return line6(message6, time);
+    const [, maybeWithout, own = '', other, its = '', hardware = '', words = ''] =
+      messageLine.exec(text) ?? [];
+    const action = maybeWithout ?? other ?? '';
+    const mac = parseMac(hardware);
+    if (mac === undefined || !isAction(action)) return undefined;
+    const refusal = refusing.includes(action) ? words : '';
+    const why = refusal === '' || before === undefined ? refusal : `${refusal}: it ${before}`;
+    return { action, mac, address: own || its, time, refusal: why };
+  };
 }
 
 /** Milliseconds between two reads of the log. */
@@ -41,9 +92,9 @@ const maxRead = 1024 * 1024;
 
 /**
  * Follows dnsmasq's log from its current end, across rotations; the log need not exist yet. Calls
- * `onLine` with each DHCP line. Returns a function that stops it.
+ * `onLine` with each line. Returns a function that stops it.
  */
-export function followDhcpLog(path: string, onLine: (line: DhcpLine) => void): () => void {
+export function followDhcpLog(path: string, onLine: (line: string) => void): () => void {
   const present = existsSync(path) ? statSync(path, { throwIfNoEntry: false }) : undefined;
   let position = present?.size ?? 0;
   let file = present?.ino;
@@ -72,10 +123,7 @@ export function followDhcpLog(path: string, onLine: (line: DhcpLine) => void): (
       const lines = (rest + bytes.toString('latin1', 0, length)).split('\n');
       rest = (lines.pop() ?? '').slice(-1000);
       position = from + length;
-      for (const line of lines) {
-        const event = parseDhcpLine(line);
-        if (event !== undefined) onLine(event);
-      }
+      for (const line of lines) onLine(line);
     } finally {
       closeSync(descriptor);
     }

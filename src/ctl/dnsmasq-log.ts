@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { parseDhcpLine } from '../boots/dhcp-log.js';
+import { dhcpLines } from '../boots/dhcp-log.js';
 import type { Mac } from '../network.js';
 import { CommandError, exitCodes } from './errors.js';
 
@@ -45,9 +45,10 @@ function timeOf(text: string, now: Date): Date {
  */
 export function refusedLately(path: string, now = new Date()): ReadonlyMap<Mac, number> {
   const refused = new Map<Mac, number>();
+  const read = dhcpLines();
   for (const line of endOf(path).split('\n')) {
-    const event = parseDhcpLine(line);
-    if (!event?.refused) continue;
+    const event = read(line);
+    if (event === undefined || event.refusal === '') continue;
     const at = timeOf(event.time, now).getTime();
     if (now.getTime() - at > recently) continue;
     refused.delete(event.mac);

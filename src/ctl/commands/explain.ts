@@ -1,4 +1,5 @@
-import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
+import { latestEvent } from '../../boots/boots.js';
+import { type DhcpAction, dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type {
   AddressReport,
   BootOutcome,
@@ -57,6 +58,8 @@ export interface ExplainContext {
   readonly bridge: string;
   /** Whether mdserver can read dnsmasq's log, the only source of DHCP events. */
   readonly dhcpLog: boolean;
+  /** What is known of the instance's address, if its guest declined it. */
+  readonly holder?: AddressReport | undefined;
 }
 
 /** Seconds. A younger boot may still be in progress. */
@@ -64,6 +67,7 @@ const bootTime = 120;
 
 const outcomeTexts: Readonly<Record<BootOutcome, string>> = {
   started: 'its last boot has shown no activity yet',
+  'no-address': 'its last boot asked for an address and has none',
   address: 'its last boot got an address and asked for nothing else',
   asking: 'its last boot asked for metadata, but not for user-data',
   configured: 'its last boot got everything there is for it',
@@ -105,16 +109,35 @@ function userdataText({
   return `got ${counted(bytes, 'byte')} of user-data from ${from}`;
 }
 
-function dhcpText({ action, address }: DhcpEvent): string {
-  if (action === 'DHCPACK') return `got the address ${address} by DHCP`;
-  if (action === 'DHCPNAK') return `was refused the address ${address} by DHCP`;
-  return 'asked for an address by DHCP';
+const dhcpTexts: Readonly<Record<DhcpAction, (address: string) => string>> = {
+  DHCPDISCOVER: () => 'asked for an address by DHCP',
+  BOOTP: (address) => `asked for an address by BOOTP${address && `: ${address}`}`,
+  DHCPACK: (address) => `got the address ${address} by DHCP`,
+  DHCPNAK: (address) => `was refused the address ${address} by DHCP`,
+  NOANSWER: (address) => `was refused the address ${address} by DHCP`,
+  DHCPDECLINE: (address) => `declined the address ${address}: another machine has it, it found`,
+  DHCPRELEASE: (address) => `gave the address ${address} back`,
+  'DHCPv6-SOLICIT': () => 'asked for an address by DHCPv6',
+  'DHCPv6-ADVERTISE': () => 'was offered no address by DHCPv6',
+  'DHCPv6-REPLY': (address) => `got the address ${address || 'it asked for'} by DHCPv6`,
+  'DHCPv6-DECLINE': () => 'declined its IPv6 address: another machine has it, it found',
+  'DHCPv6-RELEASE': () => 'gave its IPv6 address back',
+};
+
+function dhcpText({ action, address, refusal, times, last }: DhcpEvent, style: Style): string {
+  const often = times === 1 ? '' : ` (${times} times, last ${timeText(style, last)})`;
+  if (refusal === '') return `${dhcpTexts[action](address)}${often}`;
+  const said =
+    action === 'DHCPv6-REPLY'
+      ? `was refused ${address || 'an address'} by DHCPv6`
+      : dhcpTexts[action](address);
+  return `${said}: ${refusal}${often}`;
 }
 
 /** The events of a boot in order, a line each. */
 function eventLines(boot: BootRecord, { style }: ExplainContext): string[] {
   const events: [at: number, text: string][] = [[boot.started, beginningTexts[boot.by]]];
-  for (const event of boot.dhcp) events.push([event.at, dhcpText(event)]);
+  for (const event of boot.dhcp) events.push([event.at, dhcpText(event, style)]);
   if (boot.first_request !== null) {
     events.push([boot.first_request, requestText(boot)]);
   }
@@ -134,12 +157,85 @@ function eventLines(boot: BootRecord, { style }: ExplainContext): string[] {
   return lines;
 }
 
+const reload = 'sudo systemctl reload mdserver-dnsmasq';
+const restart = 'sudo systemctl restart mdserver-dnsmasq';
+
+/** Who answers for an address that the guest declined, by the kernel's neighbour table. */
+function holderText({ name, mac }: InstanceDetails, { holder, bridge }: ExplainContext): string {
+  if (holder === undefined || holder.mac === null || holder.mac === mac) {
+    return `the kernel's neighbour table does not say which: ping the address from this host, then "ip neighbour show dev ${bridge}"`;
+  }
+  const whose =
+    holder.mac_instance === null
+      ? `"mdserverctl explain ${operand(holder.mac)}" says whose that is`
+      : `the MAC address of ${holder.mac_instance}`;
+  return holder.mac_instance === name ? 'its own other interface' : `${holder.mac}, ${whose}`;
+}
+
+/** Why the guest has no address by DHCP or DHCPv6, and what to do: a line each. */
+function dhcpAdvice(
+  boot: BootRecord,
+  instance: InstanceDetails,
+  context: ExplainContext,
+  wait: string,
+): string[] {
+  const lines: string[] = [];
+  const refusals = boot.dhcp.filter(({ refusal }) => refusal !== '');
+  const latest = latestEvent(boot.dhcp, ['DHCPACK', 'BOOTP', 'DHCPDECLINE']);
+  if (latest?.action === 'DHCPDECLINE') {
+    lines.push(
+      `Another machine on the network uses the address ${latest.address}: ${holderText(instance, context)}. Take the address away from that machine. dnsmasq does not offer it to this one for 10 minutes after it was declined; "${reload}" ends that.`,
+    );
+  } else if (latest === undefined && boot.dhcp.length > 0) {
+    const refused = refusals.findLast(({ action }) => !action.startsWith('DHCPv6-'));
+    const asked = boot.dhcp.some(({ action }) => !action.startsWith('DHCPv6-'));
+    if (refused !== undefined) lines.push(refusedAdvice(refused, wait));
+    else if (asked) {
+      lines.push(
+        `dnsmasq offered it an address, and it took none: does a firewall, or a filter on its interface, drop the answers?${wait}`,
+      );
+    }
+  }
+  const latest6 = latestEvent(boot.dhcp, ['DHCPv6-REPLY', 'DHCPv6-DECLINE']);
+  const refused6 = refusals.some(
+    ({ action, last }) => action.startsWith('DHCPv6-') && last >= (latest6?.last ?? 0),
+  );
+  if (latest6?.action === 'DHCPv6-DECLINE') {
+    lines.push(
+      `Another machine on the network uses its IPv6 address ${instance.ipv6 ?? ''} ("ip -6 neighbour show dev ${context.bridge}" may have it). dnsmasq does not offer it for 10 minutes after it was declined; "${reload}" ends that.`,
+    );
+  } else if (refused6) {
+    lines.push(
+      instance.ipv6 === null
+        ? `It asks for an IPv6 address, and its record has none: upload its domain (mdserverctl sync).`
+        : `It got no IPv6 address: its lease is still held by another DUID, that of its firmware, its installer or its system of before. It ends with dnsmasq.lease_len, or with "${restart}"; see docs/ipv6.md.${wait}`,
+    );
+  }
+  return lines;
+}
+
+/** What a refusal by dnsmasq means. */
+function refusedAdvice({ refusal, address }: DhcpEvent, wait: string): string {
+  if (refusal.endsWith('it was previously declined')) {
+    return `It declined its address before this boot was seen: another machine on the network uses it. dnsmasq does not offer it for 10 minutes; "${reload}" ends that.`;
+  }
+  if (refusal.includes('it is leased to')) {
+    return `dnsmasq has a lease of its address for another machine (${refusal}). It ends with dnsmasq.lease_len, or with "${restart}".`;
+  }
+  if (refusal.startsWith('no address available')) {
+    return `dnsmasq has no address for its MAC address: it may not have read its files ("mdserverctl check" tells; "${reload}" makes it).`;
+  }
+  return `dnsmasq refused it the address ${address} (${refusal}): a client then asks for another, unless a static configuration or an old lease in the guest keeps it from that.${wait}`;
+}
+
 /** What went wrong in the boot, the likely cause and what to check: a line each. */
 function adviceLines(
   boot: BootRecord,
-  { name, ipv4 }: InstanceDetails,
-  { now, network, bridge, dhcpLog }: ExplainContext,
+  instance: InstanceDetails,
+  context: ExplainContext,
 ): string[] {
+  const { name, ipv4 } = instance;
+  const { now, network, bridge, dhcpLog } = context;
   if (boot.outcome === 'home') return [];
   const age = now - boot.started;
   const wait =
@@ -148,12 +244,13 @@ function adviceLines(
       : '';
   const lines: string[] = [];
   // Only an acknowledged address is a lease: the guest may ask for others and be refused.
-  const lease = boot.dhcp.findLast(({ action }) => action === 'DHCPACK');
+  const lease = latestEvent(boot.dhcp, ['DHCPACK']);
   if (lease !== undefined && lease.address !== ipv4) {
     lines.push(
       `Its lease is for ${lease.address}, but its record has ${ipv4 ?? 'no address'}, so requests from ${lease.address} are refused. Renew its lease or reboot it.`,
     );
   }
+  lines.push(...dhcpAdvice(boot, instance, context, wait));
   if (boot.outcome === 'started' || boot.outcome === 'ended') {
     lines.push(
       boot.by === 'reconnect'
@@ -446,7 +543,12 @@ async function explainName(explaining: Explaining, name: string): Promise<number
       return found;
     });
     const known = guest === 'no answer' ? undefined : guest;
-    const [headline = '', ...rest] = explainInstance(instance, context, known);
+    const declined = instance.boots[0]?.dhcp.some(({ action }) => action === 'DHCPDECLINE');
+    const holder =
+      declined && instance.ipv4 !== null
+        ? await control.get<AddressReport>(`/addresses/${encodeURIComponent(instance.ipv4)}`)
+        : undefined;
+    const [headline = '', ...rest] = explainInstance(instance, { ...context, holder }, known);
     printLines([coloured(stdoutStyle, 'bold', headline), ...rest]);
   }
   return exitCodes.ok;

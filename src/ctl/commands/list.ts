@@ -26,6 +26,7 @@ import { defaultConnection, listDomains, virshAt } from '../virsh.js';
 
 const outcomeColours = new Map([
   ['failed', 'red'],
+  ['no-address', 'yellow'],
   ['start-failed', 'red'],
   ['left network', 'yellow'],
   ['home', 'green'],
@@ -93,7 +94,7 @@ export const list = defineCommand({
   summary: 'List the instances.',
   help: [
     'Prints one line for each instance: name, address, MAC address, location, when its domain was last uploaded, and how far its last boot got.',
-    'The last boot is one of: started (no activity yet), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything), start-failed (libvirt could not start it). "left network" means that its domain has no interface on the network any more: see mdserverctl sync --prune. mdserver keeps boots in memory: "-" means that it has seen none since it started.',
+    'The last boot is one of: started (no activity yet), no-address (asked for an address and has none), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything), start-failed (libvirt could not start it). "left network" means that its domain has no interface on the network any more: see mdserverctl sync --prune. mdserver keeps boots in memory: "-" means that it has seen none since it started.',
     'On a terminal, a last line on standard error names the running domains of libvirt that are on the network and have no record. A libvirt that does not answer within 2 seconds is not waited for.',
   ],
   examples: [['mdserverctl list | cut -f 1,2', 'names and addresses, for a script']],
