@@ -12,7 +12,7 @@ export interface FileContent {
   readonly mode?: number;
 }
 
-// dnsmasq ignores names that begin with a dot when it reads a folder of hosts files.
+// A dnsmasq that reads whole folders of hosts files, as Python's does, ignores names with a dot in front.
 function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.new`);
 }

@@ -69,9 +69,9 @@ dhcp-authoritative
 dhcp-ignore-names
 dhcp-no-override
 dhcp-lease-max=254
-dhcp-hostsfile=/var/lib/mdserver/dnsmasq/dhcp
+dhcp-hostsfile=/var/lib/mdserver/dnsmasq/dhcp/mds.dhcp-hosts
 dhcp-optsfile=/var/lib/mdserver/dnsmasq/mds.opts
-hostsdir=/var/lib/mdserver/dnsmasq/dns
+addn-hosts=/var/lib/mdserver/dnsmasq/dns/mds.dns-hosts
 `,
   );
   assert.equal(

@@ -4,6 +4,7 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSy
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { linesOf, program } from './support/ctl.js';
 import { type Daemon, eventually } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
 import { type Dnsmasq, startDnsmasq } from './support/dnsmasq.js';
@@ -43,6 +44,8 @@ interface Host {
   readonly pidFile: string;
   readonly daemon: Daemon;
   readonly startDnsmasq: (...args: readonly string[]) => Promise<Dnsmasq>;
+  /** Stops mdserver, and starts it with the same state. */
+  readonly restart: () => Promise<void>;
   /** Uploads a domain with curl; gives status and body. */
   readonly upload: (
     domain: Omit<DatabaseRecord, 'mds_ipv4'>,
@@ -78,7 +81,7 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
     const [first = command, ...rest] = [...prefix, command, ...args];
     return namespace.start(first, rest);
   };
-  const { daemon, folder, database } = await startSite(t, namespace, {
+  let site = await startSite(t, namespace, {
     records: settings.records ?? [],
     dnsmasq: settings.dnsmasq ?? 'user = root',
     ...(settings.mdserver !== undefined && { mdserver: settings.mdserver }),
@@ -87,6 +90,8 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
       return start(settings.startWith?.daemon ?? [], command, args);
     },
   });
+
+  const { daemon, folder, database } = site;
 
   async function upload(domain: Omit<DatabaseRecord, 'mds_ipv4'>) {
     const file = join(folder, 'upload.xml');
@@ -126,6 +131,9 @@ async function startHost(t: TestContext, settings: HostSettings = {}): Promise<H
         (command, args) => start(settings.startWith?.dnsmasq ?? [], command, [...args, ...more]),
         folder,
       ),
+    restart: async () => {
+      site = await site.restart();
+    },
     upload,
     addGuest: namespace.addGuest,
     resolve: (name, type = 'A') => dig('-t', type, '-q', name),
@@ -418,22 +426,96 @@ test('a recreated machine gets the address that the old one of its name still le
   assert.deepEqual(complaints(dnsmasq), []);
 });
 
-test('half-written files and those of an editor change nothing', { skip }, async (t) => {
-  const records = [record(1, 'web1')];
-  const host = await startHost(t, { records });
+/** Files that somebody has left in dnsmasq's folders, or another network. Gives their paths. */
+function leaveFiles({ folder }: Host): string[] {
+  const dhcpLine = `${mac(2)},id:*,10.122.9.9,bad,60\n`;
+  const files = {
+    'lab.conf': 'conf-script=/bin/false\n',
+    'lab.opts': 'option:router,10.122.9.9\n',
+    'dhcp/lab.dhcp-hosts': dhcpLine,
+    'dhcp/mds.dhcp-hosts.bak': dhcpLine,
+    'dns/lab.dns-hosts': '10.122.9.9 bad\n',
+    'dns/mds.dns-hosts.bak': '10.122.9.9 bad web1\n',
+    'dns/mds.dns-hosts~': '10.122.9.9 bad web1\n',
+  };
+  return Object.entries(files).map(([name, text]) => {
+    const path = join(folder, 'dnsmasq', name);
+    writeFileSync(path, text);
+    return path;
+  });
+}
+
+/** What `mdserverctl check` finds about dnsmasq, a line for each finding but those of `ok`. */
+async function checkDnsmasq({ namespace, folder }: Host): Promise<string[]> {
+  const file = join(folder, 'mdserver.conf');
+  const { stdout } = await namespace.run(process.execPath, [
+    ...[program, '--config', file, 'check', '--json'],
+  ]);
+  return linesOf(JSON.parse(stdout), 'dnsmasq').filter((line) => !line.startsWith('ok: '));
+}
+
+test('files of another network, copies and half-written ones change nothing, and check names them', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1')] });
   const base = join(host.folder, 'dnsmasq');
+  const left = leaveFiles(host);
   writeFileSync(join(base, 'dhcp/.mds.dhcp-hosts.new'), `${mac(1)},id:*,10.122.9.9,bad,60\n`);
-  writeFileSync(join(base, 'dhcp/mds.dhcp-hosts~'), `${mac(2)},id:*,10.122.9.8,bad,60\n`);
   writeFileSync(join(base, 'dns/.mds.dns-hosts.new'), '10.122.9.9 bad\n10.122.9.9 web1\n');
   const dnsmasq = await host.startDnsmasq();
   // And while it runs.
-  writeFileSync(join(base, 'dns/.mds.opts.new'), '10.122.9.9 worse\n');
+  const later = join(base, 'dns/old.dns-hosts');
+  writeFileSync(later, '10.122.9.9 worse\n');
+  assert.equal((await host.upload(record(3, 'web3'))).status, 200);
   assert.equal((await askForLease(host, host.addGuest(mac(1))))?.['ip'], '10.122.1.3');
   assert.equal(await askForLease(host, host.addGuest(mac(2))), undefined);
   assert.deepEqual(await host.resolve('web1'), ['10.122.1.3']);
   assert.deepEqual(await host.resolve('bad'), []);
   assert.deepEqual(await host.resolve('worse'), []);
-  assert.ok(!dnsmasq.log().some((line) => line.includes('/.') || line.includes('~')));
+  const own = ['dns/mds.dns-hosts', 'dhcp/mds.dhcp-hosts', 'mds.opts'];
+  const read = dnsmasq.log().flatMap((line) => /^read \S+\/dnsmasq\/(\S+)/.exec(line)?.[1] ?? []);
+  assert.deepEqual(new Set(read), new Set(own));
+  assert.deepEqual(
+    await checkDnsmasq(host),
+    [...left, later].map(
+      (path) =>
+        `warning: ${path} is not a file of the network mds: its dnsmasq does not read it: remove it, unless another mdserver uses it`,
+    ),
+  );
+});
+
+test('a dnsmasq that has run since an older version, with its folders, goes on until it is started again', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1')] });
+  const configuration = join(host.folder, 'dnsmasq/mds.conf');
+  const now = readFileSync(configuration, 'utf8');
+  writeFileSync(
+    configuration,
+    now
+      .replace(/^(dhcp-hostsfile=.*)\/.*$/m, '$1')
+      .replace(/^addn-hosts(=.*)\/.*$/m, 'hostsdir$1')
+      .replace(/^local=.*\n/gm, ''),
+  );
+  const old = await host.startDnsmasq();
+  await host.restart();
+  assert.equal(readFileSync(configuration, 'utf8'), now);
+  const { body } = await host.upload(record(2, 'web2'));
+  const address = (JSON.parse(body) as DatabaseRecord).mds_ipv4;
+  assert.deepEqual(await host.resolve('web2'), [address]);
+  assert.equal((await askForLease(host, host.addGuest(mac(2))))?.['ip'], address);
+  assert.deepEqual(await checkDnsmasq(host), [
+    `warning: process ${old.process.pid} runs with an older configuration: ${configuration} has changed since it started: systemctl restart mdserver-dnsmasq`,
+  ]);
+
+  old.process.kill('SIGTERM');
+  await once(old.process, 'exit');
+  await host.startDnsmasq();
+  assert.deepEqual(await host.resolve('web2'), [address]);
+  assert.deepEqual(await checkDnsmasq(host), []);
+  // What has not changed is not written again.
+  await host.restart();
+  assert.deepEqual(await checkDnsmasq(host), []);
 });
 
 // ---- odd names ----

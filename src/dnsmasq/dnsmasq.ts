@@ -1,6 +1,6 @@
-import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { replaceFiles } from '../files.js';
+import { type FileContent, replaceFiles } from '../files.js';
 import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import {
@@ -12,7 +12,21 @@ import {
 } from './files.js';
 import { type Lease, releaseLeases } from './release.js';
 
-/** Creates dnsmasq's folders and writes its configuration and options, which it reads only when it starts. */
+/** Whether the file is as it would be written: a text, and readable for everybody. */
+function isWritten({ path, content }: FileContent): boolean {
+  try {
+    return (statSync(path).mode & 0o777) === 0o644 && readFileSync(path, 'utf8') === content;
+  } catch {
+    // There is none, or something else: to write it says what is wrong.
+    return false;
+  }
+}
+
+/**
+ * Creates dnsmasq's folders and writes its configuration, which it reads only when it starts, and its
+ * options. What has not changed stays: the time of the file tells `mdserverctl check` whether the
+ * dnsmasq that runs has read it.
+ */
 export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Promise<void> {
   const paths = dnsmasqPaths(config.dnsmasq);
   mkdirSync(paths.dhcpFolder, { recursive: true });
@@ -22,7 +36,8 @@ export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Pr
   } catch (error) {
     log.warn(`cannot create the folder of dnsmasq's pid file: ${(error as Error).message}`);
   }
-  await replaceFiles([dnsmasqConfiguration(config), dnsmasqOptions(config)]);
+  const files = [dnsmasqConfiguration(config), dnsmasqOptions(config)];
+  await replaceFiles(files.filter((file) => !isWritten(file)));
 }
 
 function readIfExists(path: string): string | undefined {

@@ -91,9 +91,10 @@ export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
     'dhcp-ignore-names',
     'dhcp-no-override',
     `dhcp-lease-max=${network.last - network.first - 1}`,
-    `dhcp-hostsfile=${paths.dhcpFolder}`,
+    // By name: what else lies in the folders is of another network, or somebody's copy.
+    `dhcp-hostsfile=${paths.dhcpHosts}`,
     `dhcp-optsfile=${paths.options}`,
-    `hostsdir=${paths.dnsFolder}`,
+    `addn-hosts=${paths.dnsHosts}`,
   ];
   return { path: paths.configuration, content: `${lines.join('\n')}\n` };
 }

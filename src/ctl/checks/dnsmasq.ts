@@ -1,6 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { findDnsmasq } from '../../dnsmasq/dnsmasq.js';
 import {
@@ -13,7 +13,7 @@ import { type FileContent, fileText } from '../../files.js';
 import type { Instances } from '../../instances/instances.js';
 import { counted } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
-import { exists, readIfPresent } from './files.js';
+import { exists, readIfPresent, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
 /** What mdserver writes for dnsmasq, with the files that `dnsmasq --test` does not read as options. */
@@ -29,6 +29,33 @@ function wholeConfiguration(config: Config, instances: Instances): string {
     ...asOptions(hostsFiles(config)(instances).dhcp, 'dhcp-host'),
     '',
   ].join('\n');
+}
+
+/**
+ * Files beside the network's own: those of another network, and somebody's copies. Up to 1.0.0, dnsmasq
+ * read all that was in the folders of hosts files.
+ */
+function otherFiles({ dnsmasq }: Config, own: ReadonlySet<string>): string[] {
+  const { dhcpFolder, dnsFolder } = dnsmasqPaths(dnsmasq);
+  const filesIn = (folder: string) =>
+    exists(folder)
+      ? readdirSync(folder, { withFileTypes: true })
+          // Those that are being written have a dot in front.
+          .filter((entry) => !entry.isDirectory() && !entry.name.startsWith('.'))
+          .map(({ name }) => join(folder, name))
+          .sort()
+      : [];
+  return [
+    ...filesIn(dnsmasq.base_dir).filter((path) => /\.(conf|opts)/.test(basename(path))),
+    ...filesIn(dhcpFolder),
+    ...filesIn(dnsFolder),
+  ].filter((path) => !own.has(path));
+}
+
+/** Whether a file was written after another. */
+function isNewer(path: string, other: string): boolean {
+  const [time, otherTime] = [path, other].map((file) => statIfPresent(file)?.mtimeMs);
+  return time !== undefined && otherTime !== undefined && time > otherTime;
 }
 
 /**
@@ -72,7 +99,20 @@ export async function* checkDnsmasq(config: Config, instances: Instances): Async
     if (readIfPresent(file.path) === fileText(file)) continue;
     yield warning(`${file.path} is not what mdserver writes now`, 'systemctl restart mdserver');
   }
+  for (const path of otherFiles(config, new Set(written.map((file) => file.path)))) {
+    yield warning(
+      `${path} is not a file of the network ${config.dnsmasq.net_name}: its dnsmasq does not read it`,
+      'remove it, unless another mdserver uses it',
+    );
+  }
   const state = findDnsmasq(config);
-  if (state.pid === undefined) yield failure(state.problem, 'systemctl restart mdserver-dnsmasq');
-  else yield ok(`is running (process ${state.pid})`);
+  const restart = 'systemctl restart mdserver-dnsmasq';
+  if (state.pid === undefined) yield failure(state.problem, restart);
+  // dnsmasq writes the pid file when it has read the configuration.
+  else if (isNewer(paths.configuration, paths.pid)) {
+    yield warning(
+      `process ${state.pid} runs with an older configuration: ${paths.configuration} has changed since it started`,
+      restart,
+    );
+  } else yield ok(`is running (process ${state.pid})`);
 }
