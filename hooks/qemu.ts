@@ -110,11 +110,20 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
         reject(isFinal ? new Refusal(text) : new Error(text));
       };
       // The reason is one line: do not wait for a body that never ends.
-      response.once('data', (chunk: Buffer) => refuse(chunk.toString('utf8', 0, 300).trimEnd()));
+      response.once('data', (chunk: Buffer) => refuse(reasonIn(chunk.toString('utf8', 0, 300))));
       response.once('close', () => refuse(''));
     });
     call.end(body);
   });
+}
+
+/** The reason in an answer: a line, or JSON such as {"error": "a line"}. */
+function reasonIn(answer: string): string {
+  try {
+    return String(JSON.parse(answer).error);
+  } catch {
+    return answer.trimEnd();
+  }
 }
 
 function errorCode(error: unknown): string {

@@ -22,7 +22,7 @@ import type { BootRecord, InstanceDetails, RenderedDocument } from '../src/contr
 import { listenOnSocket } from '../src/control/socket.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
 import { listenWhileFull } from './support/control-socket.js';
-import { ask, closing, eventually, type RequestOptions } from './support/daemon.js';
+import { ask, closing, eventually, type RequestOptions, sendThenRead } from './support/daemon.js';
 import { missing } from './support/parts.js';
 import { rowName } from './support/rows.js';
 import { blankBoot, domainXml, mac, uuid } from './support/samples.js';
@@ -952,6 +952,23 @@ describe('the control socket', { concurrency: 4 }, () => {
     );
   });
 
+  // ---- bodies that are too large ----
+
+  test('a body that is too large gets its 413 while it is sent, and the log has a line of it', async (t) => {
+    const { socket, daemon } = await start(t);
+    const size = 5 * 1024 * 1024;
+    const error = `the body is too large: it has ${size} bytes, and at most 1048576 are allowed`;
+    for (const path of ['/instance-upload', '/ports', '/documents/user-data', '/events']) {
+      await t.test(path, async () => {
+        const head = `POST ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: ${size}\r\n`;
+        const answer = await sendThenRead(connect(socket), `${head}\r\n${' '.repeat(size)}`);
+        assert.match(answer, /^HTTP\/1\.1 413 /);
+        assert.deepEqual(JSON.parse(answer.split('\r\n\r\n')[1] ?? ''), { error });
+        assert.ok(daemon.output().includes(`WARN  refused POST ${path}: ${error}\n`));
+      });
+    }
+  });
+
   // ---- bad input ----
 
   test('bad input is refused in one line of JSON, and nothing comes of it', async (t) => {
@@ -991,7 +1008,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         '/events',
         { ...large, headers: { ...large.headers, 'content-type': 'application/json' } },
         413,
-        /too large/,
+        /^the body is too large: it has 1048577 bytes, and at most 1048576 are allowed$/,
       ],
       ['/events', { method: 'POST' }, 400, notAnEvent],
       ['/instance-upload', large, 413, /too large/],

@@ -436,6 +436,19 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     assert.deepEqual(await call([hook, ...release], xml), silent);
   });
 
+  it('reports an XML that is too large for mdserver, and keeps nothing of it', async (t) => {
+    const { daemon, folder: own, socket } = await startSite(t, '127.144.2.1');
+    const server = `127.144.2.1:${daemon.port}`;
+    const xml = `${domainXml(1)}<!--${' '.repeat(3 * 1024 * 1024)}-->`;
+    const reason = `mdserver answered 413 the body is too large: it has ${xml.length} bytes, and at most 1048576 are allowed`;
+    const hook = hookOf(own, socket, server);
+    assert.deepEqual(await call([hook, ...begin], xml), complaint(socket, reason));
+    const overTcp = hookOf(own, '/nonexistent/control.sock', server);
+    const url = `http://${server}/instance-upload`;
+    assert.deepEqual(await call([overTcp, ...begin], xml), complaint(url, reason));
+    assert.deepEqual(readdirSync(join(own, 'spool')), []);
+  });
+
   it('tells mdserver of what happened while it was down, and of interfaces that came later', async (t) => {
     const site = await startSite(t, '127.144.1.1');
     const { daemon, folder: own, socket } = site;

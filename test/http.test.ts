@@ -12,7 +12,9 @@ import { createDaemon } from '../src/daemon.js';
 import { buildApp } from '../src/http/app.js';
 import type { Subscriber } from '../src/instances/registry.js';
 import { atEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
-import { closing, type Daemon, type RequestOptions } from './support/daemon.js';
+import { run } from './support/ctl.js';
+import { closing, type Daemon, type RequestOptions, sendThenRead } from './support/daemon.js';
+import { missing } from './support/parts.js';
 import { rowName } from './support/rows.js';
 import { domainXml, loopbackConfiguration } from './support/samples.js';
 import { startSite } from './support/site.js';
@@ -718,6 +720,64 @@ test('a body of one byte more than 1 MiB is 413, one of 1 MiB is read', async ()
   assert.deepEqual(statuses(announced), [413]);
 });
 
+test('a client that sends its whole body before it reads gets the 413, with the size and the limit', async () => {
+  const body = ' '.repeat(10 * limit);
+  const told = (size: string) =>
+    `\r\n\r\nthe body is too large: it has ${size} bytes, and at most 1048576 are allowed\n`;
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const sent = (headers: string, text: string) =>
+      sendThenRead(socketFrom(address), post(`${headers}Connection: close\r\n`, text));
+    const whole = await sent(`Content-Length: ${body.length}\r\n`, body);
+    assert.deepEqual(statuses(whole), [413]);
+    assert.ok(whole.endsWith(told('10485760')), whole);
+    const pieces = await sent(chunkedHeader, chunked(body, 50_000));
+    assert.deepEqual(statuses(pieces), [413]);
+    assert.ok(pieces.endsWith(told('more than 1048576')), pieces);
+  }
+  assert.match(
+    daemon.output(),
+    /WARN {2}refused POST \/instance-upload: the body is too large: it has 10485760 bytes, /,
+  );
+});
+
+test('a client that never stops sending is cut off', async () => {
+  const socket = socketFrom(address);
+  const closed = closing(socket);
+  socket.resume();
+  socket.write(post(chunkedHeader, ''));
+  const chunk = chunked('x'.repeat(2 ** 16), 2 ** 16).replace(/0\r\n\r\n$/, '');
+  let sent = 0;
+  while (!socket.destroyed && sent < 2 ** 28) {
+    sent += chunk.length;
+    if (!socket.write(chunk)) await Promise.race([once(socket, 'drain'), closed]);
+  }
+  await closed;
+  // 16 MiB, and what the kernel had.
+  assert.ok(sent < 2 ** 26, `${sent} bytes`);
+});
+
+test('curl shows the 413, with and without Expect: 100-continue', {
+  skip: missing('curl'),
+}, async (t) => {
+  const folder = temporaryFolder(t, { 'large.xml': 'x'.repeat(20 * limit) });
+  for (const how of [
+    ['-d', `@${folder}/large.xml`],
+    ['--data-binary', `@${folder}/large.xml`, '-H', 'Expect: 100-continue'],
+    ['--data-binary', `@${folder}/large.xml`, '-H', 'Expect:', '-H', 'Connection: close'],
+  ]) {
+    await t.test(rowName(...how.slice(2)), async () => {
+      const url = `http://${address}:${daemon.port}/instance-upload`;
+      const curl = await run('curl', ['-sS', '-w', '%{http_code}', ...how, url]);
+      assert.deepEqual(curl, {
+        status: 0,
+        stdout:
+          'the body is too large: it has 20971520 bytes, and at most 1048576 are allowed\n413',
+        stderr: '',
+      });
+    });
+  }
+});
+
 test('an upload from another host is 401 before its body is read', async (t) => {
   for (const from of [guest, other, stranger]) {
     await t.test(`from ${from}`, async () => {
@@ -769,6 +829,26 @@ for (const type of contentTypes) {
     assert.match(empty, /^HTTP\/1\.1 400 [\s\S]*\r\n\r\nthe body is empty: [^\n]*\n$/, empty);
   });
 }
+
+test('only a form without line breaks gets the hint that curl -d joins words', async (t) => {
+  const joined = domainXml(8).replaceAll('\n', '').replace('<domain ', '<domain');
+  const form = 'application/x-www-form-urlencoded';
+  const hint = ' (curl -d removes newlines and so joins words; --data-binary keeps them)\n';
+  for (const [body, type, isHinted] of [
+    [joined, form, true],
+    [joined, `${form}; charset=utf-8`, true],
+    [joined, 'application/xml', false],
+    [`${joined}\n`, form, false],
+    [joined.replace("<domaintype='kvm'>", '<domain><a></b>'), form, false],
+  ] as const) {
+    await t.test(rowName(body, type), async () => {
+      const answer = await daemon.upload(body, { 'content-type': type });
+      assert.equal(answer.status, 400);
+      assertPlainLine({ headers: answer.headers, body: answer.text });
+      assert.equal(answer.text.endsWith(hint), isHinted, answer.text);
+    });
+  }
+});
 
 test('an upload as curl -d sends it is taken', async () => {
   const body = domainXml(8).replaceAll('\n', '');

@@ -1,19 +1,19 @@
 import { isUtf8 } from 'node:buffer';
 import { Readable } from 'node:stream';
-import type {
-  FastifyBaseLogger,
-  FastifyError,
-  FastifyInstance,
-  FastifyReply,
-  FastifyRequest,
-} from 'fastify';
+import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply } from 'fastify';
 
 import fastify = require('fastify');
 
 import { type AppParts, headersTimeout, noSchemas, requestTimeout } from '../http/app.js';
+import { closeBehindBody, logTooLarge, tooLarge } from '../http/large-bodies.js';
 import { monitoringRoutes } from '../http/monitoring-routes.js';
 import { maxLogged } from '../http/peer-log.js';
-import { operationHeader, refuseUpload, uploadRoutes } from '../http/upload-routes.js';
+import {
+  operationHeader,
+  refuseUpload,
+  takeAnyContentType,
+  uploadRoutes,
+} from '../http/upload-routes.js';
 import { dnsNames } from '../instances/host-names.js';
 import { describeInstance, type Instance } from '../instances/instance.js';
 import {
@@ -95,12 +95,6 @@ function isGuestGone(guest: unknown): boolean {
   throw new BadRequestError('guest can only be "gone"');
 }
 
-/** Makes a route take a body of any content type, as uploads have. */
-function withAnyContentType(request: FastifyRequest, _reply: FastifyReply, done: () => void): void {
-  request.raw.headers['content-type'] = 'application/xml';
-  done();
-}
-
 /** libvirt has released a machine: it is gone, or could not be started. */
 async function release(
   { registry, boots, log }: ControlParts,
@@ -142,6 +136,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     schemaController: noSchemas,
     logController: new fastify.LogController({ disableRequestLogging: true }),
     childLoggerFactory: () => log as FastifyBaseLogger,
+    bodyLimit: maxXmlBytes,
     requestTimeout,
     http: { headersTimeout, connectionsCheckingInterval: 5000 },
     // A name may have 255 bytes, each of them three characters in a URL.
@@ -150,13 +145,11 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       void (reply as FastifyReply).code(error.statusCode ?? 400).send({ error: error.message });
     },
   });
-  app.addContentTypeParser(
-    '*',
-    { parseAs: 'buffer', bodyLimit: maxXmlBytes },
-    (_request, body, done) => {
-      done(null, body);
-    },
-  );
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => {
+    done(null, body);
+  });
+  app.addHook('onRequest', async (request) => closeBehindBody(request));
+  app.addHook('onError', async (request, _reply, error) => logTooLarge(peerLog, request, error));
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const status = statusOf(error);
     if (status >= 500 && !(error instanceof NoAddressError)) {
@@ -164,7 +157,8 @@ export function buildControl(parts: ControlParts): FastifyInstance {
         `${request.method} ${truncate(request.url, maxLogged)} on the control socket failed:`;
       peerLog('error', undefined, what, error);
     }
-    return reply.code(status).send({ error: error.message.split('\n')[0] });
+    const reason = tooLarge(error, request) ?? error.message.split('\n')[0];
+    return reply.code(status).send({ error: reason });
   });
   app.setNotFoundHandler((request, reply) => {
     return reply.code(404).send({ error: `unknown request: ${request.method} ${request.url}` });
@@ -254,7 +248,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.post<{ Params: DocumentParams }>(
     '/documents/:document',
-    { onRequest: withAnyContentType },
+    { onRequest: takeAnyContentType },
     async ({ params, body }) => {
       const document = documentOf(params.document);
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
@@ -300,19 +294,15 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     return {};
   });
 
-  app.post(
-    '/ports',
-    { bodyLimit: maxXmlBytes, onRequest: withAnyContentType },
-    async (request, reply) => {
-      const xml = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
-      try {
-        await takePort(parts, { xml });
-        return reply.send('');
-      } catch (error) {
-        return refuseUpload(parts, request, reply, error);
-      }
-    },
-  );
+  app.post('/ports', { onRequest: takeAnyContentType }, async (request, reply) => {
+    const xml = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+    try {
+      await takePort(parts, { xml });
+      return reply.send('');
+    } catch (error) {
+      return refuseUpload(parts, request, reply, error);
+    }
+  });
 
   // What the hook could not deliver before waits in the spool.
   app.addHook('onResponse', ({ routeOptions, headers }, _reply, done) => {

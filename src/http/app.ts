@@ -15,6 +15,7 @@ import { peerUid } from '../peers.js';
 import { quoted, truncate } from '../text.js';
 import type { Userdata } from '../userdata/userdata.js';
 import { internalError, isThisHost, notFound, sendAnswer } from './caller.js';
+import { logTooLarge, tooLarge } from './large-bodies.js';
 import { metadataRoutes } from './metadata-routes.js';
 import { monitoringRoutes } from './monitoring-routes.js';
 import { maxLogged, type PeerLog } from './peer-log.js';
@@ -195,8 +196,9 @@ export function buildApp(parts: AppParts): FastifyInstance {
       peerLog('error', request.socket.remoteAddress, failed, error);
       return sendAnswer(reply, internalError);
     }
-    return sendAnswer(reply, { status, body: `${error.message}\n` });
+    return sendAnswer(reply, { status, body: `${tooLarge(error, request) ?? error.message}\n` });
   });
+  app.addHook('onError', async (request, _reply, error) => logTooLarge(peerLog, request, error));
   app.setNotFoundHandler((_request, reply) => sendAnswer(reply, notFound));
   app.decorateRequest('guestRecord', undefined);
   app.addHook('onSend', (request, reply, _payload, done) => {

@@ -108,8 +108,10 @@ export interface ListenOptions extends Pick<ConnectionLimits, 'peerOf'> {
 /** Answers and logs what is not an HTTP request. */
 function logBrokenRequests(server: Server, peerLog: PeerLog): void {
   server.on('clientError', ({ code = '', message }: NodeJS.ErrnoException, socket) => {
-    const { remoteAddress } = socket as Socket;
-    const isRequest = code.startsWith('HPE_') || code === 'ERR_HTTP_REQUEST_TIMEOUT';
+    const { remoteAddress, writableEnded } = socket as Socket;
+    const isBroken = code.startsWith('HPE_') || code === 'ERR_HTTP_REQUEST_TIMEOUT';
+    // A peer that has read why its body is refused does not send the rest of it.
+    const isRequest = isBroken && !writableEnded;
     if (isRequest) {
       const status = brokenRequests.get(code) ?? '400 Bad Request';
       const line = () => `${remoteAddress} - no valid request: ${status}: ${message}`;

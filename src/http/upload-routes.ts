@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { recordFromInstance } from '../instances/database-file.js';
+import { JoinedWordsError } from '../instances/domain.js';
 import { jsonText } from '../text.js';
 import {
   bootOperations,
@@ -8,6 +9,7 @@ import {
   type UploadParts,
   uploadErrorStatus,
 } from '../uploads.js';
+import { closeBehindBody } from './large-bodies.js';
 import type { PeerLog } from './peer-log.js';
 
 /** What the upload route depends on. */
@@ -19,6 +21,20 @@ export interface UploadOptions extends UploadParts {
 
 /** The header in which the hook names libvirt's operation. */
 export const operationHeader = 'x-libvirt-operation';
+
+/** What curl -d does to a file, and forms that it sends have no line breaks. */
+const curlHint = ' (curl -d removes newlines and so joins words; --data-binary keeps them)';
+
+/** Why an upload was refused. */
+function reasonOf(error: Error, { raw }: FastifyRequest): string {
+  const isForm = raw.headers['content-type']?.startsWith('application/x-www-form-urlencoded');
+  return isForm && error instanceof JoinedWordsError ? error.message + curlHint : error.message;
+}
+
+/** Makes a route take a body of any content type, even one that Fastify does not know for one ("xml"). */
+export async function takeAnyContentType(request: FastifyRequest): Promise<void> {
+  request.headers = { 'content-type': 'application/xml' };
+}
 
 /**
  * Answers that what libvirt tells is refused, with the reason. Throws the error again if the fault is
@@ -32,7 +48,7 @@ export function refuseUpload(
 ): FastifyReply {
   const status = uploadErrorStatus(error);
   if (status === undefined) throw error;
-  const { message } = error as Error;
+  const message = reasonOf(error as Error, request);
   if (status === 422) log.debug(`refused an upload: ${message}`);
   else peerLog('warn', request.socket.remoteAddress, () => `refused an upload: ${message}`);
   return reply.code(status).type('text/plain').send(`${message}\n`);
@@ -49,12 +65,10 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
     bodyLimit: maxXmlBytes,
     // Before the body is read, so that nobody else can make mdserver read a megabyte.
     onRequest: async (request, reply) => {
+      closeBehindBody(request);
+      await takeAnyContentType(request);
       const reason = await refusal(request);
-      if (reason === undefined) {
-        // Fastify refuses a type that is not a media type ("xml"); any type or none is accepted here.
-        request.raw.headers['content-type'] = 'application/xml';
-        return;
-      }
+      if (reason === undefined) return;
       const { remoteAddress } = request.socket;
       peerLog('warn', remoteAddress, () => `refused an upload from ${remoteAddress}: ${reason}`);
       metrics.upload('401', 0);

@@ -43,6 +43,19 @@ export function closing(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.once('close', () => resolve()));
 }
 
+/**
+ * All that comes back on a connection that is read only once all bytes are sent, until it is closed.
+ * Rejects if it breaks.
+ */
+export function sendThenRead(socket: Socket, bytes: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let received = '';
+    socket.setEncoding('latin1').on('data', (chunk) => (received += chunk));
+    socket.on('error', reject).on('close', () => resolve(received));
+    socket.pause().write(bytes, 'latin1', () => socket.resume());
+  });
+}
+
 export interface Answer {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
