@@ -565,4 +565,5 @@ What to do next:
   - restart libvirt, which finds hooks when it starts: systemctl restart libvirtd (or virtqemud virtnetworkd)
   - systemctl daemon-reload
     systemctl enable mdserver && systemctl restart mdserver
+  - mdserverctl check: says what is wrong, and whether firewalld or ufw keeps guests from mdserver
 EOF

@@ -3,33 +3,18 @@ import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import type { Finding } from '../src/ctl/checks/finding.js';
 import { parseListeners } from '../src/ctl/checks/iproute2.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
-import { linesOf, program } from './support/ctl.js';
+import { checkIn } from './support/ctl.js';
 import { eventually } from './support/daemon.js';
 import { startDnsmasq } from './support/dnsmasq.js';
-import { type LibvirtHost, startDomain, startLibvirt } from './support/libvirt.js';
+import { startDomain, startLibvirt } from './support/libvirt.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { hostConfiguration, mac, uuid } from './support/samples.js';
 
 const skip = missing('netns', 'dnsmasq');
-
-/** The lines of one check, run on a host with that PATH. */
-async function checkIn(
-  { run }: Pick<LibvirtHost, 'run'>,
-  folder: string,
-  name: string,
-  path = process.env['PATH'],
-): Promise<string[]> {
-  const { stdout } = await run('env', [
-    ...[`PATH=${path}`, `PREFIX=${folder}`, process.execPath, program],
-    ...['--config', join(folder, 'mdserver.conf'), 'check', '--json'],
-  ]);
-  return linesOf(JSON.parse(stdout) as Finding[], name);
-}
 
 /** A host on which mdserver runs, and has written dnsmasq's configuration. */
 async function hostWith(t: TestContext, dnsmasq = '', host = addHost(t)) {

@@ -7,7 +7,7 @@ import type { Finding } from '../../src/ctl/checks/finding.js';
 import { type Scope, temporaryFolder } from './cleanup.js';
 import { startWithControl } from './control-socket.js';
 import type { Daemon } from './daemon.js';
-import { type Ended, ended } from './netns.js';
+import { type Ended, ended, type Namespace } from './netns.js';
 
 /** mdserverctl, for Node. */
 export const program = fileURLToPath(new URL('../../src/ctl/main.js', import.meta.url));
@@ -116,6 +116,20 @@ export function linesOf(all: readonly Finding[], check: string): string[] {
   return all
     .filter((finding) => finding.check === check)
     .map(({ level, text, mend }) => `${level}: ${text}${mend === undefined ? '' : `: ${mend}`}`);
+}
+
+/** The lines of one check, run on a host with that PATH. */
+export async function checkIn(
+  { run }: Pick<Namespace, 'run'>,
+  folder: string,
+  name: string,
+  path = process.env['PATH'],
+): Promise<string[]> {
+  const { stdout } = await run('env', [
+    ...[`PATH=${path}`, `PREFIX=${folder}`, process.execPath, program],
+    ...['--config', join(folder, 'mdserver.conf'), 'check', '--json'],
+  ]);
+  return linesOf(JSON.parse(stdout) as Finding[], name);
 }
 
 /** A domain of a stub of libvirt. */

@@ -8,6 +8,7 @@ import { virshAt } from '../virsh.js';
 import { checkAsDaemon } from './as-daemon.js';
 import { checkDomains } from './domains.js';
 import { type Finding, findingsOf, guarded } from './finding.js';
+import { checkFirewall } from './firewall.js';
 import { checkHook } from './hook.js';
 import { checkAddresses, checkNetwork } from './network.js';
 import { checkPermissions } from './permissions.js';
@@ -64,6 +65,7 @@ export async function* checkAll(options: CheckOptions): AsyncGenerator<Finding> 
   const virsh = virshAt(connection, libvirtTimeLimit);
   yield* guarded('network', checkNetwork(config, virsh));
   yield* guarded('ports', checkPorts(config));
+  yield* guarded('firewall', checkFirewall(config));
   if (running) yield* guarded('domains', checkDomains(config, controlClient(path), virsh));
   yield* guarded('permissions', checkPermissions(config, files, path));
 }
