@@ -449,6 +449,33 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     assert.deepEqual(readdirSync(join(own, 'spool')), []);
   });
 
+  it('tells names apart that differ in blanks, whether mdserver runs or not', async (t) => {
+    const site = await startSite(t, '127.144.3.1');
+    const hook = hookOf(site.folder, site.socket, `127.144.3.1:${site.daemon.port}`);
+    const names = ['sp1', 'sp1 ', ' sp1', 'sp  1'];
+    const tell = (index: number, ...operation: string[]) => {
+      const name = names[index] ?? '';
+      return call([hook, name, ...operation], domainXml(index + 1, { name }));
+    };
+    const recorded = async ({ json }: Site) =>
+      ((await json('/instances')).body as InstanceSummary[])
+        .map(({ name, uuid: id }) => [name, id])
+        .sort();
+    const known = (...which: number[]) =>
+      which.map((index) => [names[index], uuid(index + 1)]).sort();
+    assert.equal(await site.daemon.stop(), 0);
+    for (const index of names.keys()) await tell(index, 'prepare', 'begin', '-');
+    assert.equal(readdirSync(join(site.folder, 'spool')).length, names.length);
+    const again = await site.restart();
+    const spoolIsEmpty = () => readdirSync(join(site.folder, 'spool')).length === 0;
+    await eventually('the spool is taken in', spoolIsEmpty);
+    assert.deepEqual(await recorded(again), known(0, 1, 2, 3));
+    assert.deepEqual(await tell(1, 'release', 'end', 'failed'), silent);
+    assert.deepEqual(await recorded(again), known(0, 2, 3));
+    assert.deepEqual(await tell(1, 'prepare', 'begin', '-'), silent);
+    assert.deepEqual(await recorded(again), known(0, 1, 2, 3));
+  });
+
   it('tells mdserver of what happened while it was down, and of interfaces that came later', async (t) => {
     const site = await startSite(t, '127.144.1.1');
     const { daemon, folder: own, socket } = site;
