@@ -4,6 +4,7 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSy
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
 import { linesOf, program } from './support/ctl.js';
 import { type Daemon, eventually } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
@@ -542,6 +543,8 @@ test('whatever a domain is called: dnsmasq reads its files, the guest has its ad
     ['tag:red', 'tag-red'],
     ['<&>"\'', 'instance-00000000'],
     ['localhost', 'localhost-00000000'],
+    ['sp1', 'sp1'],
+    ['sp1 ', 'sp1-00000000'],
   ];
   const host = await startHost(t);
   for (const [index, [name]] of names.entries()) {
@@ -564,6 +567,75 @@ test('whatever a domain is called: dnsmasq reads its files, the guest has its ad
     }),
   );
   assert.deepEqual(complaints(dnsmasq), []);
+});
+
+/** The addresses of each name that dnsmasq has, by its own list, which cuts names at 30 characters. */
+async function namesOf(host: Host, dnsmasq: Dnsmasq): Promise<Map<string, string[]>> {
+  const start = dnsmasq.log().length;
+  const list = () => dnsmasq.log().slice(start);
+  dnsmasq.process.kill('SIGUSR1');
+  await eventually('dnsmasq lists its names', () => list().some((line) => /^-+ -+ -+/.test(line)));
+  await host.resolve('end-of-list');
+  await eventually('the list ends', () => list().some((line) => line.includes('end-of-list')));
+  const names = new Map<string, string[]>();
+  for (const line of list()) {
+    const [, name = '', address] = /^(\S+) +(\S+) +[46]F/.exec(line) ?? [];
+    if (address !== undefined) names.set(name, [...(names.get(name) ?? []), address]);
+  }
+  return names;
+}
+
+test('whatever domains are called: each name that dnsmasq has is one machine’s, with its lease, too', {
+  skip,
+}, async (t) => {
+  // Few names, of which many meet in some form.
+  const name = fc
+    .tuple(
+      fc.constantFrom('a', 'aa', 'ab', 'A', 'b', '1', 'wpad', 'ä'),
+      fc.constantFrom('', ' ', '.b', '.a.b'),
+    )
+    .map((parts) => parts.join(''));
+  const settings = fc.record({
+    prefix: fc.constantFrom('no', 'a', 'a'),
+    domain: fc.constantFrom('no', 'b', 'b'),
+    entry_order: fc.constantFrom('base', 'prefix', 'domain', 'prefix, base'),
+  });
+  await fc.assert(
+    fc.asyncProperty(
+      settings,
+      fc.uniqueArray(name, { minLength: 16, maxLength: 16 }),
+      async (options, domains) => {
+        const lines = Object.entries(options).map((pair) => pair.join(' = '));
+        const host = await startHost(t, {
+          dnsmasq: ['user = root', ...lines].join('\n'),
+          records: domains.map((domain, index) => ({
+            ...record(index, domain),
+            mds_ipv6: `fd00::${index + 1}`,
+          })),
+        });
+        const dnsmasq = await host.startDnsmasq('--log-queries');
+        const leases = await Promise.all(
+          domains.map((_, index) => askForLease(host, host.addGuest(mac(index)))),
+        );
+        const machineOf = (address: string) =>
+          address.startsWith('fd')
+            ? Number(address.replace('fd00::', '')) - 1
+            : Number(address.replace('10.122.1.', '')) - 2;
+        const names = await namesOf(host, dnsmasq);
+        for (const [known, addresses] of names) {
+          assert.equal(new Set(addresses.map(machineOf)).size, 1, `${known}: ${addresses}`);
+        }
+        for (const [index, lease] of leases.entries()) {
+          assert.equal(machineOf(lease?.['ip'] ?? ''), index);
+          // A name in a subdomain is none that DHCP can give.
+          const own = lease?.['hostname'];
+          if (own === undefined) continue;
+          assert.ok(names.get(own)?.map(machineOf).includes(index), own);
+        }
+      },
+    ),
+    { numRuns: 4, endOnFailure: true },
+  );
 });
 
 // ---- names that are not a guest's ----
@@ -606,7 +678,7 @@ test('a name is one guest’s, however it is asked for, and only below the domai
 }, async (t) => {
   const names = [
     ...['guest1', 'guest1.example.com', 'github.com', 'foo', 'vmfoo', 'db.lab.example.com'],
-    ...['localhost', 'wpad', 'isatap.example.com', 'instance-data'],
+    ...['localhost', 'wpad', 'isatap.example.com', 'instance-data', 'db.prod'],
   ];
   const host = await startHost(t, {
     records: names.map((name, index) => record(index, name)),
@@ -633,6 +705,8 @@ test('a name is one guest’s, however it is asked for, and only below the domai
     'VMFOO.example.com': address(3),
     'vmfoo-00000000': address(4),
     'db.lab.example.com': address(5),
+    'db.prod': '9.9.9.9',
+    'db-prod': address(10),
     db: '',
     'db.example.com': '',
     localhost: '',
