@@ -4,8 +4,10 @@ import { DomainXmlError, NoInterfaceError } from './instances/domain.js';
 import { describeInstance, type Instance } from './instances/instance.js';
 import { instanceOf, NoAddressError, PortConflictError } from './instances/instances.js';
 import { type Registry, StoreError } from './instances/registry.js';
+import { datasourceOf, namesNone } from './instances/smbios.js';
 import type { Logger } from './log.js';
 import type { Metrics } from './metrics.js';
+import { operand } from './text.js';
 
 /** The largest XML of libvirt that is taken, in bytes; its own have about 10 KB. */
 export const maxXmlBytes = 1024 * 1024;
@@ -69,6 +71,13 @@ export async function takeDomain(parts: UploadParts, upload: Upload): Promise<In
     metrics.upload('200', (performance.now() - started) / 1000);
     beginBoot(boots, instance, upload);
     log.info(`${instance.name} (${instance.mac}) has the address ${instance.ipv4}`);
+    const hasAsked = boots.of(instance).some(({ requests }) => requests > 0);
+    const isKnown = before !== undefined && datasourceOf(before) === 'none';
+    if (datasourceOf(instance) === 'none' && !isKnown && !hasAsked) {
+      log.info(
+        `${instance.name}: its ${namesNone}: see mdserverctl explain ${operand(instance.name)}`,
+      );
+    }
     return instance;
   } catch (error) {
     const status = uploadErrorStatus(error);

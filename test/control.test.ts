@@ -228,6 +228,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     last_update: 2000.25,
     last_boot: null,
     left_network: null,
+    datasource: null,
   };
   const summaryOld = {
     name: 'old one',
@@ -241,6 +242,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     last_update: null,
     last_boot: null,
     left_network: null,
+    datasource: null,
   };
   const keys1 = {
     at: 5.5,
@@ -265,6 +267,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         ...summary1,
         metadata: { role: 'front' },
         hardware: { vcpus: 2, memory_kib: 1048576, architecture: 'x86_64' },
+        smbios: null,
         instance_id: 'i-127.140.0.8',
         dns_names: ['web1', 'vm-web1.example.org'],
         boots: [],
@@ -277,6 +280,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         ...summaryOld,
         metadata: {},
         hardware: { vcpus: null, memory_kib: null, architecture: null },
+        smbios: null,
         instance_id: 'i-old one',
         dns_names: ['old-one', 'vm-old-one.example.org'],
         boots: [],
@@ -458,6 +462,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       last_update: null,
       metadata: {},
       hardware: { vcpus: null, memory_kib: null, architecture: null },
+      smbios: null,
       instance_id: null,
       dns_names: ['vm7', 'vm-vm7.example.org'],
       boots: [],
@@ -659,6 +664,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         first_seen: 'TIME',
         last_update: 'TIME',
         last_boot: { started: 'TIME', ended: null, outcome: 'asking' },
+        datasource: 'none',
       },
     });
     const gone = { status: 404, body: { error: 'there is no instance vm1' } };

@@ -51,6 +51,7 @@ function instance(number: number, changes: Partial<InstanceSummary> = {}): Insta
     last_update: 1_700_000_000,
     last_boot: null,
     left_network: null,
+    datasource: null,
     ...changes,
   };
 }
@@ -293,7 +294,7 @@ test('list: on a terminal, the last line names running domains without a record'
   assert.equal(status, 0);
   assert.equal(lines.length, 4);
   assert.match(lines[1] ?? '', /^vm1 .* -$/);
-  assert.match(lines[2] ?? '', /^vm2 .* left network$/);
+  assert.match(lines[2] ?? '', /^vm2 .* left network {2}-$/);
   assert.equal(
     lines[3],
     'mdserverctl: 1 running domain on the network without a record: vm3: virsh dumpxml vm3 | mdserverctl upload -',
@@ -651,7 +652,7 @@ test('a real libvirt: guests that no hook has uploaded are found, explained and 
   const [without] = await check();
   assert.match(without ?? '', /^warning: 1 record of domains without an interface on .*: later: /);
   assert.match((await ctl('sync')).stdout, /^no interface\tlater\t10\.122\.\d+\.\d+$/m);
-  assert.match((await ctl('list')).stdout, /^later\t.*\tleft network$/m);
+  assert.match((await ctl('list')).stdout, /^later\t.*\tleft network\tnone$/m);
   assert.match((await ctl('explain', 'later')).stdout, /^It runs without an interface on the /m);
   const pruned = await ctl('sync', '--prune', '--yes');
   assert.match(pruned.stdout, /^removed\tlater\t/m);

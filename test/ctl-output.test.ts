@@ -24,6 +24,7 @@ const web1: InstanceSummary = {
   last_update: 1_700_000_000.75,
   last_boot: { started: 1_700_000_000, ended: null, outcome: 'failed' },
   left_network: null,
+  datasource: null,
 };
 const bare: InstanceSummary = {
   ...web1,
@@ -40,18 +41,18 @@ test('list: tabs without heading or colours for a script, columns under a headin
   const now = 1_700_000_000 + 3 * 86_400;
   assert.equal(
     await instanceTable(plain, [web1, bare], now),
-    'web1\t10.122.0.2\t52:54:00:00:00:01\track1\t2023-11-14T22:13:20Z\tfailed\n' +
-      'old one\t-\t-\t-\t-\t-\n',
+    'web1\t10.122.0.2\t52:54:00:00:00:01\track1\t2023-11-14T22:13:20Z\tfailed\t-\n' +
+      'old one\t-\t-\t-\t-\t-\t-\n',
   );
   assert.equal(
     await instanceTable(columns, [web1, bare], now),
-    'NAME     ADDRESS     MAC                LOCATION  LAST SEEN   LAST BOOT\n' +
-      'web1     10.122.0.2  52:54:00:00:00:01  rack1     2 days ago  failed\n' +
-      'old one  -           -                  -         -           -\n',
+    'NAME     ADDRESS     MAC                LOCATION  LAST SEEN   LAST BOOT  DATASOURCE\n' +
+      'web1     10.122.0.2  52:54:00:00:00:01  rack1     2 days ago  failed     -\n' +
+      'old one  -           -                  -         -           -          -\n',
   );
   const coloured = await instanceTable(colours, [web1], now);
   assert.ok(coloured.startsWith('\x1b[1mNAME\x1b[0m  '));
-  assert.ok(coloured.endsWith('  \x1b[31mfailed\x1b[0m\n'));
+  assert.ok(coloured.endsWith('  \x1b[31mfailed\x1b[0m     -\n'));
   assert.equal(
     await table(
       columns,
@@ -64,7 +65,10 @@ test('list: tabs without heading or colours for a script, columns under a headin
     'removed  a    -\nx        bcd  1\n',
   );
   const left = { ...web1, left_network: 1_700_000_000 };
-  assert.match(await instanceTable(colours, [left], now), / {2}\x1b\[33mleft network\x1b\[0m\n$/);
+  assert.match(
+    await instanceTable(colours, [left], now),
+    / {2}\x1b\[33mleft network\x1b\[0m {2}-\n$/,
+  );
   assert.equal(await instanceTable(plain, [], now), '');
   assert.equal(await instanceTable(columns, [], now), '');
 });
@@ -74,6 +78,7 @@ test('show: a line for each item, "-" if there is no value', async () => {
     ...web1,
     metadata: { role: 'front', userdata_prefix: 'web' },
     hardware: { vcpus: 2, memory_kib: 2_097_152, architecture: null },
+    smbios: null,
     instance_id: 'i-10.122.0.2',
     dns_names: ['web1', 'web1.example.org'],
     boots: [],
@@ -95,6 +100,7 @@ last seen\t2023-11-14T22:13:20Z
 vcpus\t2
 memory\t2048 MiB
 architecture\t-
+datasource\t-
 metadata role\tfront
 metadata userdata_prefix\tweb
 `,
@@ -157,6 +163,7 @@ function withKeys(...host_keys: HostKeys[]): InstanceDetails {
     ipv6: 'fd00::2',
     metadata: {},
     hardware: { vcpus: null, memory_kib: null, architecture: null },
+    smbios: null,
     instance_id: 'i-10.122.0.2',
     dns_names: ['web1', 'vm-web1.example.org'],
     boots: [],

@@ -38,6 +38,7 @@ const plain = {
   vcpus: undefined,
   memoryKib: undefined,
   architecture: undefined,
+  smbios: undefined,
 };
 
 function metadataOf(metadata: string, attributes?: string): Domain['metadata'] {
@@ -95,6 +96,7 @@ const recorded: readonly [file: string, network: string, domain: object][] = [
       vcpus: 2,
       memoryKib: 8388608,
       architecture: 'i686',
+      smbios: {},
     },
   ],
   [
@@ -108,6 +110,10 @@ const recorded: readonly [file: string, network: string, domain: object][] = [
       vcpus: 4,
       memoryKib: 1953125,
       architecture: 'x86_64',
+      smbios: {
+        serial: 'ds=nocloud-net;s=http://169.254.169.254/nocloud/',
+        uuid: 'ec2f4d2a-3b1c-4e5f-8a9b-0c1d2e3f4a5b',
+      },
     },
   ],
   [
@@ -121,6 +127,7 @@ const recorded: readonly [file: string, network: string, domain: object][] = [
       vcpus: 1,
       memoryKib: 524288,
       architecture: 'aarch64',
+      smbios: {},
     },
   ],
   [
@@ -134,6 +141,7 @@ const recorded: readonly [file: string, network: string, domain: object][] = [
       vcpus: 1,
       memoryKib: 65536,
       architecture: 'i686',
+      smbios: {},
     },
   ],
   // An interface that names the bridge, as of virt-install --network bridge=br-mds.
@@ -148,6 +156,7 @@ const recorded: readonly [file: string, network: string, domain: object][] = [
       vcpus: 2,
       memoryKib: 1048576,
       architecture: 'x86_64',
+      smbios: {},
     },
   ],
 ];
@@ -710,6 +719,7 @@ test('the vcpu count and the architecture are read', () => {
     ...plain,
     vcpus: 16,
     architecture: 'aarch64',
+    smbios: {},
   });
   assert.equal(parseDomain(xml({ more: '<vcpu> 04\n</vcpu>' }), mds).vcpus, 4);
 });

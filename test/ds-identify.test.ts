@@ -3,6 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
+import { type Smbios as DomainSmbios, datasourceOf } from '../src/instances/smbios.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { dsIdentify, missing } from './support/parts.js';
 import { rowName } from './support/rows.js';
@@ -36,8 +38,11 @@ interface Identified {
   readonly stderr: string;
 }
 
-/** What ds-identify makes of a guest; `cloudConfig` is a file of the image's `cloud.cfg.d`. */
-function identify(t: TestContext, smbios: Smbios, cloudConfig = ''): Identified {
+/**
+ * What ds-identify makes of a guest; `cloudConfig` is a file of the image's `cloud.cfg.d`, `kernel` is
+ * more of the kernel's command line.
+ */
+function identify(t: TestContext, smbios: Smbios, cloudConfig = '', kernel = ''): Identified {
   const root = temporaryFolder(t);
   const put = (path: string, content: string, mode = 0o644) => {
     const file = join(root, path);
@@ -47,7 +52,7 @@ function identify(t: TestContext, smbios: Smbios, cloudConfig = ''): Identified 
   for (const [name, value] of Object.entries({ ...plainGuest, ...smbios })) {
     put(`sys/class/dmi/id/${name}`, `${value}\n`);
   }
-  put('proc/cmdline', 'BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro\n');
+  put('proc/cmdline', `BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro ${kernel}\n`);
   put('proc/1/environ', '');
   put('proc/uptime', '3.1 1.0\n');
   put('etc/cloud/cloud.cfg.d/90_dpkg.cfg', cloudConfig);
@@ -146,4 +151,112 @@ test('the old way of an edited image: one datasource in its configuration', { sk
     written: ['datasource_list: [ Ec2, None ]'],
     stderr: '',
   });
+});
+
+// ---- the same question, answered from the domain before its guest boots ----
+
+/** mdserver's datasources among those that ds-identify has found, as mdserverctl calls them. */
+function foundBy({ status, written }: Identified): string {
+  const [, list = ''] = /^datasource_list: \[(.*)\]/.exec(written[0] ?? '') ?? [];
+  const served = list.split(',').map((name) => name.trim().toLowerCase());
+  const [first] = served.filter((name) => ['nocloud', 'ec2', 'openstack'].includes(name));
+  return status === 0 ? (first ?? 'none') : 'none';
+}
+
+/** What mdserver says of a domain that is a PC. */
+function saidOf(uuid: string, smbios: DomainSmbios): string {
+  return datasourceOf({ uuid, details: { hardware: { architecture: 'x86_64' }, smbios } }) ?? '';
+}
+
+/** What ds-identify says of the guest of the domain. */
+function identifiedOf(t: TestContext, uuid: string, smbios: DomainSmbios): string {
+  const { serial = '', product = plainGuest.product_name ?? '', asset = '', kernel } = smbios;
+  const guest: Smbios = {
+    product_uuid: smbios.uuid ?? uuid,
+    product_serial: serial,
+    product_name: product,
+    chassis_asset_tag: asset,
+  };
+  return foundBy(identify(t, guest, '', kernel));
+}
+
+test('what mdserver says of a domain before its boot is what ds-identify finds in its guest', {
+  skip,
+}, (t) => {
+  const own = plainGuest.product_uuid ?? '';
+  const serial = 'ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net';
+  const rows: readonly (readonly [found: string, uuid: string, smbios: DomainSmbios])[] = [
+    ['none', own, {}],
+    ['nocloud', own, { serial }],
+    ['nocloud', own, { serial: 'ds=nocloud-net;s=http://169.254.169.254/nocloud/' }],
+    ['nocloud', own, { serial: `ACME ${serial}` }],
+    ['nocloud', own, { serial: 'ds=nocloud' }],
+    ['none', own, { serial: `ACME;${serial}` }],
+    ['none', own, { serial: serial.toUpperCase() }],
+    ['none', own, { serial: 'ACME-0123' }],
+    ['nocloud', own, { kernel: serial }],
+    ['nocloud', ec2Uuid, { kernel: serial, serial: ec2Uuid }],
+    ['ec2', ec2Uuid, { serial: ec2Uuid }],
+    ['ec2', ec2Uuid, { serial: ec2Uuid.toUpperCase(), uuid: ec2Uuid }],
+    ['ec2', own, { serial: ec2Uuid, uuid: ec2Uuid }],
+    ['ec2', ec2Uuid, { serial: ec2Uuid, product: 'OpenStack Nova' }],
+    ['none', ec2Uuid, {}],
+    ['none', ec2Uuid, { serial: `${ec2Uuid}0` }],
+    ['none', own, { serial: own }],
+    ['none', own, { serial: ec2Uuid }],
+    ['openstack', own, { product: 'OpenStack Nova' }],
+    ['openstack', own, { product: 'OpenStack Compute' }],
+    ['openstack', own, { asset: 'OpenStack Nova' }],
+    ['openstack', own, { asset: 'OpenStack Compute' }],
+    ['nocloud', own, { product: 'OpenStack Nova', serial }],
+    ['none', own, { product: 'Openstack Nova' }],
+    ['none', own, { product: 'OpenStack Nova 2' }],
+    // Another cloud's, which mdserver does not serve.
+    ['none', own, { product: 'CloudStack KVM Hypervisor' }],
+  ];
+  for (const [found, uuid, smbios] of rows) {
+    assert.deepEqual(
+      [saidOf(uuid, smbios), identifiedOf(t, uuid, smbios)],
+      [found, found],
+      JSON.stringify(smbios),
+    );
+  }
+});
+
+test('mdserver and ds-identify agree on SMBIOS that is put together at random', { skip }, (t) => {
+  const uuids = fc.constantFrom(plainGuest.product_uuid ?? '', ec2Uuid, ec2Uuid.toUpperCase());
+  const words = fc
+    .array(
+      fc.constantFrom('ds=nocloud', ';s=http://a/', ' ', 'ec2', ec2Uuid, 'x', 'OpenStack Nova'),
+      { maxLength: 3 },
+    )
+    .map((parts) => parts.join('').trim());
+  const smbios = fc.record(
+    { serial: fc.oneof(words, uuids), uuid: uuids, product: words, asset: words },
+    { requiredKeys: [] },
+  );
+  fc.assert(
+    fc.property(uuids, smbios, (uuid, texts) => {
+      assert.equal(saidOf(uuid, texts), identifiedOf(t, uuid, texts));
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('nothing is said of a domain of which nothing is known, or whose image decides by itself', () => {
+  const said = (architecture: string | undefined, smbios?: DomainSmbios) =>
+    datasourceOf({ uuid: ec2Uuid, details: { hardware: { architecture }, smbios } });
+  const kernel = 'ci.ds=Ec2';
+  assert.deepEqual(
+    [said('x86_64'), said('x86_64', { kernel }), said('aarch64', {}), said(undefined, {})],
+    [undefined, undefined, undefined, undefined],
+  );
+  assert.deepEqual(
+    [
+      said('i686', {}),
+      said('aarch64', { serial: ec2Uuid }),
+      said('s390x', { kernel: 'ds=nocloud' }),
+    ],
+    ['none', 'ec2', 'nocloud'],
+  );
 });

@@ -24,8 +24,9 @@
 import type { BootOutcome, BootRecord, DhcpEvent } from '../boots/boots.js';
 import type { Health } from '../health.js';
 import type { HostKeys } from '../instances/details.js';
+import type { DomainDatasource, Smbios } from '../instances/smbios.js';
 
-export type { BootOutcome, BootRecord, DhcpEvent, Health, HostKeys };
+export type { BootOutcome, BootRecord, DhcpEvent, DomainDatasource, Health, HostKeys, Smbios };
 
 /** The documents of an instance that can be rendered. */
 export const documentNames = [
@@ -55,6 +56,8 @@ export interface InstanceSummary {
    * Since when its domain has been uploaded without an interface on the network; null if it has one.
    */
   readonly left_network: number | null;
+  /** What its domain tells cloud-init; null if that is not known. */
+  readonly datasource: DomainDatasource | null;
 }
 
 /** The start, the end and the outcome of a boot. */
@@ -74,6 +77,8 @@ export interface InstanceDetails extends InstanceSummary {
     readonly memory_kib: number | null;
     readonly architecture: string | null;
   };
+  /** Null if it is not known. */
+  readonly smbios: Smbios | null;
   readonly instance_id: string;
   readonly dns_names: readonly string[];
   /** Newest first. */

@@ -23,6 +23,7 @@ import {
   NoAddressError,
   register,
 } from '../instances/instances.js';
+import { datasourceOf } from '../instances/smbios.js';
 import { parseUuid } from '../instances/uuid.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
 import { ec2 } from '../metadata/ec2.js';
@@ -202,6 +203,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
           ? null
           : { started: boot.started, ended: boot.ended, outcome: boot.outcome },
       left_network: instance.details.leftNetwork ?? null,
+      datasource: datasourceOf(instance) ?? null,
     };
   }
 
@@ -216,6 +218,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
         memory_kib: memoryKib ?? null,
         architecture: architecture ?? null,
       },
+      smbios: instance.details.smbios ?? null,
       instance_id: instanceId(context),
       dns_names: dnsNames(config().dnsmasq, context.hostName()),
       boots: boots.of(instance),

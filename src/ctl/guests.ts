@@ -1,5 +1,7 @@
 import type { Config } from '../config/options.js';
-import type { InstanceSummary } from '../control/api.js';
+import type { BootOutcome, InstanceSummary } from '../control/api.js';
+import { namesNone } from '../instances/smbios.js';
+import { operand, shellWord } from '../text.js';
 import {
   type DomainInterface,
   interfacesOf,
@@ -62,6 +64,33 @@ export async function runningGuests(
 /** Whether an instance's domain is on this host; `here` is its location, undefined if not known. */
 export function isHere({ location }: InstanceSummary, here: string | undefined): boolean {
   return location === null || location === here;
+}
+
+/** Whether an instance's domain names no datasource of mdserver, and its guest has not found it without. */
+export function lacksDatasource({ datasource, last_boot }: InstanceSummary): boolean {
+  return datasource === 'none' && !outcomesOfAsking.has(last_boot?.outcome);
+}
+
+const outcomesOfAsking: ReadonlySet<BootOutcome | undefined> = new Set([
+  'asking',
+  'configured',
+  'failed',
+  'home',
+] as const);
+
+/** What that means for the instance, and what to do: a sentence or two. */
+export function datasourceAdvice(instance: Pick<InstanceSummary, 'name' | 'uuid'>): string {
+  return `its ${namesNone}, unless the image or a seed disk tells it where. This names one, from the next start on: ${datasourceRemedy(instance)}`;
+}
+
+/** What makes cloud-init look for mdserver, from the next start of the domain on. */
+function datasourceRemedy({ name, uuid }: Pick<InstanceSummary, 'name' | 'uuid'>): string {
+  // The rest of recipe A is there: the uuid. Another domain would lose its own.
+  const serial = uuid?.startsWith('ec2')
+    ? uuid
+    : 'ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net';
+  const domain = uuid === null ? operand(name) : virshOperand({ uuid, name });
+  return `virt-xml --add-device --sysinfo ${shellWord(`smbios,system.serial=${serial}`)} ${domain}`;
 }
 
 /** What uploads these domains. */

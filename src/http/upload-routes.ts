@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { recordFromInstance } from '../instances/database-file.js';
 import { JoinedWordsError } from '../instances/domain.js';
+import { datasourceOf } from '../instances/smbios.js';
 import { jsonText } from '../text.js';
 import {
   bootOperations,
@@ -84,8 +85,9 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
       try {
         const instance = await takeDomain(options, { xml, operation });
         if (!request.headers.accept?.includes('application/json')) return '';
-        const record = jsonText(recordFromInstance(instance), 4);
-        return reply.type('application/json').send(`${record}\n`);
+        const datasource = datasourceOf(instance) ?? null;
+        const answer = { ...recordFromInstance(instance), datasource };
+        return reply.type('application/json').send(`${jsonText(answer, 4)}\n`);
       } catch (error) {
         return refuseUpload(options, request, reply, error);
       }

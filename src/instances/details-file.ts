@@ -4,6 +4,7 @@ import type { Details, Hardware, HostKeys } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { listPieces, type Pages, pageFormatter } from './pages.js';
+import { maxSmbiosLength, type Smbios, smbiosFields } from './smbios.js';
 import { parseUuid } from './uuid.js';
 
 function objectOrEmpty(value: unknown): JsonObject {
@@ -35,16 +36,26 @@ function hostKeysOf(value: unknown): HostKeys[] {
   });
 }
 
+function smbiosOf(value: unknown): Smbios | undefined {
+  if (!isJsonObject(value)) return undefined;
+  const texts = smbiosFields.flatMap((field) => {
+    const text = asString(value[field]);
+    return text === undefined ? [] : [[field, text.slice(0, maxSmbiosLength)]];
+  });
+  return Object.fromEntries(texts);
+}
+
 /** Parses details. Those that are the same are one object: of very many instances, most are. */
 function detailsParser(): (value: unknown) => Details {
   const known = new Map<string, Details>();
   return (value) => {
-    const { hardware, hostKeys, fullId, leftNetwork } = objectOrEmpty(value);
+    const { hardware, hostKeys, fullId, leftNetwork, smbios } = objectOrEmpty(value);
     const details: Details = {
       hardware: hardwareOf(hardware),
       hostKeys: hostKeysOf(hostKeys),
       ...(fullId === true && { fullId }),
       leftNetwork: asNumber(leftNetwork),
+      smbios: smbiosOf(smbios),
     };
     if (details.hostKeys.length > 0) return details;
     const key = JSON.stringify(details);

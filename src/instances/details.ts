@@ -1,3 +1,5 @@
+import type { Smbios } from './smbios.js';
+
 /** The hardware that the domain XML describes; undefined if it does not say. */
 export interface Hardware {
   readonly vcpus?: number | undefined;
@@ -31,6 +33,8 @@ export interface Details {
    * undefined if it has one.
    */
   readonly leftNetwork?: number | undefined;
+  /** Undefined if it is not known, as for domains that versions up to 1.0.0 took. */
+  readonly smbios?: Smbios | undefined;
 }
 
 /** The details of an instance that has none yet. */

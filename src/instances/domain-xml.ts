@@ -4,6 +4,7 @@ import { deceptiveCharacters, quoted, truncate } from '../text.js';
 import { type Domain, DomainXmlError, NoInterfaceError, type Port } from './domain.js';
 import { maxMetadataBytes, metadataBytes } from './instance.js';
 import { childrenOf, type Element, onlyText, parseRoot } from './libvirt-xml.js';
+import { maxSmbiosLength, type Smbios, type SmbiosField } from './smbios.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
 /** The libvirt network whose interfaces count, and its bridge. */
@@ -51,6 +52,7 @@ export function parseDomain(body: Buffer | string, network: Network): Domain {
   const vcpus = readVcpus(domain);
   const memoryKib = readMemory(domain);
   const architecture = readArchitecture(domain);
+  const smbios = readSmbios(domain);
   const found = findInterface(domain, network);
   if (found === undefined) {
     throw new NoInterfaceError(
@@ -62,7 +64,7 @@ export function parseDomain(body: Buffer | string, network: Network): Domain {
     found,
     `the interface of ${quoted(name)} on the network ${quoted(network.net_name)}`,
   );
-  return { name, uuid, mac, metadata, vcpus, memoryKib, architecture };
+  return { name, uuid, mac, metadata, vcpus, memoryKib, architecture, smbios };
 }
 
 /**
@@ -216,4 +218,78 @@ function readArchitecture(domain: Element): string | undefined {
     .flatMap((os) => childrenOf(os, 'type'))[0]
     ?.attributes.get('arch');
   return architecture !== undefined && /^\w{1,32}$/.test(architecture) ? architecture : undefined;
+}
+
+/** The namespace of arguments that libvirt hands to QEMU as they are. */
+const qemuNamespace = 'http://libvirt.org/schemas/domain/qemu/1.0';
+
+/** The fields that libvirt sets with `<sysinfo>`, by block and entry. */
+const sysinfoFields: ReadonlyMap<string, SmbiosField> = new Map([
+  ['system serial', 'serial'],
+  ['system uuid', 'uuid'],
+  ['system product', 'product'],
+  ['chassis asset', 'asset'],
+]);
+
+/** The same by type and name in an argument of QEMU's -smbios. */
+const argumentFields: ReadonlyMap<string, SmbiosField> = new Map([
+  ['1 serial', 'serial'],
+  ['1 uuid', 'uuid'],
+  ['1 product', 'product'],
+  ['3 asset', 'asset'],
+]);
+
+/** What the domain tells its guest of the datasource. Undefined if nobody can see it here. */
+function readSmbios(domain: Element): Smbios | undefined {
+  const os = childrenOf(domain, 'os');
+  const inOs = (name: string) => os.flatMap((element) => childrenOf(element, name));
+  const mode = inOs('smbios')[0]?.attributes.get('mode');
+  if (mode === 'host' || inOs('type')[0]?.text.trim() !== 'hvm') return undefined;
+  const kernel = inOs('cmdline').flatMap(({ text }) =>
+    text.split(/\s+/).filter((word) => /^(ds=|ci\.|cc:)/.test(word)),
+  );
+  const found: [SmbiosField | undefined, string][] = [
+    ...(mode === 'sysinfo' ? sysinfoEntries(domain) : []),
+    ...smbiosArguments(domain),
+    ['kernel', kernel.join(' ')],
+  ];
+  const smbios: { [Field in SmbiosField]?: string } = {};
+  for (const [field, text] of found) {
+    const value = text.trim().slice(0, maxSmbiosLength);
+    if (field !== undefined && value !== '') smbios[field] = value;
+  }
+  return smbios;
+}
+
+function* sysinfoEntries(domain: Element): Generator<[SmbiosField | undefined, string]> {
+  for (const { children, attributes } of childrenOf(domain, 'sysinfo')) {
+    if (attributes.get('type') !== 'smbios') continue;
+    for (const block of children) {
+      for (const entry of childrenOf(block, 'entry')) {
+        yield [sysinfoFields.get(`${block.localName} ${entry.attributes.get('name')}`), entry.text];
+      }
+    }
+  }
+}
+
+/** What arguments that libvirt hands to QEMU set: of two for one field, QEMU takes the last. */
+function* smbiosArguments(domain: Element): Generator<[SmbiosField | undefined, string]> {
+  const values = domain.children
+    .filter(
+      ({ localName, namespace }) => localName === 'commandline' && namespace === qemuNamespace,
+    )
+    .flatMap(({ children }) => children.map(({ attributes }) => attributes.get('value') ?? ''));
+  for (const [index, value] of values.entries()) {
+    if (values[index - 1] !== '-smbios') continue;
+    // A comma in a value is written as two. XML has no NUL.
+    const options = value
+      .replaceAll(',,', '\0')
+      .split(',')
+      .map((option) => option.replaceAll('\0', ','));
+    const type = options.find((option) => option.startsWith('type='))?.slice(5);
+    for (const option of options) {
+      const [name = '', ...rest] = option.split('=');
+      yield [argumentFields.get(`${type} ${name}`), rest.join('=')];
+    }
+  }
 }

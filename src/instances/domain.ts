@@ -1,5 +1,6 @@
 import type { Mac } from '../network.js';
 import { printable, truncate } from '../text.js';
+import type { Smbios } from './smbios.js';
 import type { Uuid } from './uuid.js';
 
 /** The parts of a libvirt domain (libvirt.org/formatdomain.html) that mdserver uses, validated. */
@@ -20,6 +21,8 @@ export interface Domain {
   readonly memoryKib: number | undefined;
   /** libvirt's name: `x86_64`, `aarch64`. */
   readonly architecture: string | undefined;
+  /** Undefined if it is the host's own, or if the machine has none. */
+  readonly smbios: Smbios | undefined;
 }
 
 /** What a network port of libvirt tells of the domain that owns it, validated as for a Domain. */

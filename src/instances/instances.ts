@@ -526,6 +526,7 @@ export function register(
       // A re-created machine generates new ones.
       hostKeys: isSame ? before.details.hostKeys : [],
       ...((!isSame || before.details.fullId) && { fullId: true }),
+      ...(domain.smbios !== undefined && { smbios: domain.smbios }),
     },
     otherFields: before?.otherFields ?? {},
   };
@@ -557,8 +558,14 @@ export function registerPort(
       `the interface ${port.mac} of ${port.name} (uuid ${port.uuid}) was not registered, because ${describeInstance(other)} has its name or MAC: upload the domain (mdserverctl sync)`,
     );
   }
-  const hardware = { vcpus: undefined, memoryKib: undefined, architecture: undefined };
-  const { instance } = register(draft, { ...port, metadata: {}, ...hardware }, plan, about);
+  const notTold = {
+    metadata: {},
+    vcpus: undefined,
+    memoryKib: undefined,
+    architecture: undefined,
+    smbios: undefined,
+  };
+  const { instance } = register(draft, { ...port, ...notTold }, plan, about);
   // No upload has come: one that libvirt made earlier, and that comes later, counts.
   const made = { ...instance, lastUpdate: undefined };
   put(draft, made, about);

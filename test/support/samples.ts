@@ -61,6 +61,7 @@ export function domain(number: number, changes: Partial<Domain> = {}): Domain {
     vcpus: undefined,
     memoryKib: undefined,
     architecture: undefined,
+    smbios: undefined,
     ...changes,
   };
 }

@@ -16,10 +16,12 @@ import { connect, readConfigurationIfPossible } from '../connection.js';
 import { refusedLately } from '../dnsmasq-log.js';
 import { CommandError, exitCodes } from '../errors.js';
 import {
+  datasourceAdvice,
   type Guest,
   guestNetwork,
   instanceFinder,
   interfacesOn,
+  lacksDatasource,
   runningGuests,
   uploadRemedy,
 } from '../guests.js';
@@ -333,6 +335,14 @@ function networkLines(
   ];
 }
 
+/** What to do about a domain that does not tell cloud-init where to look: a line, or none. */
+function datasourceLines(instance: InstanceDetails): string[] {
+  // Ignition and Windows, or an image with a setting of its own, need nothing.
+  if (!lacksDatasource(instance) || instance.boots.some(({ requests }) => requests > 0)) return [];
+  const advice = datasourceAdvice(instance);
+  return [`${advice.charAt(0).toUpperCase()}${advice.slice(1)}`];
+}
+
 /** The boots of an instance in words; the first line sums up the last boot. `guest` is what runs now. */
 export function explainInstance(
   instance: InstanceDetails,
@@ -342,7 +352,7 @@ export function explainInstance(
   const { name, ipv4, mac, boots, last_update } = instance;
   const { style, now } = context;
   const who = `${name} (${ipv4 ?? 'no address'}, ${mac ?? 'no MAC address'})`;
-  const differences = networkLines(instance, guest, context);
+  const differences = [...networkLines(instance, guest, context), ...datasourceLines(instance)];
   const [last, ...earlier] = boots;
   if (last === undefined) {
     const uploaded =

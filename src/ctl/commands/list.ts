@@ -7,6 +7,7 @@ import {
   type GuestNetwork,
   guestNetwork,
   instanceFinder,
+  lacksDatasource,
   runningGuests,
   uploadRemedy,
 } from '../guests.js';
@@ -48,10 +49,15 @@ export function instanceTable(
     instance.location,
     instance.last_update && lastSeen(instance.last_update),
     instance.left_network === null ? instance.last_boot?.outcome : 'left network',
+    instance.datasource === 'none' && !lacksDatasource(instance) ? null : instance.datasource,
   ]);
-  const heading = ['NAME', 'ADDRESS', 'MAC', 'LOCATION', 'LAST SEEN', 'LAST BOOT'];
+  const heading = ['NAME', 'ADDRESS', 'MAC', 'LOCATION', 'LAST SEEN', 'LAST BOOT', 'DATASOURCE'];
   return table(style, heading, rows, (text, column) =>
-    column === 5 ? outcomeColours.get(text as 'failed') : undefined,
+    column === 5
+      ? outcomeColours.get(text as 'failed')
+      : column === 6 && text === 'none'
+        ? 'yellow'
+        : undefined,
   );
 }
 
@@ -93,8 +99,9 @@ export const list = defineCommand({
   options: { connect: connectOption },
   summary: 'List the instances.',
   help: [
-    'Prints one line for each instance: name, address, MAC address, location, when its domain was last uploaded, and how far its last boot got.',
+    'Prints one line for each instance: name, address, MAC address, location, when its domain was last uploaded, how far its last boot got, and which datasource its domain names for cloud-init.',
     'The last boot is one of: started (no activity yet), no-address (asked for an address and has none), address (got its address by DHCP), asking (asked for metadata), configured (got its user-data, or there is none for it), failed (its user-data could not be rendered, or its token was refused), home (phoned home), ended (was stopped before it asked for anything), start-failed (libvirt could not start it). "left network" means that its domain has no interface on the network any more: see mdserverctl sync --prune. mdserver keeps boots in memory: "-" means that it has seen none since it started.',
+    'The datasource is ec2, nocloud or openstack. "none" means that cloud-init in most images will look nowhere, and that the guest has not asked yet: mdserverctl explain has the line that mends it. "-" means that it is not known, or not needed.',
     'On a terminal, a last line on standard error names the running domains of libvirt that are on the network and have no record. A libvirt that does not answer within 2 seconds is not waited for.',
   ],
   examples: [['mdserverctl list | cut -f 1,2', 'names and addresses, for a script']],

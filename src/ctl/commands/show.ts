@@ -33,6 +33,8 @@ export function detailsTable(style: Style, instance: InstanceDetails): Promise<s
     ['vcpus', vcpus],
     ['memory', memory_kib && `${Math.round(memory_kib / 1024)} MiB`],
     ['architecture', architecture],
+    ...Object.entries(instance.smbios ?? {}).map(([field, text]) => [`SMBIOS ${field}`, text]),
+    ['datasource', instance.datasource],
     ...Object.entries(instance.metadata).map(([key, value]) => [`metadata ${key}`, value]),
     ...instance.boots.map(({ started, outcome }) => ['boot', `${at(started)} ${outcome}`]),
     ...instance.host_keys.flatMap(({ at: since, keys }) =>
@@ -52,7 +54,7 @@ export const show = defineCommand({
   options: {},
   summary: 'Show everything mdserver knows about an instance.',
   help: [
-    'Shows its record, its names in DNS, the metadata of its domain, its hardware, its last boots and its SSH host keys.',
+    'Shows its record, its names in DNS, the metadata of its domain, its hardware, what its domain tells cloud-init, its last boots and its SSH host keys.',
   ],
   examples: [['mdserverctl show web1', '']],
   run: async ([name = ''], options) => {

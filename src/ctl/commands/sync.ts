@@ -1,12 +1,13 @@
 import type { InstanceSummary } from '../../control/api.js';
+import { operand } from '../../text.js';
 import { AnswerError, type ControlClient } from '../client.js';
 import { connectOption, defineCommand, yesOption } from '../command.js';
 import { mapConcurrently } from '../concurrency.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
 import { CommandError, exitCodes } from '../errors.js';
-import { instanceFinder, isHere } from '../guests.js';
+import { instanceFinder, isHere, lacksDatasource } from '../guests.js';
 import { confirm, requireConfirmation } from '../input.js';
-import { counted, note, print, printJson, stdoutStyle, table } from '../output.js';
+import { counted, listed, note, print, printJson, stdoutStyle, table } from '../output.js';
 import {
   defaultConnection,
   type LibvirtDomain,
@@ -55,6 +56,16 @@ function uploadDomains(
   return mapConcurrently(domains, maxVirshProcesses, uploadOne);
 }
 
+/** Names those whose guests will look nowhere; says nothing if there are none. */
+function noteWithoutDatasource(instances: readonly InstanceSummary[]): void {
+  const without = instances.filter(lacksDatasource);
+  const [first] = without;
+  if (first === undefined) return;
+  note(
+    `${counted(without.length, 'instance')} whose SMBIOS names no datasource of mdserver: ${listed(without, ({ name }) => name)}: see mdserverctl explain ${operand(first.name)}`,
+  );
+}
+
 /**
  * The instances whose domain no longer exists. Instances of another location are left out: their
  * domains are on another host. `here` is this host's location, undefined if it is not known.
@@ -73,13 +84,15 @@ export function instancesWithoutDomain(
   );
 }
 
-/** The records that --prune removes. */
+/** The records that --prune removes, and the others. */
 interface Unwanted {
   readonly orphans: readonly InstanceSummary[];
   /** Those whose domain left the network. */
   readonly left: readonly InstanceSummary[];
   /** Those among them whose guest runs. */
   readonly running: ReadonlySet<InstanceSummary | undefined>;
+  /** Those that stay. */
+  readonly others: readonly InstanceSummary[];
 }
 
 async function findUnwanted(
@@ -97,7 +110,8 @@ async function findUnwanted(
   );
   const instanceOf = instanceFinder([...orphans, ...left]);
   const running = new Set(domains.filter((domain) => domain.running).map(instanceOf));
-  return { orphans, left, running };
+  const others = known.filter((one) => !orphans.includes(one) && !left.includes(one));
+  return { orphans, left, running, others };
 }
 
 function resultTable(
@@ -168,6 +182,7 @@ export const sync = defineCommand({
     const names = new Set([...orphans, ...left].map(({ name }) => name));
     const hint = names.size > 0 && !options.prune ? ' (--prune removes them)' : '';
     note(`${summary(results)}; ${found}${hint}`);
+    noteWithoutDatasource(unwanted.others);
     let removed: readonly InstanceSummary[] = [];
     let status: number = results.some(({ result }) => result === 'failed')
       ? exitCodes.failed

@@ -1,15 +1,18 @@
-import type { ControlClient } from '../client.js';
+import type { DomainDatasource, InstanceSummary } from '../../control/api.js';
+import { type ControlClient, instancePath } from '../client.js';
 import { defineCommand } from '../command.js';
 import { connect } from '../connection.js';
 import { exitCodes } from '../errors.js';
+import { datasourceAdvice, lacksDatasource } from '../guests.js';
 import { readInput } from '../input.js';
-import { print, printJson, stdoutStyle, table } from '../output.js';
+import { note, print, printJson, stdoutStyle, table } from '../output.js';
 
-/** The answer to an upload, the instance's database record: the fields that are used here. */
+/** The answer to an upload, the instance's database record and more: the fields that are used here. */
 interface UploadedRecord {
   readonly domain_name: string;
   readonly mds_ipv4: string | null;
   readonly mds_mac: string | null;
+  readonly datasource: DomainDatasource | null;
 }
 
 /** Uploads a domain XML. Throws CommandError. */
@@ -28,18 +31,23 @@ export const upload = defineCommand({
   options: {},
   summary: "Upload a domain XML, as libvirt's hook does.",
   help: [
-    'Returns once the instance is on disk and dnsmasq has been notified. "-" reads standard input.',
+    'Returns once the instance is on disk and dnsmasq has been notified. "-" reads standard input. A note on standard error says if cloud-init in most images will look nowhere, and what mends that.',
   ],
   examples: [['virsh dumpxml web1 | mdserverctl upload -', 'a domain that the hook missed']],
   run: async ([file = '-'], options) => {
     const xml = readInput(file);
-    const record = await uploadDomain(connect(options), xml);
-    const { domain_name, mds_ipv4, mds_mac } = record;
+    const control = connect(options);
+    const record = await uploadDomain(control, xml);
+    const { domain_name, mds_ipv4, mds_mac, datasource } = record;
     if (options.json) printJson(record);
     else
       print(
         await table(stdoutStyle, ['NAME', 'ADDRESS', 'MAC'], [[domain_name, mds_ipv4, mds_mac]]),
       );
+    if (datasource === 'none') {
+      const instance = await control.get<InstanceSummary>(instancePath(domain_name));
+      if (lacksDatasource(instance)) note(`${domain_name}: ${datasourceAdvice(instance)}`);
+    }
     return exitCodes.ok;
   },
 });
