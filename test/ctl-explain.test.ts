@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { outcomeOf } from '../src/boots/boots.js';
 import type { BootRecord, DhcpEvent, InstanceDetails } from '../src/control/api.js';
 import { explainAddress, explainInstance, type Owner } from '../src/ctl/commands/explain.js';
+import type { Guest } from '../src/ctl/guests.js';
 import { blankBoot } from './support/samples.js';
 
 const start = 1_700_000_000;
@@ -286,6 +287,59 @@ test('changed host keys are reported', () => {
   );
 });
 
+test('a guest that asks for nothing, and whose first interface is another one, is told as that', () => {
+  const [mds, first] = ['52:54:00:00:00:01', '52:54:00:00:00:99'];
+  const { name, uuid } = instance();
+  const guest = (...interfaces: (readonly [source: string, mac: string])[]): Guest => ({
+    domain: { name, uuid: uuid ?? '', running: true },
+    interfaces: interfaces.map(([source, mac]) => ({ source, mac })),
+    macs: [mds],
+  });
+  const said = (record: InstanceDetails, ...interfaces: Parameters<typeof guest>) =>
+    explainInstance(record, context, guest(...interfaces)).filter((line) =>
+      line.startsWith('Its first interface'),
+    );
+  const silent = instance(boot());
+  const line = (where: string) =>
+    `Its first interface is ${first} on ${where}. Most images bring up only the first one, and cloud-init looks for metadata there: in its domain (virsh edit web1), put the one on mds or br-mds first.`;
+  assert.deepEqual(said(silent, ['default', first], ['mds', mds]), [line('default')]);
+  assert.deepEqual(said(silent, ['-', first], ['br-mds', mds]), [line('no network of libvirt')]);
+  assert.deepEqual(said(instance(boot({ dhcp: [lease] })), ['default', first], ['mds', mds]), [
+    line('default'),
+  ]);
+  assert.deepEqual(said(silent, ['mds', mds], ['default', first]), []);
+  // It has found mdserver; nobody knows of a boot.
+  assert.deepEqual(said(instance(boot(asked)), ['default', first], ['mds', mds]), []);
+  assert.deepEqual(said(instance(), ['default', first], ['mds', mds]), []);
+});
+
+test('a domain that names no datasource is told as that until its guest asks, with the mend', () => {
+  const said = (record: InstanceDetails) =>
+    explainInstance(record, context).filter((line) => line.startsWith('Its SMBIOS'));
+  const none = (...boots: BootRecord[]): InstanceDetails => ({
+    ...instance(...boots),
+    datasource: 'none',
+    last_boot: boots[0] ?? null,
+  });
+  const nocloud = 'ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net';
+  const line = (serial: string, domain: string) =>
+    `Its SMBIOS names no datasource of mdserver, so cloud-init in most images will look nowhere, unless the image or a seed disk tells it where. This names one, from the next start on: virt-xml --add-device --sysinfo 'smbios,system.serial=${serial}' ${domain}`;
+  assert.deepEqual(said(none()), [line(nocloud, 'web1')]);
+  assert.deepEqual(said(none(boot({ dhcp: [lease] }))), [line(nocloud, 'web1')]);
+  assert.deepEqual(said(none(boot({ ended: start + 5 }))), [line(nocloud, 'web1')]);
+  // Half of recipe A is there.
+  const uuid = 'ec2b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10';
+  assert.deepEqual(said({ ...none(), uuid }), [line(uuid, 'web1')]);
+  // virt-xml would read the name as an ID, or as an option.
+  assert.deepEqual(said({ ...none(), name: '7' }), [line(nocloud, none().uuid ?? '')]);
+  assert.deepEqual(said({ ...none(), name: '-x', uuid: null }), [line(nocloud, '-- -x')]);
+
+  assert.deepEqual(said(none(boot(asked))), []);
+  assert.deepEqual(said(none(boot(), boot(asked))), []);
+  assert.deepEqual(said(instance(boot())), []);
+  assert.deepEqual(said({ ...instance(boot()), datasource: 'nocloud' }), []);
+});
+
 test('text from a guest cannot control the terminal', () => {
   const evil = boot({ ...asked, user_agents: ['\x1b]0;x\x07'], errors: ['404 /\x1b[2J'] });
   assert.doesNotMatch(explained(evil).join(''), /[\x00-\x1f]/);
@@ -303,7 +357,7 @@ test('an address that no instance has: everything that is known about it', () =>
   assert.deepEqual(explainAddress({ ...report, last_refused: start }, undefined, context), [
     'No instance has the address 10.122.9.9.',
     'Its last request, which got a 404, was at 2023-11-14T22:13:20Z.',
-    "The kernel's neighbour table has no MAC address for it (ip neighbour show dev br-mds): ping it and try again.",
+    "The kernel's neighbour table has no MAC address for it (ip neighbour show 10.122.9.9): ping it and try again.",
   ]);
   const second = (mac_instance: string | null, owner?: Owner | 'no answer') =>
     explainAddress({ ...report, mac, mac_instance }, owner, context)[1];
@@ -313,8 +367,10 @@ test('an address that no instance has: everything that is known about it', () =>
     name: 'db1',
     running: true,
     source: 'br-mds',
+    interfaces: [],
     instance: undefined,
   };
+  const interfaces = [{ source: 'mds', mac: instance().mac ?? '' }];
   const is = 'It belongs to 52:54:00:00:00:09. It is the MAC address of the domain db1';
   assert.deepEqual(
     [
@@ -322,6 +378,8 @@ test('an address that no instance has: everything that is known about it', () =>
       second(null, { ...db1, running: false }),
       second(null, { ...db1, source: 'default' }),
       second(null, { ...db1, name: '7', instance: instance() }),
+      second(null, { ...db1, source: 'default', interfaces, instance: instance() }),
+      second(null, { ...db1, interfaces, instance: instance() }),
       second(null),
       second(null, 'no answer'),
     ],
@@ -330,6 +388,8 @@ test('an address that no instance has: everything that is known about it', () =>
       `${is}, which does not run. The hook uploads it when it starts; to do so now: virsh dumpxml db1 | mdserverctl upload -`,
       `${is} on default, which mdserver does not serve.`,
       `It belongs to 52:54:00:00:00:09. It is the MAC address of the domain 7, whose record has 52:54:00:00:00:01: only the first interface on the network (virsh domiflist ${db1.uuid}) gets an address. If that has changed: virsh dumpxml ${db1.uuid} | mdserverctl upload -`,
+      'It belongs to 52:54:00:00:00:09. It is another interface of db1, on default; its record has 52:54:00:00:00:01 on mds, the only one on which mdserver answers. If db1 looks for metadata on the other one, put 52:54:00:00:00:01 first in its domain (virsh edit db1).',
+      'It belongs to 52:54:00:00:00:09. It is another interface of db1, on br-mds; its record has 52:54:00:00:00:01 on mds. Only the first interface on the network gets an address: detach the other one (virsh detach-interface), or set its address in the guest.',
       'It belongs to 52:54:00:00:00:09. No instance and no domain of libvirt has it: it may be a container, another machine, or a guest that changed its MAC address.',
       'It belongs to 52:54:00:00:00:09. libvirt does not answer, so its domain is not known.',
     ],

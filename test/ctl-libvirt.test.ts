@@ -447,7 +447,7 @@ test('explain of a MAC address: its instance, its domain, its port, what dnsmasq
   ]);
   assert.deepEqual(await about(5), [runs('lxc1')]);
   assert.deepEqual(await about(22), [
-    `It is the MAC address of the domain vm2, whose record has ${mac(2)}: only the first interface on the network (virsh domiflist vm2) gets an address. If that has changed: virsh dumpxml vm2 | mdserverctl upload -`,
+    `It is another interface of vm2, on mds; its record has ${mac(2)} on mds. Only the first interface on the network gets an address: detach the other one (virsh detach-interface), or set its address in the guest.`,
   ]);
   const [nobody, asked, ...others] = await about(9);
   assert.match(nobody ?? '', /^No instance and no domain of libvirt has it: /);
@@ -601,7 +601,7 @@ test('sync --prune removes records without a domain, and those whose domain left
 // ---- a real libvirt ----
 
 test('a real libvirt: guests that no hook has uploaded are found, explained and uploaded', {
-  skip: missing('root', 'libvirtd', 'qemu', 'virsh', 'unshare'),
+  skip: missing('root', 'libvirtd', 'qemu', 'virsh', 'unshare', 'curl', 'ip'),
 }, async (t) => {
   const folder = temporaryFolder(t, { 'userdata/': '' });
   const libvirt = await startLibvirt(t);
@@ -668,6 +668,41 @@ test('a real libvirt: guests that no hook has uploaded are found, explained and 
       'm',
     ),
   );
+  // A guest whose first interface is on another network, and who asks from there.
+  const file = join(folder, 'other.xml');
+  writeFileSync(
+    file,
+    "<network><name>other</name><bridge name='br-other'/><ip address='192.168.99.1' netmask='255.255.255.0'/></network>",
+  );
+  await libvirt.virsh('net-define', file);
+  await libvirt.virsh('net-start', 'other');
+  const other = `<interface type='network'><mac address='${mac(41)}'/><source network='other'/></interface>`;
+  await start(4, 'two', other + network(4));
+  writeFileSync(file, await libvirt.virsh('dumpxml', 'two'));
+  const hook = ['-H', 'x-libvirt-operation: prepare', '--data-binary', `@${file}`];
+  const socket = `${folder}/run/control.sock`;
+  await libvirt.run('curl', ['--unix-socket', socket, ...hook, 'http://localhost/instance-upload']);
+  assert.match(
+    (await ctl('explain', 'two')).stdout,
+    new RegExp(
+      `^Its first interface is ${mac(41)} on other\\. .* put the one on mds or br-mds first`,
+      'm',
+    ),
+  );
+  assert.match(
+    (await check()).join('\n'),
+    /^warning: 1 domain without a request, whose first interface is another one: two \(on other\): /m,
+  );
+  const seen = `No instance has the MAC address ${mac(41)}.\nIt is another interface of two, on other; its record has ${mac(4)} on mds, the only one on which mdserver answers. If two looks for metadata on the other one, put ${mac(4)} first in its domain (virsh edit two).\n`;
+  assert.equal((await ctl('explain', mac(41))).stdout, seen);
+  const address = '192.168.99.41';
+  const neighbour = ['neighbour', 'add', address, 'lladdr', mac(41), 'dev', 'br-other'];
+  await libvirt.run('ip', neighbour);
+  assert.match(
+    (await ctl('explain', address)).stdout,
+    new RegExp(`^It belongs to ${mac(41)}\\. It is another interface of two, on other; `, 'm'),
+  );
+
   const removed = await ctl('remove', '--yes', 'web1');
   assert.match(removed.stderr, /^mdserverctl: web1 runs: it loses [^\n]*\n$/);
   await libvirt.virsh('destroy', uuid(2));

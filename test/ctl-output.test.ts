@@ -64,6 +64,14 @@ test('list: tabs without heading or colours for a script, columns under a headin
     ),
     'removed  a    -\nx        bcd  1\n',
   );
+  const none = { ...web1, datasource: 'none' } as const;
+  const asks = { ...none, last_boot: { started: 1, ended: null, outcome: 'asking' } } as const;
+  const silent = { ...none, last_boot: { started: 1, ended: null, outcome: 'address' } } as const;
+  const lasts = (await instanceTable(plain, [{ ...web1, datasource: 'ec2' }, asks, silent], now))
+    .split('\n')
+    .map((line) => line.split('\t')[6]);
+  assert.deepEqual(lasts, ['ec2', '-', 'none', undefined]);
+  assert.match(await instanceTable(colours, [silent], now), / {2}\x1b\[33mnone\x1b\[0m\n$/);
   const left = { ...web1, left_network: 1_700_000_000 };
   assert.match(
     await instanceTable(colours, [left], now),
@@ -78,7 +86,7 @@ test('show: a line for each item, "-" if there is no value', async () => {
     ...web1,
     metadata: { role: 'front', userdata_prefix: 'web' },
     hardware: { vcpus: 2, memory_kib: 2_097_152, architecture: null },
-    smbios: null,
+    smbios: { serial: 'ds=nocloud;s=http://a/', kernel: 'a\tb' },
     instance_id: 'i-10.122.0.2',
     dns_names: ['web1', 'web1.example.org'],
     boots: [],
@@ -100,6 +108,8 @@ last seen\t2023-11-14T22:13:20Z
 vcpus\t2
 memory\t2048 MiB
 architecture\t-
+SMBIOS serial\tds=nocloud;s=http://a/
+SMBIOS kernel\ta\\u0009b
 datasource\t-
 metadata role\tfront
 metadata userdata_prefix\tweb

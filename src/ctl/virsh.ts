@@ -163,6 +163,8 @@ export interface MacOwner {
   readonly running: boolean;
   /** The libvirt network or the bridge of the interface. */
   readonly source: string;
+  /** All of its interfaces; none for a domain of another driver. */
+  readonly interfaces: readonly DomainInterface[];
 }
 
 /**
@@ -176,13 +178,15 @@ export async function ownerOfMac(
 ): Promise<MacOwner | undefined> {
   const domains = await listDomains(virsh);
   const interfaces = await interfacesOf(virsh, domains);
-  const owners = domains.flatMap((domain) =>
-    (interfaces.get(domain.uuid) ?? [])
+  const owners = domains.flatMap((domain) => {
+    const all = interfaces.get(domain.uuid) ?? [];
+    return all
       .filter((one) => one.mac === mac)
-      .map(({ source }) => ({ ...domain, source })),
-  );
+      .map(({ source }) => ({ ...domain, source, interfaces: all }));
+  });
   const running = owners.find((owner) => owner.running);
   if (running !== undefined) return running;
   const port = (await networkPorts(virsh, network)).find((one) => one.mac === mac);
-  return port === undefined ? owners[0] : { ...port.owner, running: true, source: network };
+  if (port === undefined) return owners[0];
+  return { ...port.owner, running: true, source: network, interfaces: [] };
 }

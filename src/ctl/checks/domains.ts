@@ -1,6 +1,6 @@
 import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type { Config } from '../../config/options.js';
-import type { InstanceSummary } from '../../control/api.js';
+import type { BootOutcome, InstanceSummary } from '../../control/api.js';
 import type { ControlClient } from '../client.js';
 import { refusedLately } from '../dnsmasq-log.js';
 import { CommandError } from '../errors.js';
@@ -24,6 +24,13 @@ interface Comparison {
   /** Unix seconds. */
   readonly now: number;
 }
+
+/** How far a boot came whose guest has not asked for anything. */
+const silentOutcomes: ReadonlySet<BootOutcome | undefined> = new Set([
+  'started',
+  'no-address',
+  'address',
+] as const);
 
 /** What libvirt runs and what dnsmasq refuses, where the records say something else or nothing. */
 function* domainFindings(comparison: Comparison): Generator<Finding> {
@@ -55,6 +62,19 @@ function* domainFindings(comparison: Comparison): Generator<Finding> {
     yield warning(
       `${counted(further.length, 'interface')} without an address, because only the first one of a domain on the network gets one: ${listed(further, ({ name, mac }) => `${mac} of ${name}`)}`,
       'detach it (virsh detach-interface), or set its address in the guest',
+    );
+  }
+
+  const later = on.flatMap(({ domain, instance, macs, interfaces: [first] }) => {
+    const isSilent = silentOutcomes.has(instance?.last_boot?.outcome);
+    return first === undefined || macs.includes(first.mac) || !isSilent
+      ? []
+      : [{ name: domain.name, source: first.source }];
+  });
+  if (later.length > 0) {
+    yield warning(
+      `${counted(later.length, 'domain')} without a request, whose first interface is another one: ${listed(later, ({ name, source }) => `${name} (on ${source})`)}`,
+      'most images look for metadata on the first one: in the domain (virsh edit), put the one on the network first',
     );
   }
 

@@ -36,6 +36,7 @@ import {
   stdoutStyle,
   timeText,
 } from '../output.js';
+import { runProgram } from '../programs.js';
 import {
   type DomainInterface,
   defaultConnection,
@@ -343,6 +344,22 @@ function datasourceLines(instance: InstanceDetails): string[] {
   return [`${advice.charAt(0).toUpperCase()}${advice.slice(1)}`];
 }
 
+/** A guest that has asked for nothing, and whose interface for mdserver is not its first: a line, or none. */
+function firstInterfaceLines(
+  { name, boots }: InstanceDetails,
+  guest: Guest | undefined,
+  { network, bridge }: ExplainContext,
+): string[] {
+  const [first] = guest?.interfaces ?? [];
+  if (guest === undefined || first === undefined) return [];
+  if (guest.macs.length === 0 || guest.macs.includes(first.mac) || boots[0]?.requests !== 0) {
+    return [];
+  }
+  return [
+    `Its first interface is ${first.mac} on ${first.source === '-' ? 'no network of libvirt' : first.source}. Most images bring up only the first one, and cloud-init looks for metadata there: in its domain (virsh edit ${operand(name)}), put the one on ${network} or ${bridge} first.`,
+  ];
+}
+
 /** The boots of an instance in words; the first line sums up the last boot. `guest` is what runs now. */
 export function explainInstance(
   instance: InstanceDetails,
@@ -352,7 +369,11 @@ export function explainInstance(
   const { name, ipv4, mac, boots, last_update } = instance;
   const { style, now } = context;
   const who = `${name} (${ipv4 ?? 'no address'}, ${mac ?? 'no MAC address'})`;
-  const differences = [...networkLines(instance, guest, context), ...datasourceLines(instance)];
+  const differences = [
+    ...networkLines(instance, guest, context),
+    ...firstInterfaceLines(instance, guest, context),
+    ...datasourceLines(instance),
+  ];
   const [last, ...earlier] = boots;
   if (last === undefined) {
     const uploaded =
@@ -403,11 +424,18 @@ function ownerText(owner: Owner | undefined | NoAnswer, context: NetworkContext)
   if (owner === undefined) {
     return 'No instance and no domain of libvirt has it: it may be a container, another machine, or a guest that changed its MAC address.';
   }
-  const { name, running, source, instance } = owner;
-  const who = `It is the MAC address of the domain ${name}`;
-  if (source !== context.network && source !== context.bridge) {
-    return `${who} on ${source}, which mdserver does not serve.`;
+  const { name, running, source, instance, interfaces } = owner;
+  const { network, bridge } = context;
+  const isServed = source === network || source === bridge;
+  const recorded = interfaces.find(({ mac }) => mac === instance?.mac);
+  if (recorded !== undefined) {
+    const another = `It is another interface of ${name}, on ${source}; its record has ${recorded.mac} on ${recorded.source}`;
+    return isServed
+      ? `${another}. Only the first interface on the network gets an address: detach the other one (virsh detach-interface), or set its address in the guest.`
+      : `${another}, the only one on which mdserver answers. If ${name} looks for metadata on the other one, put ${recorded.mac} first in its domain (virsh edit ${virshOperand(owner)}).`;
   }
+  const who = `It is the MAC address of the domain ${name}`;
+  if (!isServed) return `${who} on ${source}, which mdserver does not serve.`;
   const upload = uploadRemedy([owner]);
   if (!running) {
     return `${who}, which does not run. The hook uploads it when it starts; to do so now: ${upload}`;
@@ -424,14 +452,14 @@ export function explainAddress(
   owner: Owner | undefined | NoAnswer,
   context: NetworkContext,
 ): string[] {
-  const { style, bridge } = context;
+  const { style } = context;
   const lines = [`No instance has the address ${address}.`];
   if (last_refused !== null) {
     lines.push(`Its last request, which got a 404, was at ${timeText(style, last_refused)}.`);
   }
   if (mac === null) {
     lines.push(
-      `The kernel's neighbour table has no MAC address for it (ip neighbour show dev ${bridge}): ping it and try again.`,
+      `The kernel's neighbour table has no MAC address for it (ip neighbour show ${address}): ping it and try again.`,
     );
   } else if (mac_instance !== null) {
     lines.push(
@@ -610,10 +638,24 @@ async function explainMacOrName(explaining: Explaining, mac: Mac, text: string):
   return exitCodes.unknownInstance;
 }
 
+/** The MAC address that the kernel has for an address on any interface; undefined if it has none. */
+async function macAnywhere(address: IpAddress): Promise<Mac | undefined> {
+  const said = await runProgram('ip', ['neighbour', 'show', address]);
+  const [, mac = ''] = /^.* lladdr (\S+)/m.exec(said?.stdout ?? '') ?? [];
+  return parseMac(mac);
+}
+
 async function explainIpAddress(explaining: Explaining, address: IpAddress): Promise<number> {
   const { control, options, context } = explaining;
-  const report = await control.get<AddressReport>(`/addresses/${encodeURIComponent(address)}`);
+  let report = await control.get<AddressReport>(`/addresses/${encodeURIComponent(address)}`);
   if (report.instance !== null) return explainName(explaining, report.instance);
+  if (report.mac === null) {
+    // mdserver looks on the guests' bridge. Another interface of a guest may be on another one.
+    const mac = (await macAnywhere(address)) ?? null;
+    const instances = mac === null ? [] : await control.get<InstanceSummary[]>('/instances');
+    const mac_instance = instances.find((instance) => instance.mac === mac)?.name ?? null;
+    report = { ...report, mac, mac_instance };
+  }
   if (options.json) {
     printJson(report);
   } else {
