@@ -70,20 +70,26 @@ export async function takeDomain(parts: UploadParts, upload: Upload): Promise<In
     }
     metrics.upload('200', (performance.now() - started) / 1000);
     beginBoot(boots, instance, upload);
+    logDatasource(parts, instance, before);
     log.info(`${instance.name} (${instance.mac}) has the address ${instance.ipv4}`);
-    const hasAsked = boots.of(instance).some(({ requests }) => requests > 0);
-    const isKnown = before !== undefined && datasourceOf(before) === 'none';
-    if (datasourceOf(instance) === 'none' && !isKnown && !hasAsked) {
-      log.info(
-        `${instance.name}: its ${namesNone}: see mdserverctl explain ${operand(instance.name)}`,
-      );
-    }
     return instance;
   } catch (error) {
     const status = uploadErrorStatus(error);
     if (status !== undefined) metrics.upload(String(status), 0);
     throw error;
   }
+}
+
+/** Logs that a domain names no datasource, if it is the news of this upload. */
+function logDatasource(
+  { boots, log }: UploadParts,
+  instance: Instance,
+  before: Instance | undefined,
+): void {
+  if (datasourceOf(instance) !== 'none') return;
+  if (before !== undefined && datasourceOf(before) === 'none') return;
+  if (boots.of(instance).some(({ requests }) => requests > 0)) return;
+  log.info(`${instance.name}: its ${namesNone}: see mdserverctl explain ${operand(instance.name)}`);
 }
 
 /** Seconds for which the hook waits for an answer, at most: then it keeps what it may have delivered. */

@@ -60,6 +60,7 @@ const parts = {
   udhcpc: [isCommand('udhcpc'), 'udhcpc'],
   unshare: [isCommand('unshare'), 'util-linux'],
   virsh: [isCommand('virsh'), 'libvirt-clients'],
+  'virt-xml': [isCommand('virt-xml'), 'virtinst'],
   yaml: [isModule('yaml'), 'python3-yaml'],
 } as const satisfies Record<string, readonly [isThere: () => boolean, debianPackage: string]>;
 
