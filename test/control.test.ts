@@ -921,7 +921,13 @@ describe('the control socket', { concurrency: 4 }, () => {
   test('a template error is answered 422, with its file and line', async (t) => {
     const { json, folder, daemon } = await start(t, {
       records: [web1],
-      userdata: { web1: '#cloud-config\nx: {{nobody}}\n', big: '', new: 'a\nb\n{{1 +}}\n' },
+      userdata: {
+        web1: '#cloud-config\nx: {{nobody}}\n',
+        big: '',
+        new: 'a\nb\n{{1 +}}\n',
+        vendor: '{{nobody}}',
+      },
+      mdserver: 'vendor_data = @DIR@/userdata/vendor',
     });
     const file = (name: string) => join(folder, 'userdata', name);
     truncateSync(file('big'), 17 * 1024 * 1024);
@@ -955,6 +961,17 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.deepEqual(
       boots.map(({ userdata }) => timeless(userdata)),
       [{ at: 'TIME', status: 500, file: file('web1'), bytes: 0 }],
+    );
+    const vendorData = await daemon.ask('/nocloud/vendor-data', { from: web1.mds_ipv4 });
+    assert.equal(vendorData.status, 500);
+    const [boot] = ((await json('/instances/web1')).body as InstanceDetails).boots;
+    assert.deepEqual(boot?.errors, [
+      `500 /latest/user-data (${file('web1')})`,
+      `500 /nocloud/vendor-data (${file('vendor')})`,
+    ]);
+    assert.match(
+      daemon.output(),
+      new RegExp(` web1 GET /nocloud/vendor-data 500 -: cannot render ${file('vendor')}$`, 'm'),
     );
   });
 

@@ -249,6 +249,13 @@ test('for a template with an error, names the command that shows its line', () =
   assert.deepEqual(notes(boot({ ...asked, userdata })), [
     'Its user-data cannot be rendered: "mdserverctl render web1" shows the error and its line.',
   ]);
+  const errors = ['500 /openstack/latest/vendor_data.json (/u/vendor.yaml)'];
+  assert.deepEqual(explained(boot({ ...asked, errors })).slice(-4), [
+    '  errors: 500 /openstack/latest/vendor_data.json (/u/vendor.yaml)',
+    'What to check:',
+    '  - It asked for metadata but not for user-data: its client stopped early, or does not use user-data.',
+    '  - Its vendor-data cannot be rendered: "mdserverctl render web1 vendor-data" shows the error and its line.',
+  ]);
 });
 
 test('missing and built-in user-data is explained', () => {

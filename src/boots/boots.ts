@@ -28,7 +28,7 @@ export interface BootRecord {
   readonly requests: number;
   readonly first_request: number | null;
   readonly last_request: number | null;
-  /** The last requests that got an error: `404 /latest/meta-data/iam/`. */
+  /** The last requests that got an error: `404 /latest/meta-data/iam/`, `500 /nocloud/vendor-data (FILE)`. */
   readonly errors: readonly string[];
   readonly user_agents: readonly string[];
   /** The datasources it used: `ec2`, `nocloud`, `openstack`. */
@@ -77,6 +77,8 @@ export interface MetadataRequest {
   readonly token: TokenUse | undefined;
   /** Set if the request was for user-data. */
   readonly userdata: UserdataAnswer | undefined;
+  /** The file that could not be rendered for the answer. */
+  readonly failedFile?: string | undefined;
 }
 
 /** A boot record that is still growing. */
@@ -276,7 +278,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       const newest = all.get(machineKey(instance))?.at(-1);
       return newest !== undefined && newest.ended !== null;
     },
-    request(instance, { path, status, userAgent, datasource, token, userdata }) {
+    request(instance, { path, status, userAgent, datasource, token, userdata, failedFile }) {
       const boot = current(instance, 'request');
       const at = now();
       boot.requests += 1;
@@ -284,7 +286,8 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
       boot.last_request = at;
       if (token !== undefined) boot.tokens[token] += 1;
       if (status >= 400) {
-        pushBounded(boot.errors, `${status} ${shortened(path)}`, maxErrors);
+        const file = failedFile === undefined ? '' : ` (${shortened(failedFile)})`;
+        pushBounded(boot.errors, `${status} ${shortened(path)}${file}`, maxErrors);
       }
       if (userAgent !== undefined) addShortened(boot.user_agents, userAgent, maxUserAgents);
       if (!boot.kinds.includes(datasource)) boot.kinds.push(datasource);

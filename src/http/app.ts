@@ -145,7 +145,9 @@ function record(
     boots.refused(peerAddress(socket.remoteAddress) ?? '');
     return;
   }
-  peerLog('info', socket.remoteAddress, line);
+  const failedFile = guestRecord?.failedFile;
+  const about = failedFile === undefined ? line : () => `${line()}: cannot render ${failedFile}`;
+  peerLog('info', socket.remoteAddress, about);
   if (guestRecord === undefined || guestRecord.caller === 'impostor') return;
   const { caller, kind, token, userdata } = guestRecord;
   metrics.request(kind, status);
@@ -155,7 +157,15 @@ function record(
   }
   if (kind === 'ec2' && token === undefined) metrics.requestWithoutToken();
   const userAgent = headers['user-agent'];
-  boots.request(caller, { path: url, status, userAgent, datasource: kind, token, userdata });
+  boots.request(caller, {
+    path: url,
+    status,
+    userAgent,
+    datasource: kind,
+    token,
+    userdata,
+    failedFile,
+  });
 }
 
 /** The app that guests talk to over HTTP. It does not listen yet. */

@@ -53,10 +53,13 @@ export interface RequestRecord {
   token: TokenUse | undefined;
   /** Set if the request was for user-data. */
   userdata: UserdataAnswer | undefined;
+  /** The file that could not be rendered for the answer. */
+  failedFile: string | undefined;
 }
 
 /** A route's answer to an instance, and what else is recorded about the request. */
-export interface GuestAnswer extends Partial<Pick<RequestRecord, 'token' | 'userdata'>> {
+export interface GuestAnswer
+  extends Partial<Pick<RequestRecord, 'token' | 'userdata' | 'failedFile'>> {
   readonly status: number;
   readonly body: string | Buffer;
   readonly headers?: Readonly<Record<string, string>>;
@@ -147,7 +150,13 @@ function respond(
   caller: Caller,
   answer: (instance: Instance) => GuestAnswer | Promise<GuestAnswer>,
 ): void | Promise<void> {
-  const record: RequestRecord = { caller, kind, token: undefined, userdata: undefined };
+  const record: RequestRecord = {
+    caller,
+    kind,
+    token: undefined,
+    userdata: undefined,
+    failedFile: undefined,
+  };
   request.guestRecord = record;
   if (caller === 'stranger' || caller === 'impostor') {
     sendAnswer(reply, notFound);
@@ -156,6 +165,7 @@ function respond(
   const send = (sent: GuestAnswer) => {
     record.token = sent.token;
     record.userdata = sent.userdata;
+    record.failedFile = sent.failedFile;
     sendAnswer(reply, sent);
   };
   const answered = answer(caller);

@@ -82,7 +82,8 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
       const { status } = internalError;
       // The error is already in the log, once for each version of the file.
-      return answer(internalError, { status, file: error.file, bytes: 0 });
+      const { file } = error;
+      return { ...answer(internalError, { status, file, bytes: 0 }), failedFile: file };
     }
   }
 

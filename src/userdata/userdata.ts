@@ -466,6 +466,7 @@ export function createUserdata({
     const name = inputs.names[document];
     let isNew = false;
     let version: FileVersion | undefined;
+    let path: string | undefined;
     try {
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const found = look();
@@ -477,8 +478,7 @@ export function createUserdata({
           const body = builtIn(data);
           return { body, file: null, problem: undefined };
         }
-        const { path } = found;
-        version = found.version;
+        ({ path, version } = found);
         const entry = rendererOf(found);
         if (entry === undefined) continue;
         const { outcome } = rendered(name, instance, entry.render, () => {
@@ -490,7 +490,7 @@ export function createUserdata({
         if (isNew) noteRendered(path, entry, ownerOf(path, instance, inputs.candidates), settings);
         return { body: outcome, file: path, problem: undefined };
       }
-      throw new UserdataError(name, 'disappeared while it was read');
+      throw new UserdataError(path ?? name, 'disappeared while it was read');
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
       const { file, message: problem } = error;

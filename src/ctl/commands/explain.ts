@@ -293,6 +293,11 @@ function adviceLines(
       `Its user-data cannot be rendered: "mdserverctl render ${operand(name)}" shows the error and its line.`,
     );
   }
+  if (boot.errors.some((line) => /^500 \S*\/vendor[-_]data/.test(line))) {
+    lines.push(
+      `Its vendor-data cannot be rendered: "mdserverctl render ${operand(name)} vendor-data" shows the error and its line.`,
+    );
+  }
   if (userdata?.status === 404) {
     lines.push(
       'There is no user-data for it: mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain.',
