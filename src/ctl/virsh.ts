@@ -15,6 +15,14 @@ export const maxVirshProcesses = 4;
 /** How many domains or ports one virsh process is asked about. */
 const batchSize = 100;
 
+/** What virsh says went wrong; why it could not connect is in its second line. */
+function problemOf(stderr: string): string {
+  const first = firstLine(stderr);
+  if (!first.startsWith('failed to connect')) return first;
+  const why = firstLine(stderr.slice(stderr.indexOf(first) + first.length));
+  return why === '' ? first : `${first}: ${why}`;
+}
+
 /**
  * Returns a function that runs virsh with a connection URI. It only reads, and so needs no password
  * where libvirt asks other users for one. `seconds` limits all its runs together, from now on.
@@ -31,7 +39,7 @@ export function virshAt(uri: string, seconds?: number): Virsh {
       throw new CommandError('virsh is not installed: install libvirt-clients', exitCodes.failed);
     }
     if (result.status !== 0) {
-      throw new CommandError(`virsh (${uri}): ${firstLine(result.stderr)}`, exitCodes.failed);
+      throw new CommandError(`virsh (${uri}): ${problemOf(result.stderr)}`, exitCodes.failed);
     }
     return result.stdout;
   };

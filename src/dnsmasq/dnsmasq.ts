@@ -58,19 +58,21 @@ export type DnsmasqState =
       readonly problem: string;
       /** dnsmasq has not been started or was stopped: no reason for a warning. */
       readonly expected: boolean;
+      /** There is a process, but this user may not see whether it is dnsmasq. */
+      readonly hidden?: boolean;
     };
 
 /**
- * Whether a process that is not in /proc is there, and of this user. With ProtectProc=invisible in
+ * Whose a process is that is not in /proc: of this user, of another one, or of nobody, since it is gone. With ProtectProc=invisible in
  * its unit, mdserver sees its own processes except for those with capabilities that it lacks, and
  * that is only dnsmasq.
  */
-function isOwn(hidden: number): boolean {
+function ownerOf(hidden: number): 'own' | 'foreign' | 'gone' {
   try {
-    return process.kill(hidden, 0);
-  } catch {
-    // It is gone, or another user's.
-    return false;
+    process.kill(hidden, 0);
+    return 'own';
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM' ? 'foreign' : 'gone';
   }
 }
 
@@ -109,7 +111,12 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
   }
   const name = readIfExists(`/proc/${pid}/comm`)?.trim();
   if (name === undefined) {
-    if (isOwn(pid)) return { pid };
+    const owner = ownerOf(pid);
+    if (owner === 'own') return { pid };
+    if (owner === 'foreign') {
+      const problem = `process ${pid} (from ${paths.pid}) cannot be seen, and belongs to another user`;
+      return { ...none(problem), hidden: true };
+    }
     return none(`dnsmasq is not running: ${paths.pid} names process ${pid}, which is gone`);
   }
   if (name === 'dnsmasq' && readsConfiguration(pid, paths.configuration)) return { pid };

@@ -47,8 +47,10 @@ export class UserdataError extends Error {
   constructor(
     readonly file: string,
     problem: string,
+    /** Of the file system, if it is one. */
+    cause?: unknown,
   ) {
-    super(`${file}: ${problem}`);
+    super(`${file}: ${problem}`, { cause });
   }
 }
 
@@ -61,7 +63,7 @@ const reasons = new Map([
 /** The file system's error as a UserdataError that says what to do. */
 export function fileError(path: string, error: unknown): UserdataError {
   const { code = '', message } = error as NodeJS.ErrnoException;
-  return new UserdataError(path, reasons.get(code) ?? `cannot be read: ${message}`);
+  return new UserdataError(path, reasons.get(code) ?? `cannot be read: ${message}`, error);
 }
 
 /** Whether this is a system error with one of the codes. */

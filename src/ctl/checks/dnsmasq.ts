@@ -14,10 +14,10 @@ import type { Instances } from '../../instances/instances.js';
 import { counted } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
 import { exists, readIfPresent, statIfPresent } from './files.js';
-import { type Finding, findingsOf } from './finding.js';
+import { type Finding, findingsOf, notChecked } from './finding.js';
 
 /** What mdserver writes for dnsmasq, with the files that `dnsmasq --test` does not read as options. */
-function wholeConfiguration(config: Config, instances: Instances): string {
+function wholeConfiguration(config: Config, dhcpHosts: FileContent | undefined): string {
   const asOptions = (file: FileContent, option: string) =>
     fileText(file)
       .split('\n')
@@ -26,7 +26,7 @@ function wholeConfiguration(config: Config, instances: Instances): string {
   return [
     fileText(dnsmasqConfiguration(config)).trimEnd(),
     ...asOptions(dnsmasqOptions(config), 'dhcp-option'),
-    ...asOptions(hostsFiles(config)(instances).dhcp, 'dhcp-host'),
+    ...(dhcpHosts === undefined ? [] : asOptions(dhcpHosts, 'dhcp-host')),
     '',
   ].join('\n');
 }
@@ -61,9 +61,14 @@ function isNewer(path: string, other: string): boolean {
 /**
  * Whether dnsmasq accepts what mdserver writes for it, has that on the disk, and is running. The
  * files are compared and never passed to dnsmasq: with an option such as conf-script=, they would
- * be programs.
+ * be programs. Without the instances, it leaves out the files about them. `access` is defined if this
+ * runs as mdserver's user, which sees its dnsmasq.
  */
-export async function* checkDnsmasq(config: Config, instances: Instances): AsyncGenerator<Finding> {
+export async function* checkDnsmasq(
+  config: Config,
+  instances: Instances | undefined,
+  access: string | undefined,
+): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('dnsmasq');
   const paths = dnsmasqPaths(config.dnsmasq);
   if (!exists(paths.configuration)) {
@@ -73,19 +78,21 @@ export async function* checkDnsmasq(config: Config, instances: Instances): Async
     );
     return;
   }
+  // Their content can be read once.
+  const hosts = () => instances && hostsFiles(config)(instances);
   const folder = mkdtempSync(join(tmpdir(), 'mdserverctl-'));
   try {
     const whole = join(folder, 'dnsmasq.conf');
-    writeFileSync(whole, wholeConfiguration(config, instances));
+    writeFileSync(whole, wholeConfiguration(config, hosts()?.dhcp));
     const test = await runProgram('dnsmasq', ['--test', `--conf-file=${whole}`]);
     if (test === undefined) {
       yield failure('dnsmasq is not installed', 'install dnsmasq-base');
     } else if (test.status !== 0) {
       yield failure(firstLine(test.stderr).replace(whole, "mdserver's files for it"));
     } else {
-      yield ok(
-        `accepts mdserver's configuration and ${counted(instances.byName.size, 'instance')}`,
-      );
+      const whose =
+        instances === undefined ? '' : ` and ${counted(instances.byName.size, 'instance')}`;
+      yield ok(`accepts mdserver's configuration${whose}`);
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -93,13 +100,13 @@ export async function* checkDnsmasq(config: Config, instances: Instances): Async
   const written = [
     dnsmasqConfiguration(config),
     dnsmasqOptions(config),
-    ...Object.values(hostsFiles(config)(instances)),
+    ...Object.values(hosts() ?? {}),
   ];
   for (const file of written) {
     if (readIfPresent(file.path) === fileText(file)) continue;
     yield warning(`${file.path} is not what mdserver writes now`, 'systemctl restart mdserver');
   }
-  for (const path of otherFiles(config, new Set(written.map((file) => file.path)))) {
+  for (const path of otherFiles(config, new Set(Object.values(paths)))) {
     yield warning(
       `${path} is not a file of the network ${config.dnsmasq.net_name}: its dnsmasq does not read it`,
       'remove it, unless another mdserver uses it',
@@ -107,9 +114,12 @@ export async function* checkDnsmasq(config: Config, instances: Instances): Async
   }
   const state = findDnsmasq(config);
   const restart = 'systemctl restart mdserver-dnsmasq';
-  if (state.pid === undefined) yield failure(state.problem, restart);
-  // dnsmasq writes the pid file when it has read the configuration.
-  else if (isNewer(paths.configuration, paths.pid)) {
+  if (state.pid === undefined) {
+    yield state.hidden && access === undefined
+      ? notChecked('dnsmasq', state.problem)
+      : failure(state.problem, restart);
+  } else if (isNewer(paths.configuration, paths.pid)) {
+    // dnsmasq writes the pid file when it has read the configuration.
     yield warning(
       `process ${state.pid} runs with an older configuration: ${paths.configuration} has changed since it started`,
       restart,

@@ -38,20 +38,41 @@ export function findingsOf(check: string): FindingsOfCheck {
   return { ok: finding('ok'), warning: finding('warning'), failure: finding('failure') };
 }
 
+/** What this user may not look at, in a warning. */
+export function notChecked(check: string, what: string): Finding {
+  return findingsOf(check).warning(`not checked: ${what}`, 'run this with sudo');
+}
+
+/** Whether an error of the file system says that this user may not do it. */
+export function isDenied(error: unknown): boolean {
+  const { code } = (error ?? {}) as NodeJS.ErrnoException;
+  return code === 'EACCES' || code === 'EPERM';
+}
+
 /**
- * Turns an error of the file system into a failure of the check, so that the others still run.
- * `access` is the remedy if a file may not be opened.
+ * The finding for what may not be opened. `access` is the remedy if this runs as mdserver's user, which
+ * has to open it; without it, another user may.
+ */
+export function denied(check: string, message: string, access: string | undefined): Finding {
+  return access === undefined
+    ? notChecked(check, message)
+    : findingsOf(check).failure(message, access);
+}
+
+/**
+ * Turns an error of the file system into a finding of the check, so that the others still run: see
+ * `denied`.
  */
 export async function* guarded(
   check: string,
   findings: AsyncIterable<Finding> | Iterable<Finding>,
-  access = 'run this with sudo',
+  access?: string,
 ): AsyncGenerator<Finding> {
   try {
     yield* findings;
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (!/^E[A-Z0-9]+$/.test(code ?? '')) throw error;
-    yield findingsOf(check).failure(message, code === 'EACCES' ? access : undefined);
+    yield isDenied(error) ? denied(check, message, access) : findingsOf(check).failure(message);
   }
 }

@@ -5,7 +5,7 @@ import { CommandError, exitCodes } from '../errors.js';
 import { listed } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
 import { exists, readIfPresent } from './files.js';
-import { type Finding, findingsOf } from './finding.js';
+import { type Finding, findingsOf, notChecked } from './finding.js';
 
 const { ok, warning, failure } = findingsOf('firewall');
 
@@ -193,7 +193,7 @@ async function* checkUfw({ mdserver: { port }, dnsmasq }: Config): AsyncGenerato
   const result = await runProgram('ufw', ['status', 'verbose']);
   if (result === undefined) return;
   if (result.status !== 0) {
-    yield warning(`not checked: ufw (${firstLine(result.stderr)})`, 'run this with sudo');
+    yield notChecked('firewall', `ufw (${firstLine(result.stderr)})`);
   } else if (isDroppedByUfw(result.stdout, bridge, port)) {
     yield warning(
       `ufw drops what guests need: metadata (TCP port ${port})`,
@@ -214,6 +214,6 @@ export async function* checkFirewall(config: Config): AsyncGenerator<Finding> {
     yield* checkFirewalld(config);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    yield warning(`not checked: firewalld (${error.message})`, 'run this with sudo');
+    yield notChecked('firewall', `firewalld (${error.message})`);
   }
 }

@@ -5,7 +5,7 @@ import { type IpAddress, serverUrl } from '../../network.js';
 import { CommandError } from '../errors.js';
 import type { Virsh } from '../virsh.js';
 import { exists } from './files.js';
-import { type Finding, findingsOf } from './finding.js';
+import { type Finding, findingsOf, notChecked } from './finding.js';
 import { addressesOf, listeners, ownerText, type SocketOwner } from './iproute2.js';
 
 /** The address to connect to for a listen address: loopback for "any address". */
@@ -88,10 +88,16 @@ export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGen
     yield* checkOwnDnsmasq(network, value('Active') === 'yes', virsh);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    yield failure(
-      error.message,
-      `virsh net-define mds-network.xml (in mdserver's etc/libvirt), virsh net-start ${network}`,
-    );
+    const { message } = error;
+    if (/failed to connect/.test(message)) {
+      yield /permission denied|authenti|polkit|access denied/i.test(message)
+        ? notChecked('network', message)
+        : failure(message, 'systemctl start libvirtd (or virtqemud and virtnetworkd)');
+    } else
+      yield failure(
+        message,
+        `virsh net-define mds-network.xml (in mdserver's etc/libvirt), virsh net-start ${network}`,
+      );
   }
   if (!exists(join('/sys/class/net', bridge))) {
     yield failure(`the bridge ${bridge} does not exist`, `virsh net-start ${network}`);

@@ -5,8 +5,9 @@ import { lastGoodFile } from '../../config/last-good.js';
 import type { Config } from '../../config/options.js';
 import { detailsFile } from '../../instances/json-file.js';
 import { keptTemplatesFolder } from '../../userdata/kept.js';
+import { listed } from '../output.js';
 import { exists, statIfPresent } from './files.js';
-import { type Finding, findingsOf } from './finding.js';
+import { type Finding, findingsOf, isDenied, notChecked } from './finding.js';
 
 interface PermissionRule {
   readonly path: string;
@@ -33,7 +34,18 @@ export function* checkPermissions(
     forbidden: 0o002,
     reason,
   });
-  const names = exists(userdata_dir) ? readdirSync(userdata_dir) : [];
+  const unseen: string[] = [];
+  /** What the function gives; undefined if this user may not look there. */
+  function seen<T>(path: string, look: (path: string) => T): T | undefined {
+    try {
+      return look(path);
+    } catch (error) {
+      if (!isDenied(error)) throw error;
+      unseen.push(path);
+      return undefined;
+    }
+  }
+  const names = seen(userdata_dir, (path) => (exists(path) ? readdirSync(path) : [])) ?? [];
   const templates = [
     userdata_dir,
     ...names.map((name) => join(userdata_dir, name)),
@@ -80,7 +92,7 @@ export function* checkPermissions(
   let checked = 0;
   let failures = 0;
   for (const { path, forbidden, reason } of rules) {
-    const stats = statIfPresent(path);
+    const stats = seen(path, statIfPresent);
     // A log may be a device.
     if (stats === undefined || stats.isCharacterDevice()) continue;
     const { mode } = stats;
@@ -92,10 +104,17 @@ export function* checkPermissions(
       `chmod ${octal(mode & ~forbidden)} ${path}`,
     );
   }
-  if (!exists(userdata_dir)) {
+  if (seen(userdata_dir, exists) === false) {
     yield warning(
       `${userdata_dir} (mdserver.userdata_dir) does not exist, so every instance gets the default user-data`,
       `mkdir ${userdata_dir}`,
+    );
+  }
+  if (unseen.length > 0) {
+    const paths = [...new Set(unseen)];
+    yield notChecked(
+      'permissions',
+      listed(paths, (path) => path),
     );
   }
   if (failures === 0) yield ok(`${checked} files and folders have safe permissions`);

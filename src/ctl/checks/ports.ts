@@ -2,7 +2,7 @@ import type { Config } from '../../config/options.js';
 import { commandLine, readsConfiguration } from '../../dnsmasq/dnsmasq.js';
 import { dnsmasqPaths } from '../../dnsmasq/files.js';
 import { exists } from './files.js';
-import { type Finding, findingsOf } from './finding.js';
+import { type Finding, findingsOf, notChecked } from './finding.js';
 import { addressesOf, type Listener, listeners, ownerText, type SocketOwner } from './iproute2.js';
 import { ownDnsmasqMend } from './network.js';
 
@@ -58,7 +58,7 @@ export async function* checkPorts({ dnsmasq }: Config): AsyncGenerator<Finding> 
   const sockets = await socketsOnBridge(all, dnsmasq);
   const unseen = sockets.filter(({ owner }) => owner === undefined);
   if (unseen.length > 0 && process.geteuid?.() !== 0) {
-    yield warning(`not checked: which program has ${portsText(unseen)}`, 'run this with sudo');
+    yield notChecked('ports', `which program has ${portsText(unseen)}`);
     return;
   }
   const { configuration } = dnsmasqPaths(dnsmasq);

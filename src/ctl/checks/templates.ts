@@ -15,7 +15,7 @@ import { counted } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
 import { type BareValue, bareValues } from './bare-values.js';
 import { isCloudConfig, userdataProblems } from './cloud-config.js';
-import { type Finding, findingsOf } from './finding.js';
+import { type Finding, findingsOf, isDenied } from './finding.js';
 
 /**
  * Limits, so that checking thousands of instances takes seconds. The texts of one template differ
@@ -47,10 +47,14 @@ function problemCounter() {
   };
 }
 
-/** Renders the user-data and vendor-data of every instance and checks the results. */
+/**
+ * Renders the user-data and vendor-data of every instance and checks the results. `access` is defined
+ * if this runs as mdserver's user, which has to read the templates.
+ */
 export async function* checkTemplates(
   config: Config,
   instances: Iterable<Instance>,
+  access: string | undefined,
 ): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('user-data');
   const { problems, add } = problemCounter();
@@ -121,7 +125,10 @@ export async function* checkTemplates(
       checkInstance(instance);
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
-      add('failure', error.message, current);
+      if (access === undefined && error instanceof UserdataError && isDenied(error.cause)) {
+        total -= 1;
+        add('warning', `not checked: this user may not read ${error.file}`, current);
+      } else add('failure', error.message, current);
     }
   }
   for (const [text, { level, count, first }] of problems) {

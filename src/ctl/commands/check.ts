@@ -24,11 +24,12 @@ export const check = defineCommand({
   operands: [0, 0],
   completes: ['none'],
   options: { connect: connectOption },
-  summary: 'Check configuration, templates, dnsmasq, hook and network.',
+  summary: 'Check configuration, templates, dnsmasq, hook, network and firewall.',
   help: [
-    "Prints one line per finding: ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which counts as a failure. Run it as root, because it reads files that other users cannot. What mdserver's user can write it reads as that user (dnsmasq.user): templates are code, which root must not run.",
+    "Prints one line per finding: ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which counts as a failure. Root sees everything. For a member of the group mdserver, what only root may look at is a warning: not checked. What mdserver's user can write root reads as that user (dnsmasq.user): templates are code, which root must not run.",
+    'Names programs that have the ports of mdserver or of its dnsmasq, a network for which libvirt runs a dnsmasq of its own, and what firewalld or ufw keeps from guests.',
     'Compares the records with what libvirt runs on the network and its bridge, and names the MAC addresses without a record to which dnsmasq gave no address in the last hour.',
-    'Renders the user-data of every instance. Checks cloud-config as YAML, each distinct text once, and with "cloud-init schema" if cloud-init is installed: one text for each template, at most 50.',
+    'Renders the user-data of every instance. Checks cloud-config as YAML, each distinct text once, and with "cloud-init schema" if cloud-init is installed: one text for each template, at most 50. What that refuses is a warning, because the version of the guest decides.',
   ],
   examples: [
     ['mdserverctl check', ''],
