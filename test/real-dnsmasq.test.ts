@@ -409,6 +409,34 @@ test('an instance that is removed is gone from DHCP and DNS, its name in a lease
   assert.equal(dnsmasq.log().filter((line) => line.startsWith('DHCPRELEASE')).length, 1);
 });
 
+test('a machine with a lease that is renamed is gone under its old name, also if DHCP cannot give the new one', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq: 'user = root\ndomain = example.com',
+    records: [record(1, 'web1')],
+  });
+  const dnsmasq = await host.startDnsmasq('--log-queries');
+  const guest = host.addGuest(mac(1));
+  const renames = [
+    ['web1', 'web1'],
+    ['web2', 'web2'],
+    ['db.lab.example.com', undefined],
+    ['12h', '12h'],
+  ] as const;
+  for (const [name, hostname] of renames) {
+    assert.equal((await host.upload(record(1, name))).status, 200);
+    const full = name.endsWith('.example.com') ? [name] : [name, `${name}.example.com`];
+    await eventually(`${name} is the only name`, async () => {
+      const names = [...(await namesOf(host, dnsmasq)).keys()];
+      return names.sort().join() === full.sort().join();
+    });
+    const lease = await askForLease(host, guest);
+    assert.deepEqual([lease?.['ip'], lease?.['hostname']], ['10.122.1.3', hostname]);
+    assert.deepEqual([...(await namesOf(host, dnsmasq)).keys()].sort(), full.sort());
+  }
+});
+
 test('a recreated machine gets the address that the old one of its name still leases', {
   skip,
 }, async (t) => {

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type FileContent, replaceFiles } from '../files.js';
+import { dhcpName } from '../instances/host-names.js';
 import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import {
@@ -178,12 +179,20 @@ function reloadDnsmasq(config: DnsmasqConfig, log: Logger): boolean {
   }
 }
 
-/** The leases of machines that are gone, or whose address or MAC is another now. */
-function endedLeases({ differences, instances }: Change): Lease[] {
+/**
+ * The leases of machines that are gone, or whose address or MAC is another now. Also of those that have a
+ * new name which DHCP cannot give: dnsmasq would keep the old one with the lease. The machine notices nothing.
+ */
+function endedLeases({ dnsmasq }: DnsmasqConfig, { differences, instances }: Change): Lease[] {
   return differences.flatMap(({ before }) => {
     if (before?.ipv4 === undefined || before.mac === undefined) return [];
-    const { ipv4, mac } = before;
-    return instances.byAddress.get(ipv4)?.mac === mac ? [] : [{ ipv4, mac }];
+    const { name, ipv4, mac } = before;
+    const now = instances.byAddress.get(ipv4);
+    if (now?.mac !== mac) return [{ ipv4, mac }];
+    const hostName = now.name === name ? undefined : instances.hostNames.get(now.name);
+    return hostName === undefined || dhcpName(dnsmasq, hostName) !== undefined
+      ? []
+      : [{ ipv4, mac }];
   });
 }
 
@@ -220,7 +229,7 @@ export function dnsmasqSubscriber(
       isBehind = !reloadDnsmasq(config(), log);
       onReload(isBehind ? 'absent' : 'told');
       if (isBehind) return;
-      const ended = endedLeases(change);
+      const ended = endedLeases(config(), change);
       if (ended.length > 0) void endLeases(ended);
     },
   };
