@@ -343,7 +343,7 @@ function networkLines(
 
 /** What to do about a domain that does not tell cloud-init where to look: a line, or none. */
 function datasourceLines(instance: InstanceDetails): string[] {
-  // Ignition and Windows, or an image with a setting of its own, need nothing.
+  // Ignition, or an image with a setting of its own, needs nothing.
   if (!lacksDatasource(instance) || instance.boots.some(({ requests }) => requests > 0)) return [];
   const advice = datasourceAdvice(instance);
   return [`${advice.charAt(0).toUpperCase()}${advice.slice(1)}`];
