@@ -423,7 +423,10 @@ fi
 # The addresses that mdserver talks to: guests, and this host.
 allowed="localhost $(configured dnsmasq.net_address)/$(configured dnsmasq.net_prefix)"
 network6=$(configured dnsmasq.net_address6)
-if [ -n "$network6" ]; then allowed="$allowed $network6/$(configured dnsmasq.net_prefix6)"; fi
+if [ -n "$network6" ]; then
+  # The last one is that of all DHCPv6 servers, to which leases are given back.
+  allowed="$allowed $network6/$(configured dnsmasq.net_prefix6) ff02::1:2"
+fi
 IFS=$', \t' read -r -a addresses <<<"$(configured mdserver.listen_address)"
 for address in "${addresses[@]}" "$(configured dnsmasq.gateway)"; do
   address=${address#[}

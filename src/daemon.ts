@@ -1,11 +1,18 @@
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createBoots } from './boots/boots.js';
-import { dhcpLines, dnsmasqLogPath, followDhcpLog } from './boots/dhcp-log.js';
+import {
+  dhcpLines,
+  dnsmasqLogPath,
+  endOfLog,
+  followDhcpLog,
+  noAddress6,
+} from './boots/dhcp-log.js';
 import type { Config } from './config/options.js';
 import type { ControlParts } from './control/routes.js';
 import { createSpool } from './control/spool.js';
 import { dnsmasqSubscriber, watchDnsmasq, writeConfiguration } from './dnsmasq/dnsmasq.js';
+import { createLeases6 } from './dnsmasq/leases6.js';
 import { healthOf, type ProblemSource } from './health.js';
 import { limitedLog } from './http/peer-log.js';
 import { namingOf } from './instances/host-names.js';
@@ -74,13 +81,23 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
   mkdirSync(stateFolder, { recursive: true });
   const plan = addressPlan(start);
   limitDatabaseMode(db_file);
-  const boots = createBoots();
+  const boots = createBoots({
+    // A machine that only starts now needs none of its leases from before, and may have a new DUID.
+    started: ({ ipv6 }) => {
+      if (ipv6 !== undefined) void leases6.end(ipv6);
+    },
+  });
   const registry = await openRegistry({
     backend: jsonFile(db_file),
     plan,
     naming: () => namingOf(config()),
     location: () => config().service.location,
     isGone: boots.isGone,
+    log,
+  });
+  const leases6 = createLeases6({
+    bridge: start.dnsmasq.interface,
+    isInstances: (address) => registry.instances.byAddress.has(address),
     log,
   });
   const userdata = createUserdata({
@@ -101,12 +118,24 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
     ...countsOf(() => registry.instances, plan, boots),
     refusedTemplates: () => new Set(refusals().map(({ file }) => file)).size,
   });
+  /** dnsmasq goes on while mdserver restarts. A second after the start, because no answer needs it. */
+  function readEarlierLeases(): void {
+    try {
+      for (const line of endOfLog(dnsmasqLogPath(start))) leases6.read(line);
+    } catch {
+      // The health report says that the log cannot be read.
+    }
+  }
   const readDhcp = dhcpLines();
   followDhcpLog(dnsmasqLogPath(start), (line) => {
+    leases6.read(line);
     const message = readDhcp(line);
     if (message === undefined) return;
     const instance = registry.instances.byMac.get(message.mac);
-    if (instance !== undefined) boots.dhcp(instance, message);
+    if (instance === undefined) return;
+    boots.dhcp(instance, message);
+    const { ipv6 } = instance;
+    if (ipv6 !== undefined && message.refusal === noAddress6) void leases6.endUnused(ipv6);
   });
   const problemSources: ProblemSource[] = [
     await keepTrying('the configuration of dnsmasq cannot be written', log, () =>
@@ -114,7 +143,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
     ),
   ];
   watchDnsmasq(config, log);
-  registry.subscribe(dnsmasqSubscriber(config, log, metrics.dnsmasqReload));
+  registry.subscribe(dnsmasqSubscriber(config, leases6, log, metrics.dnsmasqReload));
   registry.subscribe({
     files: () => [],
     changed: ({ differences, instances }) => {
@@ -137,6 +166,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
   void spool.takeIn();
   problemSources.push(spool.problems, () => refusalLines(refusals()));
   const health = () => healthOf(config(), registry, problemSources);
+  if (start.dnsmasq.net_address6 !== undefined) setTimeout(readEarlierLeases, 1000).unref();
   const peerLog = limitedLog(log, (remote) => {
     const address = peerAddress(remote);
     if (address === undefined) return false;

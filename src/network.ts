@@ -57,6 +57,11 @@ export function numberToIpv4(value: number): Ipv4 {
   return [24, 16, 8, 0].map((shift) => (value >>> shift) & 255).join('.') as Ipv4;
 }
 
+/** The 16 bytes of the address. */
+export function ipv6ToBytes(address: Ipv6): Uint8Array {
+  return Uint8Array.from(ipaddr.IPv6.parse(address).toByteArray());
+}
+
 /** The network of an address with this prefix length (0 to 32). */
 export function ipv4Network(address: Ipv4, prefix: number): Ipv4Network {
   const size = 2 ** (32 - prefix);

@@ -18,7 +18,7 @@ const other = instance('other', '00000000-0000-4000-8000-000000000002');
 /** Boots whose clock goes on by one second at each look. */
 function ticking() {
   let time = 1000;
-  return createBoots(() => ++time);
+  return createBoots({ now: () => ++time });
 }
 
 /** What dnsmasq logs of an address that it has given. */

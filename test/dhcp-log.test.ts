@@ -15,6 +15,7 @@ import { dhcpLines, dnsmasqLogPath, followDhcpLog, isReadable } from '../src/boo
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
 import { refusedLately } from '../src/ctl/dnsmasq-log.js';
+import { dhcpSaid, leases6Given } from '../src/dnsmasq/log.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { eventually } from './support/daemon.js';
 import { startDnsmasq } from './support/dnsmasq.js';
@@ -184,6 +185,52 @@ test('other lines are ignored, however long they are', async (t) => {
     await t.test(rowName(line), () => {
       assert.equal(dhcpLines()(line), undefined, line.slice(0, 100));
     });
+  }
+});
+
+/** The leases of DHCPv6 in a log. */
+function leases(log: string): string[] {
+  const given = leases6Given();
+  return log.split('\n').flatMap((line) => {
+    const said = dhcpSaid(line);
+    const lease = said && given(said);
+    if (lease === undefined) return [];
+    const { address, duid, association, iaid, server } = lease;
+    return [`${address} ${duid} ${association}:${iaid} ${server}`];
+  });
+}
+
+test('a lease of DHCPv6 is read with what it can be released with, from an answer that gives it', () => {
+  const answer = (message: string, ...options: string[]) =>
+    [message, ...options].map((text) => `${stamp} 16777215 ${text}\n`).join('');
+  const server = 'sent size: 10 option:  2 server-id  00:03:00:01:52:54:00:fe:00:01';
+  const lease = (address: string, seconds = 600) =>
+    `nest size: 24 option:  5 iaaddr  ${address} PL=${seconds} VL=${seconds}`;
+  const one = 'sent size: 40 option:  3 ia-na  IAID=4294967295 T1=300 T2=525';
+  const reply = 'DHCPREPLY(br-mds) fd00:122::abcd 00:04:ab web1';
+  const given = 'fd00:122::abcd 00:04:ab 3:4294967295 00:03:00:01:52:54:00:fe:00:01';
+  assert.deepEqual(leases(answer(reply, server, one, lease('fd00:122::abcd'))), [given]);
+  const two = 'sent size: 32 option:  4 ia-ta  IAID=7';
+  assert.deepEqual(
+    leases(answer(reply, server, one, lease('fd00:122::abcd'), two, lease('fd00:122::1'))),
+    [given, 'fd00:122::1 00:04:ab 4:7 00:03:00:01:52:54:00:fe:00:01'],
+  );
+  for (const log of [
+    // Only offered, without a time, or given back.
+    answer(reply.replace('REPLY', 'ADVERTISE'), server, one, lease('fd00:122::abcd')),
+    answer(reply, server, one, lease('fd00:122::abcd', 0)),
+    answer('DHCPRELEASE(br-mds) 00:04:ab ', server, one, lease('fd00:122::abcd')),
+    // Incomplete, of another exchange, or no address.
+    answer(reply, one, lease('fd00:122::abcd')),
+    answer(reply, server, lease('fd00:122::abcd')),
+    answer(reply, server, one, lease('fd00:122::abcd').replace('nest', 'next')),
+    answer(reply, server, one) + answer(lease('fd00:122::abcd')).replace(' 16777215 ', ' 7 '),
+    answer(reply, server, one, lease('evil')),
+    answer(reply, server, one, `client provides name: ${lease('fd00:122::abcd')}`),
+    answer(reply, server, one, lease('fd00:122::abcd')).replaceAll(' 16777215 ', ' '),
+    answer(reply, server, one, 'nest size: 24 option:  5 '.repeat(50_000)),
+  ]) {
+    assert.deepEqual(leases(log), [], log.slice(0, 500));
   }
 });
 

@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import type { BootRecord, InstanceDetails } from '../src/control/api.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { runCloudInit } from './support/cloud-init-site.js';
 import { eventually, startDaemon } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
-import { startDnsmasq } from './support/dnsmasq.js';
+import { type Dnsmasq, startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
-import { missing } from './support/parts.js';
+import { missing, python } from './support/parts.js';
 import { domainXml, mac, uuid } from './support/samples.js';
 import { startSite } from './support/site.js';
 
@@ -30,7 +31,12 @@ interface Host {
   readonly addGuest: (number: number) => Promise<Namespace>;
   /** Uploads a domain with curl: its name, and the number in its MAC and uuid. */
   readonly upload: (name: string, number: number) => Promise<Uploaded>;
-  readonly startDnsmasq: () => Promise<unknown>;
+  /** It logs to where mdserver reads it. */
+  readonly startDnsmasq: () => Promise<Dnsmasq>;
+  /** The same, as libvirt's hook does it when the domain starts. */
+  readonly boot: (name: string, number: number) => Promise<Uploaded>;
+  readonly boots: (name: string) => Promise<readonly BootRecord[]>;
+  readonly remove: (name: string) => Promise<void>;
   /** The requests up to now that did not come from the host. */
   readonly requests: () => string[];
   readonly restart: () => Promise<void>;
@@ -73,7 +79,21 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
       assert.equal(stderr, '');
       return JSON.parse(stdout) as Uploaded;
     },
-    startDnsmasq: () => startDnsmasq(host.start, folder),
+    boot: async (name, number) => {
+      const { status, body } = await site.json('/instance-upload', {
+        method: 'POST',
+        headers: { 'x-libvirt-operation': 'prepare', accept: 'application/json' },
+        body: domainXml(number, { name, uuid: ec2Uuid(number) }),
+      });
+      assert.equal(status, 200);
+      return body as Uploaded;
+    },
+    boots: async (name) => ((await site.json(`/instances/${name}`)).body as InstanceDetails).boots,
+    remove: async (name) => {
+      const { status } = await site.ask(`/instances/${name}`, { method: 'DELETE' });
+      assert.equal(status, 200);
+    },
+    startDnsmasq: () => startDnsmasq(host.start, folder, join(folder, 'mdserver-dnsmasq.log')),
     requests: () =>
       [...site.daemon.output().matchAll(/(?:GET|PUT) \/\S* \d{3} /g)].map(([text]) => text.trim()),
     restart: async () => {
@@ -86,10 +106,14 @@ async function startHost(t: TestContext, options: string): Promise<Host> {
 function askForAddress(
   { folder }: Host,
   guest: Namespace,
-  { duid, release = false }: { readonly duid?: string; readonly release?: boolean } = {},
+  {
+    duid,
+    release = false,
+    timeout = 5,
+  }: { readonly duid?: string; readonly release?: boolean; readonly timeout?: number } = {},
 ) {
   return runDhclient(guest, folder, '-6', {
-    configuration: 'timeout 5;\n',
+    configuration: `timeout ${timeout};\n`,
     // A client that has never had a lease, but perhaps an identifier already.
     leases: duid === undefined ? '' : `default-duid "${duid}";\n`,
     release,
@@ -188,8 +212,6 @@ test('only the MAC address counts for DHCPv6: whatever a guest says that it is',
   // Not by a name either: dnsmasq takes this one for a number, and would look others up in DNS.
   const { mds_ipv6: address } = await host.upload('0123', 1);
   const guest = await host.addGuest(1);
-  // Identifiers of no MAC address (DUID-UUID, RFC 6355), as a machine-id gives them.
-  const duid = (digit: number) => `\\000\\004${`\\00${digit}`.repeat(16)}`;
   for (const digit of [1, 2]) {
     // Released: dnsmasq gives no address to two identifiers at a time.
     const lease = await askForAddress(host, guest, { duid: duid(digit), release: true });
@@ -198,6 +220,101 @@ test('only the MAC address counts for DHCPv6: whatever a guest says that it is',
   // That of another: a copy of its disk.
   const stranger = await host.addGuest(2);
   assert.equal(await askForAddress(host, stranger, { duid: duid(1) }), undefined);
+});
+
+/** Identifiers of no MAC address (DUID-UUID, RFC 6355), as a machine-id gives them. */
+const duid = (digit: number) => `\\000\\004${`\\00${digit}`.repeat(16)}`;
+
+/** What a boot record has of DHCPv6: the messages and how often they came. */
+function dhcp6Of(boot: BootRecord | undefined): string[] {
+  return (boot?.dhcp ?? [])
+    .filter(({ action }) => action.startsWith('DHCPv6-'))
+    .map(({ action, address, refusal }) => [action, address, refusal].filter(Boolean).join(' '));
+}
+
+test('firmware, installer and system have a DUID each: all get the address, in one boot or in several', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, withIpv6);
+  const dnsmasq = await host.startDnsmasq();
+  const { mds_ipv6: address } = await host.boot('web1', 1);
+  assert.ok(address);
+  const guest = await host.addGuest(1);
+  // None of them gives it back, and none has it when the next one asks.
+  const ask = async (digit: number, timeout: number) =>
+    (await askForAddress(host, guest, { duid: duid(digit), timeout }))?.['ip6_address'];
+  const read = (times: number) =>
+    eventually('mdserver has read of it', async () => {
+      const [boot] = await host.boots('web1');
+      return boot?.dhcp.find(({ action }) => action === 'DHCPv6-REPLY')?.times === times;
+    });
+  assert.equal(await ask(1, 5), address);
+  assert.equal(await ask(2, 30), address);
+  await read(2);
+  assert.deepEqual(dhcp6Of((await host.boots('web1'))[0]), [
+    'DHCPv6-SOLICIT',
+    `DHCPv6-REPLY ${address}`,
+    'DHCPv6-ADVERTISE no addresses available',
+  ]);
+  // dnsmasq goes on meanwhile, and its log tells of the lease.
+  await host.restart();
+  assert.equal(await ask(3, 30), address);
+  await read(1);
+  // A start ends the lease at once, so that even a client gets the address that soon gives up.
+  await host.boot('web1', 1);
+  assert.equal(await ask(4, 2), address);
+  await read(1);
+  const released = () => dnsmasq.log().filter((line) => line.includes('DHCPRELEASE')).length;
+  const before = released();
+  await host.remove('web1');
+  await eventually('the lease of a removed instance ends', () => released() > before);
+});
+
+test('a lease stays as long as the guest has its address, whoever asks with its MAC address', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, withIpv6);
+  const dnsmasq = await host.startDnsmasq();
+  const { mds_ipv6: address } = await host.boot('web1', 1);
+  const guest = await host.addGuest(1);
+  assert.equal((await askForAddress(host, guest, { duid: duid(1) }))?.['ip6_address'], address);
+  guest.ip(`address add ${address}/64 dev eth0 nodad`);
+  assert.equal(await askForAddress(host, guest, { duid: duid(2), timeout: 6 }), undefined);
+  assert.deepEqual(
+    dnsmasq.log().filter((line) => line.includes('DHCPRELEASE')),
+    [],
+  );
+});
+
+test('what a guest claims in its DUID, or takes with it, concerns no other instance', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, withIpv6);
+  await host.startDnsmasq();
+  const { mds_ipv6: address } = await host.boot('web1', 1);
+  await host.boot('evil', 2);
+  const evil = await host.addGuest(2);
+  // Rebinding, dnsmasq gives any address, even one that is another's: here with its MAC address as DUID.
+  const program = `import socket, struct, sys
+index = socket.if_nametoindex('eth0')
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(('::', 546, 0, index))
+s.settimeout(5)
+option = lambda code, data: struct.pack('!HH', code, len(data)) + data
+address = option(5, socket.inet_pton(socket.AF_INET6, sys.argv[1]) + bytes(8))
+message = bytes([6, 0, 0, 1]) + option(1, bytes.fromhex('525400000001')) + option(3, struct.pack('!III', 7, 0, 0) + address)
+s.sendto(message, ('ff02::1:2', 547, 0, index))
+assert s.recv(2000)[0] == 7`;
+  const { status, stderr } = await evil.run(python, ['-c', program, address ?? '']);
+  assert.equal(status, 0, stderr);
+  await eventually('mdserver has read of it', async () =>
+    dhcp6Of((await host.boots('evil'))[0]).includes(`DHCPv6-REPLY ${address}`),
+  );
+  assert.deepEqual(dhcp6Of((await host.boots('web1'))[0]), []);
+  // Its lease ends when the instance asks that the address belongs to.
+  const guest = await host.addGuest(1);
+  const lease = await askForAddress(host, guest, { duid: duid(1), timeout: 30 });
+  assert.equal(lease?.['ip6_address'], address);
 });
 
 test('an IPv6 address is its instance’s alone, and stays over uploads, renaming and a restart', {

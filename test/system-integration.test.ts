@@ -403,9 +403,9 @@ net_prefix6 = 64
     integrate(packageRoot, prefix);
     assert.equal(
       setting(prefix, 'mdserver', 'IPAddressAllow'),
-      'localhost 10.0.0.0/24 fd00:1::/64 10.0.0.2 fd00:ec2::254 10.0.0.1',
+      'localhost 10.0.0.0/24 fd00:1::/64 ff02::1:2 10.0.0.2 fd00:ec2::254 10.0.0.1',
     );
-    assert.equal(setting(prefix, 'mdserver', 'SocketBindAllow'), 'tcp:8080 ipv4:udp');
+    assert.equal(setting(prefix, 'mdserver', 'SocketBindAllow'), 'tcp:8080 udp');
     const seen = (of: string) => ({
       hidden: setting(of, 'mdserver-dnsmasq', 'InaccessiblePaths'),
       empty: setting(of, 'mdserver-dnsmasq', 'TemporaryFileSystem'),

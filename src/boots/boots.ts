@@ -214,8 +214,19 @@ function addShortened(list: string[], text: string, max: number): void {
   if (!list.includes(copy)) pushBounded(list, copy, max);
 }
 
-/** Creates empty boot records. `now` returns Unix seconds. */
-export function createBoots(now: () => number = () => Date.now() / 1000): Boots {
+/** What boot records depend on. */
+export interface BootsParts {
+  /** Unix seconds. */
+  readonly now?: () => number;
+  /** Called when libvirt starts a guest, which was not running before. */
+  readonly started?: (instance: Instance) => void;
+}
+
+/** Creates empty boot records. */
+export function createBoots({
+  now = () => Date.now() / 1000,
+  started: onStart,
+}: BootsParts = {}): Boots {
   const all = new Map<string, Boot[]>();
   const refusedAt = new Map<string, number>();
 
@@ -266,6 +277,7 @@ export function createBoots(now: () => number = () => Date.now() / 1000): Boots 
         return;
       }
       begin(instance, by, started);
+      if (by === 'prepare') onStart?.(instance);
     },
     release(instance, failed = false) {
       const boot = unended(instance);

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import type { Config } from '../config/options.js';
 import { type Dhcp6Message, dhcp6Messages, dhcpSaid } from '../dnsmasq/log.js';
 import { type Mac, parseMac } from '../network.js';
@@ -42,13 +42,10 @@ const reasonLine = /^not using configured address \S+ because it (.+)$/;
 /** Where the text at the end is dnsmasq's own; elsewhere it is the guest's, or the guest's name. */
 const refusing: readonly DhcpAction[] = ['DHCPDISCOVER', 'DHCPNAK', 'NOANSWER', 'BOOTP'];
 
-/** dnsmasq's words for an address of DHCPv6 that the guest cannot have, or has no more. */
-const refusals6 = [
-  'no addresses available',
-  'lease not found',
-  'address invalid',
-  'confirm failed',
-];
+/** dnsmasq's words where DHCPv6 has no address for the guest: it may be leased to another DUID. */
+export const noAddress6 = 'no addresses available';
+/** Its words for an address of DHCPv6 that the guest cannot have, or has no more. */
+const refusals6 = [noAddress6, 'lease not found', 'address invalid', 'confirm failed'];
 
 /** A message of DHCPv6 as a line; undefined if it says nothing that an answer does not say as well. */
 function line6({ kind, mac, address, text }: Dhcp6Message, time: string): DhcpLine | undefined {
@@ -137,6 +134,32 @@ export function followDhcpLog(path: string, onLine: (line: string) => void): () 
     }
   }, readInterval).unref();
   return () => clearInterval(timer);
+}
+
+/**
+ * The lines at the end of the log, without the one that they begin in: 1 MiB, some 10,000 lines. None if
+ * there is no such file. Throws the system's error.
+ */
+export function endOfLog(path: string): string[] {
+  let descriptor: number;
+  try {
+    // Whoever can write to the log's folder could put a FIFO there, which must not hang this.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+  try {
+    const stats = fstatSync(descriptor);
+    if (!stats.isFile()) return [];
+    const from = Math.max(0, stats.size - maxRead);
+    const bytes = Buffer.alloc(stats.size - from);
+    const text = bytes.toString('latin1', 0, readSync(descriptor, bytes, 0, bytes.length, from));
+    const lines = text.split('\n');
+    return from === 0 ? lines : lines.slice(1);
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /** Whether the log exists and is readable. */

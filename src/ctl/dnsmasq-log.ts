@@ -1,33 +1,19 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { dhcpLines } from '../boots/dhcp-log.js';
+import { dhcpLines, endOfLog } from '../boots/dhcp-log.js';
 import type { Mac } from '../network.js';
 import { CommandError, exitCodes } from './errors.js';
 
-/** Bytes that are read at the end of the log: some 10,000 lines. */
-const maxRead = 1024 * 1024;
 /** Milliseconds. A guest without an address asks again at least every few minutes. */
 const recently = 3_600_000;
 
-/** The end of a file, without the line that it begins in; '' if there is no such file. */
-function endOf(path: string): string {
-  let descriptor: number;
+/** The newest lines of the log; none if there is no such file. Throws CommandError. */
+function newestLines(path: string): string[] {
   try {
-    // Whoever can write to the log's folder could put a FIFO there, which must not hang this.
-    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    return endOfLog(path);
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return '';
-    throw new CommandError(`cannot read dnsmasq's log: ${message}`, exitCodes.failed);
-  }
-  try {
-    const stats = fstatSync(descriptor);
-    if (!stats.isFile()) return '';
-    const from = Math.max(0, stats.size - maxRead);
-    const bytes = Buffer.alloc(stats.size - from);
-    const text = bytes.toString('latin1', 0, readSync(descriptor, bytes, 0, bytes.length, from));
-    return from === 0 ? text : text.slice(text.indexOf('\n') + 1);
-  } finally {
-    closeSync(descriptor);
+    throw new CommandError(
+      `cannot read dnsmasq's log: ${(error as Error).message}`,
+      exitCodes.failed,
+    );
   }
 }
 
@@ -46,7 +32,7 @@ function timeOf(text: string, now: Date): Date {
 export function refusedLately(path: string, now = new Date()): ReadonlyMap<Mac, number> {
   const refused = new Map<Mac, number>();
   const read = dhcpLines();
-  for (const line of endOf(path).split('\n')) {
+  for (const line of newestLines(path)) {
     const event = read(line);
     if (event === undefined || event.refusal === '') continue;
     const at = timeOf(event.time, now).getTime();

@@ -4,6 +4,7 @@ import { type FileContent, replaceFiles } from '../files.js';
 import { dhcpName } from '../instances/host-names.js';
 import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
+import type { Ipv6 } from '../network.js';
 import {
   type DnsmasqConfig,
   dnsmasqConfiguration,
@@ -11,6 +12,7 @@ import {
   dnsmasqPaths,
   hostsFiles,
 } from './files.js';
+import type { Leases6 } from './leases6.js';
 import { type Lease, releaseLeases } from './release.js';
 
 /** Whether the file is as it would be written: a text, and readable for everybody. */
@@ -196,9 +198,18 @@ function endedLeases({ dnsmasq }: DnsmasqConfig, { differences, instances }: Cha
   });
 }
 
+/** The IPv6 addresses that belong to no machine any more, or to another one. */
+function ended6({ differences, instances }: Change): Ipv6[] {
+  return differences.flatMap(({ before }) => {
+    if (before?.ipv6 === undefined) return [];
+    return instances.byAddress.get(before.ipv6)?.mac === before.mac ? [] : [before.ipv6];
+  });
+}
+
 /** Keeps dnsmasq up to date: writes its hosts files, reloads it and ends leases after a change. */
 export function dnsmasqSubscriber(
   config: () => DnsmasqConfig,
+  leases6: Pick<Leases6, 'end'>,
   log: Logger,
   onReload: (outcome: 'told' | 'absent') => void,
 ): Subscriber {
@@ -231,6 +242,7 @@ export function dnsmasqSubscriber(
       if (isBehind) return;
       const ended = endedLeases(config(), change);
       if (ended.length > 0) void endLeases(ended);
+      for (const address of ended6(change)) void leases6.end(address);
     },
   };
 }

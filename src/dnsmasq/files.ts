@@ -84,7 +84,12 @@ export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
     // Instances ask for an IPv6 address only if a router advertisement tells them to.
     ...(dnsmasq.net_address6 === undefined
       ? []
-      : ['enable-ra', `dhcp-range=${dnsmasq.net_address6},static,${dnsmasq.net_prefix6}`]),
+      : [
+          'enable-ra',
+          `dhcp-range=${dnsmasq.net_address6},static,${dnsmasq.net_prefix6}`,
+          // Only so does the log tell whose a message of DHCPv6 is, and what a lease can be ended with.
+          'log-dhcp',
+        ]),
     // There is no other DHCP server: a lease from before a restart is renewed, an unknown one refused.
     'dhcp-authoritative',
     // Names are given by mdserver, never by a guest's request.

@@ -1,4 +1,4 @@
-import { type Mac, parseMac } from '../network.js';
+import { type Ipv6, type Mac, parseIpv6, parseMac } from '../network.js';
 
 /** What dnsmasq's DHCP wrote in a line of its log. */
 export interface DhcpSaid {
@@ -56,5 +56,46 @@ export function dhcp6Messages(): (said: DhcpSaid) => Dhcp6Message | undefined {
     const [, kind, address = '', duid, rest = ''] = messageLine.exec(text) ?? [];
     if (kind === undefined || duid === undefined) return undefined;
     return { kind, mac: client.mac, address, duid, text: rest };
+  };
+}
+
+/** A lease of DHCPv6, with what dnsmasq knows it by. */
+export interface Lease6 {
+  readonly address: Ipv6;
+  readonly duid: string;
+  /** The option that it was asked for with: 3 for an address that stays (IA_NA), 4 for a temporary one. */
+  readonly association: 3 | 4;
+  readonly iaid: number;
+  /** The identifier of dnsmasq itself. */
+  readonly server: string;
+}
+
+const optionLine = /^(?:sent|nest) size: *\d+ option: *(\d+) \S+ +(\S+)(?: |$)(.*)$/;
+
+/**
+ * Returns a function that is to be called with what dnsmasq's DHCP says, in order, and gives the leases
+ * of DHCPv6 that it gives or renews. Only `log-dhcp` tells the options of an answer.
+ */
+export function leases6Given(): (said: DhcpSaid) => Lease6 | undefined {
+  let answer: Partial<Lease6> & { readonly exchange: string } = { exchange: '' };
+  return ({ exchange, text }) => {
+    if (exchange === undefined) return undefined;
+    const [, kind, , duid] = messageLine.exec(text) ?? [];
+    if (kind !== undefined) {
+      answer = { exchange, ...(kind === 'REPLY' && duid !== undefined && { duid }) };
+    }
+    const { duid: whose, server, iaid, association } = answer;
+    if (answer.exchange !== exchange || whose === undefined) return undefined;
+    const [, option, value = '', more = ''] = optionLine.exec(text) ?? [];
+    if (option === '2') answer = { ...answer, server: value };
+    if (option === '3' || option === '4') {
+      const [, number] = /^IAID=(\d+)$/.exec(value) ?? [];
+      answer = { ...answer, association: option === '3' ? 3 : 4, iaid: Number(number) };
+    }
+    const address = option === '5' ? parseIpv6(value) : undefined;
+    // An address that the guest cannot have comes with no time at all.
+    if (address === undefined || more.endsWith(' VL=0')) return undefined;
+    if (server === undefined || association === undefined || iaid === undefined) return undefined;
+    return { address, duid: whose, association, iaid, server };
   };
 }
