@@ -198,6 +198,41 @@ test('render --as-xml prints what a new domain would get, and stores nothing', a
   assert.deepEqual([bad.status, bad.stdout], [1, '']);
 });
 
+test('render --as-xml takes a domain that libvirt has not seen yet, and says what it made up', async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const template = '{{instance.uuid.length}} {{instance.mac.length}} {{instance.name}}\n';
+  host.write('userdata/new.yaml', template);
+  const whole = domainXml(9, { name: 'new' });
+  const withoutUuid = whole.replace(/<uuid>.*<\/uuid>/, '');
+  for (const [xml, missing] of [
+    [withoutUuid.replace(/<mac [^>]*>/, ''), 'uuid and no MAC address'],
+    [withoutUuid, 'uuid'],
+    [whole.replace(/<mac [^>]*>/, ''), 'MAC address'],
+  ] as const) {
+    const file = host.write('new.xml', xml);
+    assert.deepEqual(await host.ctl('render', '--as-xml', file), {
+      status: 0,
+      stdout: '36 17 new\n',
+      stderr: `mdserverctl: the XML has no ${missing}, which libvirt makes: rendered with made-up ones\nmdserverctl: user-data from ${host.folder}/userdata/new.yaml\n`,
+    });
+    assert.equal((await host.ctl('upload', file)).status, 1);
+  }
+  assert.equal((await host.ctl('list')).stdout, '');
+  const elsewhere = host.write('else.xml', whole.replace("'mds'", "'default'"));
+  const { status, stderr } = await host.ctl('render', '--as-xml', elsewhere);
+  assert.deepEqual(
+    [status, stderr],
+    [
+      1,
+      'mdserverctl: the domain "new" has no interface on the network "mds" or the bridge "br-mds"\n',
+    ],
+  );
+  // A bad one is no missing one.
+  const bad = host.write('bad.xml', whole.replace(/<uuid>.*<\/uuid>/, '<uuid/>'));
+  assert.match((await host.ctl('render', '--as-xml', bad)).stderr, /which is not a UUID\n$/);
+});
+
 test('explain finds an instance by its name and its address, and tells what it asked for', async (t) => {
   const host = hostOf(t);
   const daemon = await host.start();

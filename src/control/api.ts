@@ -101,6 +101,8 @@ export interface RenderedDocument {
    * last version that rendered.
    */
   readonly problem: string | null;
+  /** What the domain XML in the body does not have; missing if it has both. */
+  readonly made_up?: readonly ('uuid' | 'mac')[];
 }
 
 /** What mdserver knows about an address. */

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply } from 'fastify';
 
@@ -24,13 +25,13 @@ import {
   register,
 } from '../instances/instances.js';
 import { datasourceOf } from '../instances/smbios.js';
-import { parseUuid } from '../instances/uuid.js';
+import { parseUuid, type Uuid } from '../instances/uuid.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
 import { ec2 } from '../metadata/ec2.js';
 import { nocloud } from '../metadata/nocloud.js';
 import { bodyOf, type Leaf, leaves, lookUp } from '../metadata/tree.js';
 import { instanceId, localHostname } from '../metadata/values.js';
-import { parseIp } from '../network.js';
+import { type Mac, parseIp } from '../network.js';
 import { truncate } from '../text.js';
 import { shortTurns } from '../turns.js';
 import { maxXmlBytes, takePort, uploadErrorStatus } from '../uploads.js';
@@ -94,6 +95,12 @@ function eventOf(body: unknown): GuestEvent {
 function isGuestGone(guest: unknown): boolean {
   if (guest === undefined || guest === 'gone') return guest === 'gone';
   throw new BadRequestError('guest can only be "gone"');
+}
+
+/** In place of what libvirt makes for a domain whose XML has none. */
+function madeUpIdentity() {
+  const mac = `52:54:00${randomBytes(3).toString('hex').replace(/../g, ':$&')}`;
+  return { uuid: randomUUID() as Uuid, mac: mac as Mac };
 }
 
 /** libvirt has released a machine: it is gone, or could not be started. */
@@ -256,15 +263,15 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const document = documentOf(params.document);
       const xml = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
       const { parseDomain } = await import('../instances/domain-xml.js');
-      const domain = parseDomain(xml, config().dnsmasq);
+      const madeUp = madeUpIdentity();
+      const domain = parseDomain(xml, config().dnsmasq, madeUp);
       // On a copy: this shows the result of an upload and stores nothing.
       const draft = registry.draft();
       const about = { location: config().service.location, now: Date.now() / 1000 };
       const { instance } = register(draft, domain, plan, about);
-      return renderDocument(
-        document,
-        metadataContext({ ...source, instances: () => draft }, instance, 'latest'),
-      );
+      const context = metadataContext({ ...source, instances: () => draft }, instance, 'latest');
+      const made = (['uuid', 'mac'] as const).filter((field) => domain[field] === madeUp[field]);
+      return { ...renderDocument(document, context), ...(made.length > 0 && { made_up: made }) };
     },
   );
 

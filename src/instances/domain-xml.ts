@@ -43,11 +43,19 @@ function rootOf(body: Buffer | string, name: string): Element {
   );
 }
 
-/** Parses a libvirt domain XML (`virsh dumpxml`) in UTF-8. Throws DomainXmlError. */
-export function parseDomain(body: Buffer | string, network: Network): Domain {
+/**
+ * Parses a libvirt domain XML (`virsh dumpxml`) in UTF-8. What is `madeUp` stands for what libvirt makes
+ * itself when it gets an XML without it. Throws DomainXmlError.
+ */
+export function parseDomain(
+  body: Buffer | string,
+  network: Network,
+  madeUp?: Pick<Domain, 'uuid' | 'mac'>,
+): Domain {
   const domain = rootOf(body, 'domain');
   const name = readName(domain, 'the domain');
-  const uuid = readUuid(domain, 'the domain');
+  const hasUuid = madeUp === undefined || childrenOf(domain, 'uuid').length > 0;
+  const uuid = hasUuid ? readUuid(domain, 'the domain') : madeUp.uuid;
   const metadata = readMetadata(domain);
   const vcpus = readVcpus(domain);
   const memoryKib = readMemory(domain);
@@ -60,10 +68,9 @@ export function parseDomain(body: Buffer | string, network: Network): Domain {
       `the domain ${quoted(name)} has no interface on the network ${quoted(network.net_name)} or the bridge ${quoted(network.interface)}`,
     );
   }
-  const mac = readMac(
-    found,
-    `the interface of ${quoted(name)} on the network ${quoted(network.net_name)}`,
-  );
+  const where = `the interface of ${quoted(name)} on the network ${quoted(network.net_name)}`;
+  const hasMac = madeUp === undefined || childrenOf(found, 'mac').length > 0;
+  const mac = hasMac ? readMac(found, where) : madeUp.mac;
   return { name, uuid, mac, metadata, vcpus, memoryKib, architecture, smbios };
 }
 

@@ -8,6 +8,9 @@ import { note, printExactly, printJson } from '../output.js';
 
 const names: readonly string[] = documentNames;
 
+/** What libvirt makes for a domain whose XML has none, in words. */
+const madeByLibvirt = { uuid: 'uuid', mac: 'MAC address' } as const;
+
 /** The instance's name, undefined with --as-xml, and the document. Throws UsageError. */
 function renderOperands(operands: readonly string[], asXml: boolean) {
   const see = 'see mdserverctl render --help';
@@ -38,6 +41,7 @@ export const render = defineCommand({
   summary: 'Print what a guest would get now.',
   help: [
     `DOCUMENT is one of ${names.join(', ')} (default: user-data). Prints it byte for byte (on a terminal with control and invisible characters escaped), and names its template on standard error. "tree" is everything the guest can ask for.`,
+    'A domain XML that libvirt has not seen yet may be without uuid and MAC address: both are made up then. It needs an interface on the network, as without one the guest gets nothing.',
     'An error in a template is shown with its file and line. If an earlier version rendered for the instance, the guest gets what that gives, which is printed. The exit status is 1 in both cases, as when the guest would get nothing (404).',
   ],
   examples: [
@@ -54,11 +58,15 @@ export const render = defineCommand({
       xml === undefined
         ? await control.get<RenderedDocument>(instancePath(name, document))
         : await control.post<RenderedDocument>(`/documents/${document}`, xml);
-    const { found, problem } = rendered;
+    const { found, problem, made_up = [] } = rendered;
     const status = found && problem === null ? exitCodes.ok : exitCodes.failed;
     if (options.json) {
       printJson(rendered);
       return status;
+    }
+    if (made_up.length > 0) {
+      const missing = made_up.map((field) => madeByLibvirt[field]).join(' and no ');
+      note(`the XML has no ${missing}, which libvirt makes: rendered with made-up ones`);
     }
     if (!found) {
       note(`${file ?? name} has no ${document}: it would get a 404`);
