@@ -188,8 +188,8 @@ function readMetadata(domain: Element): Record<string, string> {
 }
 
 /** libvirt leaves out such an element of `<metadata>`, so its value would be missing without a word. */
-function refuseUndeclared({ name, localName }: Element): void {
-  const prefix = /^(.*):/.exec(localName)?.[1];
+function refuseUndeclared({ name, namespace }: Element): void {
+  const prefix = namespace === '' ? /^([^:]+):/.exec(name)?.[1] : undefined;
   if (prefix === undefined) return;
   throw new DomainXmlError(
     `the prefix of <${truncate(name)}> is not declared: xmlns:${truncate(prefix)}=… is missing`,

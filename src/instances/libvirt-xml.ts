@@ -34,7 +34,8 @@ interface ParsedNode {
 
 const validation: validationOptions = {
   multipleRoots: false,
-  invalidCharSequence: { comment: true, tagValue: true, attrLt: true },
+  // "--" in a comment is an error that libvirt passes over.
+  invalidCharSequence: { tagValue: true, attrLt: true },
 };
 
 const parser = new XMLParser({
@@ -184,6 +185,14 @@ interface ValidatorError extends Error {
   readonly col?: number;
 }
 
+/** A letter of names that looks like a colon: the modifier letter triangular colon. */
+const colonLetter = '\u02d0';
+
+/** The text with names that the validator takes: libvirt's may have colons anywhere, and rarer letters. */
+function withNamesToValidate(text: string): string {
+  return text.replaceAll(':', colonLetter).replace(/[\u{10000}-\u{effff}]/gu, 'xx');
+}
+
 /** What the validator says where a line break before an attribute is gone. */
 const joinedWords = /^Tag '[^']*='|^Attribute '.*' has no space in starting/;
 
@@ -193,10 +202,11 @@ function validate(text: string): void {
   // Linux limits a command argument to half of this, so no QEMU option needs more.
   if (/<[^<>!?][^<>]{262144}/.test(text)) throw new DomainXmlError('a tag is longer than 256 KiB');
   try {
-    SyntaxValidator.validate(text, validation);
+    SyntaxValidator.validate(withNamesToValidate(text), validation);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const { line, col, message }: ValidatorError = error;
+    const { line, col }: ValidatorError = error;
+    const message = error.message.replaceAll(colonLetter, ':');
     const where = line === undefined ? '' : `line ${line}, column ${col ?? 1}: `;
     const isJoined = !text.includes('\n') && joinedWords.test(message);
     const Refusal = isJoined ? JoinedWordsError : DomainXmlError;
@@ -241,13 +251,14 @@ function toElement(
   const hidden = new Map<string, string | undefined>();
   for (const [attribute, value] of attributes) {
     const prefix = /^xmlns(?::|$)(.*)/.exec(attribute)?.[1];
-    if (prefix === undefined) continue;
+    // libvirt passes over a prefix that stands for nothing.
+    if (prefix === undefined || (prefix !== '' && value === '')) continue;
     hidden.set(prefix, scope.get(prefix));
     scope.set(prefix, value);
   }
-  const colon = name.indexOf(':');
-  const namespace = scope.get(name.slice(0, Math.max(colon, 0)));
-  const localName = namespace === undefined ? name : name.slice(colon + 1);
+  const [, prefix = '', rest = name] = /^([^:]+):(.*)/.exec(name) ?? [];
+  const namespace = scope.get(prefix);
+  const localName = namespace === undefined ? name : rest;
   const content = toContent(nodes, scope);
   for (const [prefix, value] of hidden) {
     if (value === undefined) scope.delete(prefix);
