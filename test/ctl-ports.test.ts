@@ -69,22 +69,24 @@ tcp LISTEN 0      511                *:80           *:*
   ]);
 });
 
-test('check: DNS and DHCP of other interfaces, as those of libvirt, do no harm', {
-  skip,
-}, async (t) => {
-  const { host, start, startOther, check } = await hostWith(t);
-  host.ip('link add virbr0 type bridge');
-  host.ip('address add 192.168.122.1/24 dev virbr0');
-  host.ip('link set virbr0 up');
-  await startOther(
-    ...['--bind-dynamic', '--interface=virbr0', '--except-interface=lo'],
-    '--dhcp-range=192.168.122.2,192.168.122.9',
-  );
-  // Whoever starts first.
-  assert.deepEqual(await check('ports'), free);
-  await start();
-  assert.deepEqual(await check('ports'), free);
-});
+for (const setting of ['', 'listen_address = 10.122.0.1']) {
+  test(`DNS and DHCP of other interfaces, as those of libvirt, do no harm, and check knows (${setting || 'no listen_address'})`, {
+    skip,
+  }, async (t) => {
+    const { host, start, startOther, check } = await hostWith(t, setting);
+    host.ip('link add virbr0 type bridge');
+    host.ip('address add 192.168.122.1/24 dev virbr0');
+    host.ip('link set virbr0 up');
+    await startOther(
+      ...['--bind-dynamic', '--interface=virbr0', '--except-interface=lo'],
+      '--dhcp-range=192.168.122.2,192.168.122.9',
+    );
+    // Whoever starts first.
+    assert.deepEqual(await check('ports'), free);
+    await start();
+    assert.deepEqual(await check('ports'), free);
+  });
+}
 
 test("check names who has port 53 on the bridge, so that mdserver's dnsmasq cannot start", {
   skip,

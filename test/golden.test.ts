@@ -49,6 +49,8 @@ const differences = {
     [
       ...['domain-needed', 'no-hosts', 'stop-dns-rebind'],
       ...['dhcp-authoritative', 'dhcp-ignore-names'],
+      // Of other addresses, the ports stay free.
+      'bind-dynamic',
     ].includes(line),
   // The built-in template quotes what it prints, and leaves out what is no key of cloud-config.
   correctUserdata: (text: string) =>

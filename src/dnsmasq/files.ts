@@ -58,11 +58,13 @@ export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
   const { dnsmasq } = config;
   const paths = dnsmasqPaths(dnsmasq);
   const network = ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix);
-  const listen =
-    dnsmasq.listen_address === undefined
-      ? // Leaves port 53 of other addresses to libvirt's dnsmasqs and the host's resolver.
-        ['except-interface=lo', 'bind-dynamic']
-      : dnsmasq.listen_address.map((address) => `listen-address=${address}`);
+  const listen = [
+    ...(dnsmasq.listen_address === undefined
+      ? ['except-interface=lo']
+      : dnsmasq.listen_address.map((address) => `listen-address=${address}`)),
+    // Leaves the ports of other addresses to libvirt's dnsmasqs and the host's resolver.
+    'bind-dynamic',
+  ];
   const lines = [
     '# Written by mdserver at each start: changes belong in mdserver.conf.',
     `user=${dnsmasq.user}`,

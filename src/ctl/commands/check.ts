@@ -24,7 +24,7 @@ export const check = defineCommand({
   operands: [0, 0],
   completes: ['none'],
   options: { connect: connectOption },
-  summary: 'Check configuration, templates, dnsmasq, hook, network and firewall.',
+  summary: 'Check configuration, templates, dnsmasq and host.',
   help: [
     "Prints one line per finding: ok, a warning or a failure, with the remedy. The exit status is 1 if there is a failure. Also works when mdserver is not running, which counts as a failure. Root sees everything. For a member of the group mdserver, what only root may look at is a warning: not checked. What mdserver's user can write root reads as that user (dnsmasq.user): templates are code, which root must not run.",
     'Names programs that have the ports of mdserver or of its dnsmasq, a network for which libvirt runs a dnsmasq of its own, and what firewalld or ufw keeps from guests.',
