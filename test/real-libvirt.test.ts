@@ -50,13 +50,13 @@ describe('the domains of a real libvirt are taken as libvirt means them', {
   async function define(
     number: number,
     name: string,
-    { network = 'mds', description = '', disk = '' } = {},
+    { network = 'mds', description = '', disk = '', metadata = '' } = {},
   ): Promise<void> {
     const file = join(folder, 'domain.xml');
     writeFileSync(
       file,
       `<domain type='qemu'><name>${name}</name><uuid>${uuid(number)}</uuid>
-  <description>${description}</description><memory unit='byte'>33554432</memory><vcpu>04</vcpu>
+  <metadata>${metadata}</metadata><description>${description}</description><memory unit='byte'>33554432</memory><vcpu>04</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <devices>
     ${disk}<interface type='network'><mac address='${mac(number)}'/><source network='${network}'/></interface>
@@ -117,6 +117,10 @@ describe('the domains of a real libvirt are taken as libvirt means them', {
     const disk = `<disk type='file'><source file='/none'/>${chain}<target dev='vda'/></disk>`;
     await define(11, 'chain', { disk });
     await define(12, 'huge', { description: 'x'.repeat(maxXmlBytes) });
+    const names = "constructor='1' __proto__='2' p:q:toString='3'";
+    const others = `<p:constructor xmlns:p='urn:p' ${names}><q:__proto__/><?p it's?><!-- ' --><r:s :t='4'/></p:constructor>`;
+    const values = "<i xmlns='urn:md_server:domain_metadata'><x xmlns=''>y</x></i>";
+    await define(15, 'other', { metadata: others + values });
     await define(13, "größe &quot;x&quot; &amp; it's");
     await define(14, 'else "where"', { network: 'default' });
     const { status, stdout } = await ctl('sync');
@@ -131,9 +135,11 @@ describe('the domains of a real libvirt are taken as libvirt means them', {
         'skipped\telse "where"\tthe domain "else \\"where\\"" has no interface on the network "mds" or the bridge "br-mds"',
         'uploaded\tgröße "x" & it\'s\tADDRESS',
         `failed\thuge\tthe body is too large: it has ${size} bytes, and at most 1048576 are allowed`,
+        'uploaded\tother\tADDRESS',
         '',
       ],
     );
+    assert.deepEqual((await show('other')).metadata, { x: 'y' });
     assert.match(daemon.output(), new RegExp(`WARN {2}refused POST /instance-upload: .* ${size} `));
   });
 });

@@ -41,7 +41,7 @@ export function closeBehindBody({ raw, socket }: FastifyRequest): void {
       if (socket.bytesRead - before > maxRest || performance.now() > end) socket.destroy();
     }, watchInterval);
     socket.once('close', () => clearInterval(watch));
-    raw.once('end', () => socket.destroy());
+    raw.once('end', () => Socket.prototype.destroySoon.call(socket));
     raw.resume();
     socket.end();
   };

@@ -34,8 +34,7 @@ interface ParsedNode {
 
 const validation: validationOptions = {
   multipleRoots: false,
-  // "--" in a comment is an error that libvirt passes over.
-  invalidCharSequence: { tagValue: true, attrLt: true },
+  invalidCharSequence: { comment: true, tagValue: true, attrLt: true },
 };
 
 const parser = new XMLParser({
