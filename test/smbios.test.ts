@@ -149,6 +149,13 @@ test('an upload tells which datasource its domain names, and a later one changes
   assert.deepEqual(await said(withSerial('abc')), [200, 'none']);
   assert.deepEqual(await known(), { datasource: 'none', smbios: { serial: 'abc' } });
   assert.deepEqual(await lines(4), [line, line]);
+
+  // It finds mdserver without SMBIOS.
+  const { ipv4 } = (await json('/instances/vm1')).body as InstanceDetails;
+  await daemon.ask('/latest/meta-data/', { from: ipv4 ?? '' });
+  await upload(withSerial(serial));
+  await upload(xml);
+  assert.deepEqual(await lines(6), [line, line]);
 });
 
 // ---- the command that mends a domain ----
