@@ -122,6 +122,7 @@ describe('the domains of a real libvirt are taken as libvirt means them', {
     const values = "<i xmlns='urn:md_server:domain_metadata'><x xmlns=''>y</x></i>";
     await define(15, 'other', { metadata: others + values });
     await define(13, "größe &quot;x&quot; &amp; it's");
+    await define(16, 'two&#x2028;lines');
     await define(14, 'else "where"', { network: 'default' });
     const { status, stdout } = await ctl('sync');
     assert.equal(status, 1);
@@ -136,6 +137,7 @@ describe('the domains of a real libvirt are taken as libvirt means them', {
         'uploaded\tgröße "x" & it\'s\tADDRESS',
         `failed\thuge\tthe body is too large: it has ${size} bytes, and at most 1048576 are allowed`,
         'uploaded\tother\tADDRESS',
+        'failed\ttwo\\u2028lines\tthe <name> of the domain is "two\\u2028lines": line ends and control, bidirectional and invisible characters are not allowed: rename it (virsh domrename)',
         '',
       ],
     );

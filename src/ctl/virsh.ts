@@ -57,8 +57,11 @@ export async function listDomains(virsh: Virsh): Promise<LibvirtDomain[]> {
   const all = await virsh('list', '--all', '--uuid', '--name');
   // Asked for last: a domain that started in the meantime runs.
   const running = new Set((await virsh('list', '--uuid')).split('\n'));
-  return [...all.matchAll(/^([0-9a-f-]{36}) (.*)$/gm)].map(([, uuid = '', name = '']) => {
-    return { uuid, name, running: running.has(uuid) };
+  return all.split('\n').flatMap((line) => {
+    // A name may have any character but a line feed.
+    const [, uuid, name] = /^([0-9a-f-]{36}) (.*)/s.exec(line) ?? [];
+    if (uuid === undefined || name === undefined) return [];
+    return [{ uuid, name, running: running.has(uuid) }];
   });
 }
 
