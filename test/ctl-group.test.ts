@@ -70,6 +70,18 @@ test('a member of the group mdserver checks a real installation: what only root 
     'warning: ports: not checked: which program has port 53 of 169.254.169.254 (udp, tcp), port 53 of 10.122.0.1 (udp, tcp), port 67 of 0.0.0.0 (udp): run this with sudo';
   assert.deepEqual(await checked('alice'), { status: 0, lines: [ports] });
 
+  // What firewalld 1.3.3 says where polkit lets only root ask it.
+  await must(`cat > /usr/local/bin/firewall-cmd <<'END'
+#!/bin/sh
+[ "$(id -u)" != 0 ] || exit 252
+printf 'Authorization failed.\\n    Make sure polkit agent is running or run the application as superuser.\\n' >&2
+exit 253
+END
+    chmod 0755 /usr/local/bin/firewall-cmd`);
+  const firewall =
+    'warning: firewall: not checked: firewalld (Authorization failed.): run this with sudo';
+  assert.deepEqual(await checked('alice'), { status: 0, lines: [ports, firewall] });
+
   // Where an operator keeps more from others, and processes are hidden.
   await must(`printf '#cloud-config\\nfqdn: a\\n' > /etc/mdserver/userdata/web1
     chown mdserver /etc/mdserver/userdata/web1
@@ -85,6 +97,7 @@ test('a member of the group mdserver checks a real installation: what only root 
     hidden(`hook: not checked: ${denied} stat '/etc/libvirt/hooks/qemu.d'`),
     hidden(`network: not checked: ${libvirtSocket}`),
     ports,
+    firewall,
     hidden(
       `domains: cannot compare the records with libvirt (what runs): ${libvirtSocket}`,
       'undefined',

@@ -136,6 +136,9 @@ test("check names the program that answers in mdserver's place, whether mdserver
   const other = host.start(process.execPath, ['-e', code]);
   if (other.stdout !== null) await once(other.stdout, 'data');
   const { daemon, check } = await hostWith(t, '', host);
+  assert.deepEqual(await check('address'), [
+    "failure: no interface has the address 169.254.169.254; mdserver serves it as soon as one has: is it in the network (virsh net-edit mds: <ip address='169.254.169.254' prefix='32'/>)? See mdserver.listen_address",
+  ]);
   host.ip('address add 169.254.169.254/32 dev br-mds');
   await daemon.printed('another program uses this address and port');
   const expected = [

@@ -162,9 +162,12 @@ export async function* checkAddresses(
     const known = own?.find(({ local }) => local === host);
     // Without this, another machine that has the address could answer.
     if (!host.startsWith('127.') && own !== undefined && known === undefined) {
+      const { net_name: network, interface: bridge } = dnsmasq;
       yield failure(
         `no interface has the address ${address}; mdserver serves it as soon as one has`,
-        `is its network up (virsh net-start ${dnsmasq.net_name})? See mdserver.listen_address`,
+        exists(join('/sys/class/net', bridge))
+          ? `is it in the network (virsh net-edit ${network}: <ip address='${address}' prefix='${address.includes(':') ? 128 : 32}'/>)? See mdserver.listen_address`
+          : `is its network up (virsh net-start ${network})? See mdserver.listen_address`,
       );
     } else if (known?.tentative) {
       yield warning(

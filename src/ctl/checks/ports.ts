@@ -29,10 +29,9 @@ async function socketsOnBridge(
 ): Promise<Listener[]> {
   const onBridge = (await addressesOf(bridge)) ?? [];
   const addresses = new Set([
-    '*',
-    '0.0.0.0',
-    ...(listen_address ?? []),
-    ...onBridge.map(({ local }) => local),
+    ...['*', '0.0.0.0', ...onBridge.map(({ local }) => local)],
+    // dnsmasq adds the loopback interface to those that it listens on.
+    ...(listen_address === undefined ? [] : ['127.0.0.1', '::1', ...listen_address]),
   ]);
   if ([...addresses].some((address) => address.includes(':'))) addresses.add('::');
   const ports = [53, 67, ...(net_address6 === undefined ? [] : [547])];
