@@ -601,7 +601,7 @@ test('sync --prune removes records without a domain, and those whose domain left
 // ---- a real libvirt ----
 
 test('a real libvirt: guests that no hook has uploaded are found, explained and uploaded', {
-  skip: missing('root', 'libvirtd', 'qemu', 'virsh', 'unshare', 'curl', 'ip'),
+  skip: missing('root', 'libvirtd', 'qemu', 'virsh', 'unshare', 'curl', 'ip', 'virt-xml'),
 }, async (t) => {
   const folder = temporaryFolder(t, { 'userdata/': '' });
   const libvirt = await startLibvirt(t);
@@ -702,6 +702,16 @@ test('a real libvirt: guests that no hook has uploaded are found, explained and 
     (await ctl('explain', address)).stdout,
     new RegExp(`^It belongs to ${mac(41)}\\. It is another interface of two, on other; `, 'm'),
   );
+
+  // The command that explain prints, in force from the next start on.
+  const [mend = ''] =
+    /^Its SMBIOS .*: (virt-xml .*)$/m.exec((await ctl('explain', 'two')).stdout)?.slice(1) ?? [];
+  assert.equal((await libvirt.run('sh', ['-c', mend])).status, 0, mend);
+  await libvirt.virsh('destroy', 'two');
+  await libvirt.virsh('start', '--paused', 'two');
+  await ctl('sync');
+  assert.match((await ctl('list')).stdout, /^two\t.*\tnocloud$/m);
+  assert.doesNotMatch((await ctl('explain', 'two')).stdout, /SMBIOS/);
 
   const removed = await ctl('remove', '--yes', 'web1');
   assert.match(removed.stderr, /^mdserverctl: web1 runs: it loses [^\n]*\n$/);
