@@ -317,6 +317,27 @@ assert s.recv(2000)[0] == 7`;
   assert.equal(lease?.['ip6_address'], address);
 });
 
+test('a machine with a lease that is renamed is gone under its old name', { skip }, async (t) => {
+  const host = await startHost(t, withIpv6);
+  await host.startDnsmasq();
+  const { mds_ipv6: address } = await host.boot('web1', 1);
+  const guest = await host.addGuest(1);
+  assert.equal((await askForAddress(host, guest))?.['ip6_address'], address);
+  await eventually('mdserver has read of the lease', async () =>
+    dhcp6Of((await host.boots('web1'))[0]).includes(`DHCPv6-REPLY ${address}`),
+  );
+  guest.ip(`address add ${address}/128 dev eth0 nodad`);
+  await eventually('the guest has a default route', async () =>
+    (await guest.run('ip', ['-6', 'route'])).stdout.includes('default via fe80:'),
+  );
+  await host.upload('web2', 1);
+  await eventually(
+    'the old name is gone',
+    async () => (await dig(guest, '-t', 'AAAA', 'web1')).length === 0,
+  );
+  assert.deepEqual(await dig(guest, '-t', 'AAAA', 'web2'), [address]);
+});
+
 test('an IPv6 address is its instance’s alone, and stays over uploads, renaming and a restart', {
   skip,
 }, async (t) => {

@@ -1,10 +1,10 @@
 import { mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type FileContent, replaceFiles } from '../files.js';
-import { dhcpName } from '../instances/host-names.js';
+import type { Instance } from '../instances/instance.js';
 import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
-import type { Ipv6 } from '../network.js';
+import type { IpAddress, Ipv6 } from '../network.js';
 import {
   type DnsmasqConfig,
   dnsmasqConfiguration,
@@ -182,28 +182,28 @@ function reloadDnsmasq(config: DnsmasqConfig, log: Logger): boolean {
 }
 
 /**
- * The leases of machines that are gone, or whose address or MAC is another now. Also of those that have a
- * new name which DHCP cannot give: dnsmasq would keep the old one with the lease. The machine notices nothing.
+ * Whether a machine no longer has an address, or has it under another name. dnsmasq gives the leases of
+ * a renamed machine no new name if they are DHCPv6's, or if the new name is none that DHCP can give.
  */
-function endedLeases({ dnsmasq }: DnsmasqConfig, { differences, instances }: Change): Lease[] {
-  return differences.flatMap(({ before }) => {
+function isEnded({ instances }: Change, { name, mac }: Instance, address: IpAddress): boolean {
+  const now = instances.byAddress.get(address);
+  return now === undefined || now.mac !== mac || now.name !== name;
+}
+
+/** The leases that dnsmasq would keep until they expire, with an address and a name that are free again. */
+function endedLeases(change: Change): Lease[] {
+  return change.differences.flatMap(({ before }) => {
     if (before?.ipv4 === undefined || before.mac === undefined) return [];
-    const { name, ipv4, mac } = before;
-    const now = instances.byAddress.get(ipv4);
-    if (now?.mac !== mac) return [{ ipv4, mac }];
-    const hostName = now.name === name ? undefined : instances.hostNames.get(now.name);
-    return hostName === undefined || dhcpName(dnsmasq, hostName) !== undefined
-      ? []
-      : [{ ipv4, mac }];
+    const { ipv4, mac } = before;
+    return isEnded(change, before, ipv4) ? [{ ipv4, mac }] : [];
   });
 }
 
-/** The IPv6 addresses that belong to no machine any more, or to another one. */
-function ended6({ differences, instances }: Change): Ipv6[] {
-  return differences.flatMap(({ before }) => {
-    if (before?.ipv6 === undefined) return [];
-    return instances.byAddress.get(before.ipv6)?.mac === before.mac ? [] : [before.ipv6];
-  });
+/** The same for DHCPv6: the addresses. */
+function ended6(change: Change): Ipv6[] {
+  return change.differences.flatMap(({ before }) =>
+    before?.ipv6 !== undefined && isEnded(change, before, before.ipv6) ? [before.ipv6] : [],
+  );
 }
 
 /** Keeps dnsmasq up to date: writes its hosts files, reloads it and ends leases after a change. */
@@ -240,7 +240,7 @@ export function dnsmasqSubscriber(
       isBehind = !reloadDnsmasq(config(), log);
       onReload(isBehind ? 'absent' : 'told');
       if (isBehind) return;
-      const ended = endedLeases(config(), change);
+      const ended = endedLeases(change);
       if (ended.length > 0) void endLeases(ended);
       for (const address of ended6(change)) void leases6.end(address);
     },
