@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net';
 import { setTimeout as after } from 'node:timers/promises';
 import { type IpAddress, type Mac, parseIp, parseMac } from './network.js';
 
@@ -115,6 +116,21 @@ async function startIp(ended: () => void): Promise<Ip> {
         child.stdin.write(`${command}\n`);
       }),
   };
+}
+
+/** A port on which hardly anything listens: what counts is whether anybody is there at all. */
+export const discardPort = 9;
+
+/** Makes the kernel look for the neighbour with an address, by a datagram to it. Never rejects. */
+export async function lookForNeighbour(address: IpAddress): Promise<void> {
+  const { createSocket } = await import('node:dgram');
+  const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
+  await new Promise<void>((resolve) => {
+    // Without a way to the address there is no neighbour, which the table says as well.
+    socket.once('error', () => resolve());
+    socket.send('', discardPort, address, () => resolve());
+  });
+  socket.close();
 }
 
 /** The look-up on a bridge. `ip` is started by the first question, and again when it has ended. */

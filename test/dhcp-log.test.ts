@@ -17,6 +17,7 @@ import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js'
 import { refusedLately } from '../src/ctl/dnsmasq-log.js';
 import { dhcpSaid, leases6Given } from '../src/dnsmasq/log.js';
 import { temporaryFolder } from './support/cleanup.js';
+import { program } from './support/ctl.js';
 import { eventually } from './support/daemon.js';
 import { startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
@@ -409,6 +410,15 @@ test('a log that cannot be read throws nothing, and is followed once it can be',
 
 // ---- a real dnsmasq ----
 
+/** Asks for an address in a guest as busybox does, which then changes nothing. */
+function udhcpcIn(folder: string) {
+  const script = join(folder, 'udhcpc-script');
+  writeFileSync(script, '#!/bin/sh\nexit 0\n');
+  chmodSync(script, 0o755);
+  const options = ['-f', '-n', '-q', '-t', '2', '-T', '1', '-A', '1', '-i', 'eth0', '-s', script];
+  return (guest: Namespace, ...more: string[]) => guest.run('udhcpc', [...options, ...more]);
+}
+
 test("a guest's DHCP events are in its boot record, also after the log was rotated", {
   skip: missing('netns', 'dnsmasq', 'udhcpc', 'cloud-init'),
 }, async (t) => {
@@ -429,24 +439,7 @@ test("a guest's DHCP events are in its boot record, also after the log was rotat
     { status: 'ok', dhcp_log: true, problems: [] },
   );
 
-  const script = join(folder, 'udhcpc-script');
-  writeFileSync(script, '#!/bin/sh\nexit 0\n');
-  chmodSync(script, 0o755);
-  const askForLease = (guest: Namespace, ...more: string[]) =>
-    guest.run('udhcpc', [
-      '-f',
-      '-n',
-      '-q',
-      '-t',
-      '2',
-      '-T',
-      '1',
-      '-i',
-      'eth0',
-      '-s',
-      script,
-      ...more,
-    ]);
+  const askForLease = udhcpcIn(folder);
   const boots = async (name: string) =>
     ((await json(`/instances/${name}`)).body as InstanceDetails).boots;
   const dhcp = (boot: BootRecord | undefined) =>
@@ -506,4 +499,52 @@ s.sendto(bytes.fromhex(sys.argv[1]), ('255.255.255.255', 67))`;
   await saw('web2', 'DHCPNAK');
   assert.equal(dhcp((await boots('web2'))[0])?.[0], 'DHCPNAK 10.122.9.9');
   assert.match(readFileSync(log, 'utf8'), /DHCPNAK\(br-mds\) 10\.122\.9\.9 52:54:00:00:00:02 /);
+});
+
+test('a guest whose address another machine has declines it; explain says which, and a reload ends it', {
+  skip: missing('netns', 'dnsmasq', 'udhcpc'),
+}, async (t) => {
+  const host = addHost(t);
+  const record = databaseRecord(1, { domain_name: 'web1', mds_ipv4: '10.122.7.1' });
+  const site = await startSite(t, host, { records: [record], dnsmasq: 'user = root' });
+  const { folder, json } = site;
+  const { process: dnsmasq } = await startDnsmasq(
+    host.start,
+    folder,
+    join(folder, 'mdserver-dnsmasq.log'),
+  );
+  const askForLease = udhcpcIn(folder);
+  const explain = async () => {
+    const args = [program, '--config', join(folder, 'mdserver.conf'), 'explain', 'web1'];
+    const { status, stdout, stderr } = await host.run(process.execPath, args);
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  const guest = host.addGuest(record.mds_mac);
+  const other = host.addGuest('52:54:00:00:00:09');
+  other.ip('address add 10.122.7.1/16 dev eth0');
+
+  // It looks for others with its address before it takes it.
+  assert.notEqual((await askForLease(guest, '-a')).status, 0);
+  const boot = async () =>
+    ((await json('/instances/web1')).body as InstanceDetails).boots[0] as BootRecord;
+  await eventually('mdserver has read that', async () =>
+    (await boot()).dhcp.some(({ refusal }) => refusal.endsWith('it was previously declined')),
+  );
+  assert.equal((await boot()).outcome, 'no-address');
+  assert.match(await explain(), /"sudo ip neighbour flush to 10\.122\.7\.1 dev br-mds"/);
+  host.ip('neighbour flush to 10.122.7.1 dev br-mds');
+  const said = await explain();
+  assert.match(said, /its last boot asked for an address and has none\./);
+  assert.match(said, / declined the address 10\.122\.7\.1: another machine has it, it found/);
+  assert.match(
+    said,
+    /has the address 10\.122\.7\.1: 52:54:00:00:00:09 answers for it, "mdserverctl explain 52:54:00:00:00:09"/,
+  );
+
+  other.remove();
+  dnsmasq.kill('SIGHUP');
+  assert.equal((await askForLease(guest, '-a')).status, 0);
+  await eventually('mdserver has read that', async () => (await boot()).outcome === 'address');
+  assert.doesNotMatch(await explain(), /has the address/);
 });

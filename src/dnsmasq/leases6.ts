@@ -1,5 +1,6 @@
 import { connect } from 'node:net';
 import type { Logger } from '../log.js';
+import { discardPort } from '../neighbours.js';
 import type { Ipv6 } from '../network.js';
 import { dhcpSaid, type Lease6, leases6Given } from './log.js';
 import { releaseLeases6 } from './release.js';
@@ -78,8 +79,6 @@ export function createLeases6({ bridge, isInstances, log }: Leases6Parts): Lease
   };
 }
 
-/** A port on which hardly anything listens: what counts is whether anybody refuses the connection. */
-const discardPort = 9;
 /** Milliseconds. The kernel gives up after 3 seconds, or after 8 if it knew somebody at the address. */
 const answerTime = 12_000;
 

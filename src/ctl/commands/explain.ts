@@ -8,6 +8,7 @@ import type {
   InstanceDetails,
   InstanceSummary,
 } from '../../control/api.js';
+import { lookForNeighbour } from '../../neighbours.js';
 import { type IpAddress, type Mac, parseIp, parseMac } from '../../network.js';
 import { operand, printable } from '../../text.js';
 import { AnswerError, type ControlClient, fetchHealth, instancePath } from '../client.js';
@@ -61,8 +62,8 @@ export interface ExplainContext {
   readonly bridge: string;
   /** Whether mdserver can read dnsmasq's log, the only source of DHCP events. */
   readonly dhcpLog: boolean;
-  /** What is known of the instance's address, if its guest declined it. */
-  readonly holder?: AddressReport | undefined;
+  /** Who answers for the instance's addresses that its guest declined. */
+  readonly holders?: readonly AddressReport[];
 }
 
 /** Seconds. A younger boot may still be in progress. */
@@ -163,16 +164,23 @@ function eventLines(boot: BootRecord, { style }: ExplainContext): string[] {
 const reload = 'sudo systemctl reload mdserver-dnsmasq';
 const restart = 'sudo systemctl restart mdserver-dnsmasq';
 
-/** Who answers for an address that the guest declined, by the kernel's neighbour table. */
-function holderText({ name, mac }: InstanceDetails, { holder, bridge }: ExplainContext): string {
+/** That another machine has the address, which, and what to do. */
+function declinedAdvice(
+  address: string,
+  { name, mac }: InstanceDetails,
+  { holders = [], bridge }: ExplainContext,
+): string {
+  const holder = holders.find((one) => one.address === address);
+  const pause = `dnsmasq does not offer an address for 10 minutes after it was declined; "${reload}" ends that.`;
+  // dnsmasq itself enters the guest's MAC address for an address that it gives out.
   if (holder === undefined || holder.mac === null || holder.mac === mac) {
-    return `the kernel's neighbour table does not say which: ping the address from this host, then "ip neighbour show dev ${bridge}"`;
+    return `Another machine on the network has the address ${address}, the guest found. To see which, run this again after "sudo ip neighbour flush to ${address} dev ${bridge}". ${pause}`;
   }
   const whose =
     holder.mac_instance === null
       ? `"mdserverctl explain ${operand(holder.mac)}" says whose that is`
-      : `the MAC address of ${holder.mac_instance}`;
-  return holder.mac_instance === name ? 'its own other interface' : `${holder.mac}, ${whose}`;
+      : `the MAC address of ${holder.mac_instance === name ? 'this guest' : holder.mac_instance}`;
+  return `Another machine on the network has the address ${address}: ${holder.mac} answers for it, ${whose}. Take the address away from it. ${pause}`;
 }
 
 /** Why the guest has no address by DHCP or DHCPv6, and what to do: a line each. */
@@ -186,9 +194,7 @@ function dhcpAdvice(
   const refusals = boot.dhcp.filter(({ refusal }) => refusal !== '');
   const latest = latestEvent(boot.dhcp, ['DHCPACK', 'BOOTP', 'DHCPDECLINE']);
   if (latest?.action === 'DHCPDECLINE') {
-    lines.push(
-      `Another machine on the network uses the address ${latest.address}: ${holderText(instance, context)}. Take the address away from that machine. dnsmasq does not offer it to this one for 10 minutes after it was declined; "${reload}" ends that.`,
-    );
+    lines.push(declinedAdvice(latest.address, instance, context));
   } else if (latest === undefined && boot.dhcp.length > 0) {
     const refused = refusals.findLast(({ action }) => !action.startsWith('DHCPv6-'));
     const asked = boot.dhcp.some(({ action }) => !action.startsWith('DHCPv6-'));
@@ -203,10 +209,8 @@ function dhcpAdvice(
   const refused6 = refusals.some(
     ({ action, last }) => action.startsWith('DHCPv6-') && last >= (latest6?.last ?? 0),
   );
-  if (latest6?.action === 'DHCPv6-DECLINE') {
-    lines.push(
-      `Another machine on the network uses its IPv6 address ${instance.ipv6 ?? ''} ("ip -6 neighbour show dev ${context.bridge}" may have it). dnsmasq does not offer it for 10 minutes after it was declined; "${reload}" ends that.`,
-    );
+  if (latest6?.action === 'DHCPv6-DECLINE' && instance.ipv6 !== null) {
+    lines.push(declinedAdvice(instance.ipv6, instance, context));
   } else if (refused6) {
     lines.push(
       instance.ipv6 === null
@@ -254,7 +258,8 @@ function adviceLines(
     );
   }
   lines.push(...dhcpAdvice(boot, instance, context, wait));
-  if (boot.outcome === 'started' || boot.outcome === 'ended') {
+  const isSilent = boot.outcome === 'started' || boot.outcome === 'ended';
+  if (isSilent && boot.dhcp.length === 0) {
     lines.push(
       boot.by === 'reconnect'
         ? 'mdserver has seen nothing of it since libvirtd started: a guest that is already running rarely asks for anything.'
@@ -586,15 +591,29 @@ async function explainName(explaining: Explaining, name: string): Promise<number
       return found;
     });
     const known = guest === 'no answer' ? undefined : guest;
-    const declined = instance.boots[0]?.dhcp.some(({ action }) => action === 'DHCPDECLINE');
-    const holder =
-      declined && instance.ipv4 !== null
-        ? await control.get<AddressReport>(`/addresses/${encodeURIComponent(instance.ipv4)}`)
-        : undefined;
-    const [headline = '', ...rest] = explainInstance(instance, { ...context, holder }, known);
+    const holders = await holdersOf(control, instance);
+    const [headline = '', ...rest] = explainInstance(instance, { ...context, holders }, known);
     printLines([coloured(stdoutStyle, 'bold', headline), ...rest]);
   }
   return exitCodes.ok;
+}
+
+/** Who answers for the addresses that the guest declined. */
+async function holdersOf(
+  control: ControlClient,
+  { ipv4, ipv6, boots }: InstanceDetails,
+): Promise<AddressReport[]> {
+  const reports: AddressReport[] = [];
+  for (const [action, text] of [
+    ['DHCPDECLINE', ipv4],
+    ['DHCPv6-DECLINE', ipv6],
+  ] as const) {
+    const address = parseIp(text ?? '');
+    if (address === undefined || !boots[0]?.dhcp.some((event) => event.action === action)) continue;
+    await lookForNeighbour(address);
+    reports.push(await control.get(`/addresses/${encodeURIComponent(address)}`));
+  }
+  return reports;
 }
 
 function printLines(lines: readonly string[]): void {
