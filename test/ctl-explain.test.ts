@@ -197,7 +197,10 @@ test('an address that another machine has: says who answers for it, and how to e
 
 test('a refusal of dnsmasq is told with its reason, and what to do', async (t) => {
   for (const [refusal, note] of [
-    ['no address available', /^dnsmasq has no address for its MAC address: /],
+    [
+      'no address available',
+      /^dnsmasq has no address for it: is 10\.122\.0\.2 in the network that the bridge has /,
+    ],
     ['no address available: it was previously declined', /^It declined its address before /],
     [
       'no address available: it is leased to 52:54:00:00:00:09',

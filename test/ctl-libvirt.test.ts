@@ -220,12 +220,17 @@ test('check: without libvirt, it says so, and goes on', async (t) => {
 
 // ---- dnsmasq's log ----
 
-/** A line of dnsmasq 2.90, of some minutes ago. */
+/** What dnsmasq 2.90 logs of a machine without a record, some minutes ago. */
 function refusal(number: number, minutesAgo: number): string {
+  return dhcpLine(minutesAgo, `DHCPDISCOVER(br-mds) ${mac(number)} no address available`);
+}
+
+/** A line of its log. */
+function dhcpLine(minutesAgo: number, text: string): string {
   const at = new Date(Date.now() - minutesAgo * 60_000);
   const [, month, day, , time] = at.toString().split(' ');
   const stamp = `${month} ${String(Number(day)).padStart(2)} ${time}`;
-  return `${stamp} dnsmasq-dhcp[1]: DHCPDISCOVER(br-mds) ${mac(number)} no address available\n`;
+  return `${stamp} dnsmasq-dhcp[1]: ${text}\n`;
 }
 
 test('check names who was refused an address lately, with the domain that has this MAC address', async (t) => {
@@ -243,6 +248,29 @@ test('check names who was refused an address lately, with the domain that has th
     `warning: dnsmasq has no address for 2 machines that asked for one: ${mac(3)} (vm3, 5 minutes ago), ${mac(5)} (no running domain has it, 10 minutes ago): whose is it? mdserverctl explain ${mac(3)}`,
   );
   assert.deepEqual(others, ['ok: 1 domain on the network, each as in its record']);
+});
+
+test('check names instances whose address another machine has, until they have got it', async (t) => {
+  const host = await hostWith(t, [instance(1), instance(2)], [domain(1), domain(2)]);
+  const ack = (number: number) => `DHCPACK(br-mds) 10.122.0.${number} ${mac(number)} vm${number}`;
+  const decline = (number: number) => `DHCPDECLINE(br-mds) 10.122.0.${number} ${mac(number)} `;
+  const log = host.write(
+    'log-dnsmasq',
+    [
+      dhcpLine(9, ack(1)),
+      dhcpLine(9, decline(1)),
+      dhcpLine(9, decline(2)),
+      dhcpLine(8, ack(2)),
+    ].join(''),
+  );
+  const [conflict, ...others] = await host.check();
+  assert.match(
+    conflict ?? '',
+    /^warning: another machine on the network has the address of 1 instance: vm1 \(\S+, declined 9 minutes ago\): which one\? mdserverctl explain vm1$/,
+  );
+  assert.deepEqual(others, ['ok: 2 domains on the network, each as in its record']);
+  appendFileSync(log, dhcpLine(1, ack(1)));
+  assert.deepEqual(await host.check(), others);
 });
 
 test('of a large log only the end is read, and what is no file is not waited for', (t) => {

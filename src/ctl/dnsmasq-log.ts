@@ -1,4 +1,4 @@
-import { dhcpLines, endOfLog } from '../boots/dhcp-log.js';
+import { type DhcpLine, dhcpLines, endOfLog } from '../boots/dhcp-log.js';
 import type { Mac } from '../network.js';
 import { CommandError, exitCodes } from './errors.js';
 
@@ -25,20 +25,41 @@ function timeOf(text: string, now: Date): Date {
   return at;
 }
 
-/**
- * The MAC addresses to which dnsmasq gave no address during the last hour, each with the time of the
- * last refusal in Unix seconds, the latest last. Throws CommandError.
- */
-export function refusedLately(path: string, now = new Date()): ReadonlyMap<Mac, number> {
-  const refused = new Map<Mac, number>();
+/** MAC addresses, each with the time of the last message in Unix seconds, the latest last. */
+type Times = ReadonlyMap<Mac, number>;
+
+/** The DHCP messages of the last hour, with their times in Unix seconds. Throws CommandError. */
+function* messagesLately(path: string, now: Date): Generator<[message: DhcpLine, at: number]> {
   const read = dhcpLines();
   for (const line of newestLines(path)) {
-    const event = read(line);
-    if (event === undefined || event.refusal === '') continue;
-    const at = timeOf(event.time, now).getTime();
-    if (now.getTime() - at > recently) continue;
-    refused.delete(event.mac);
-    refused.set(event.mac, at / 1000);
+    const message = read(line);
+    if (message === undefined) continue;
+    const at = timeOf(message.time, now).getTime();
+    if (now.getTime() - at <= recently) yield [message, at / 1000];
+  }
+}
+
+/** The MAC addresses to which dnsmasq gave no address during the last hour. Throws CommandError. */
+export function refusedLately(path: string, now = new Date()): Times {
+  const refused = new Map<Mac, number>();
+  for (const [{ mac, refusal }, at] of messagesLately(path, now)) {
+    if (refusal === '') continue;
+    refused.delete(mac);
+    refused.set(mac, at);
   }
   return refused;
+}
+
+/**
+ * The MAC addresses whose guests found their address in use during the last hour, and have got none
+ * since. Throws CommandError.
+ */
+export function declinedLately(path: string, now = new Date()): Times {
+  const declined = new Map<Mac, number>();
+  for (const [{ mac, action }, at] of messagesLately(path, now)) {
+    if (action !== 'DHCPDECLINE' && action !== 'DHCPACK') continue;
+    declined.delete(mac);
+    if (action === 'DHCPDECLINE') declined.set(mac, at);
+  }
+  return declined;
 }

@@ -1,8 +1,9 @@
 import { dnsmasqLogPath } from '../../boots/dhcp-log.js';
 import type { Config } from '../../config/options.js';
 import type { BootOutcome, InstanceSummary } from '../../control/api.js';
+import { operand } from '../../text.js';
 import type { ControlClient } from '../client.js';
-import { refusedLately } from '../dnsmasq-log.js';
+import { declinedLately, refusedLately } from '../dnsmasq-log.js';
 import { CommandError } from '../errors.js';
 import { type Guest, instanceFinder, isHere, runningGuests, uploadRemedy } from '../guests.js';
 import { counted, durationText, listed } from '../output.js';
@@ -21,6 +22,8 @@ interface Comparison {
   readonly here: string;
   /** The MAC addresses to which dnsmasq gave no address, with the time in Unix seconds. */
   readonly refused: ReadonlyMap<string, number>;
+  /** Those whose guests found their address in use. */
+  readonly declined: ReadonlyMap<string, number>;
   /** Unix seconds. */
   readonly now: number;
 }
@@ -34,7 +37,7 @@ const silentOutcomes: ReadonlySet<BootOutcome | undefined> = new Set([
 
 /** What libvirt runs and what dnsmasq refuses, where the records say something else or nothing. */
 function* domainFindings(comparison: Comparison): Generator<Finding> {
-  const { guests = [], ports, instances, here, refused, now } = comparison;
+  const { guests = [], ports, instances, here, refused, declined, now } = comparison;
   const instanceOf = instanceFinder(instances);
   const all = guests.map((guest) => ({ ...guest, instance: instanceOf(guest.domain) }));
   const on = all.filter(({ macs }) => macs.length > 0);
@@ -115,6 +118,17 @@ function* domainFindings(comparison: Comparison): Generator<Finding> {
       `whose is it? mdserverctl explain ${latest}`,
     );
   }
+  const conflicts = instances.flatMap(({ name, ipv4, mac }) => {
+    const at = declined.get(mac ?? '');
+    return at === undefined ? [] : [{ name, ipv4, at }];
+  });
+  const [conflict] = conflicts;
+  if (conflict !== undefined) {
+    yield warning(
+      `another machine on the network has the address of ${counted(conflicts.length, 'instance')}: ${listed(conflicts, ({ name, ipv4, at }) => `${name} (${ipv4}, declined ${durationText(now - at)} ago)`)}`,
+      `which one? mdserverctl explain ${operand(conflict.name)}`,
+    );
+  }
   const right = on.length - unknown.length - changed.length;
   if (comparison.guests !== undefined && (right > 0 || on.length === 0)) {
     yield ok(`${counted(right, 'domain')} on the network, each as in its record`);
@@ -149,8 +163,10 @@ export async function* checkDomains(
   }
   const now = new Date();
   let refused: Comparison['refused'] = new Map();
+  let declined: Comparison['declined'] = new Map();
   try {
     refused = refusedLately(dnsmasqLogPath(config), now);
+    declined = declinedLately(dnsmasqLogPath(config), now);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     yield warning(error.message, 'run this with sudo');
@@ -161,6 +177,7 @@ export async function* checkDomains(
     instances,
     here: service.location,
     refused,
+    declined,
     now: now.getTime() / 1000,
   });
 }

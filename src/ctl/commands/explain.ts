@@ -198,7 +198,7 @@ function dhcpAdvice(
   } else if (latest === undefined && boot.dhcp.length > 0) {
     const refused = refusals.findLast(({ action }) => !action.startsWith('DHCPv6-'));
     const asked = boot.dhcp.some(({ action }) => !action.startsWith('DHCPv6-'));
-    if (refused !== undefined) lines.push(refusedAdvice(refused, wait));
+    if (refused !== undefined) lines.push(refusedAdvice(refused, instance, context, wait));
     else if (asked) {
       lines.push(
         `dnsmasq offered it an address, and it took none: does a firewall, or a filter on its interface, drop the answers?${wait}`,
@@ -222,7 +222,12 @@ function dhcpAdvice(
 }
 
 /** What a refusal by dnsmasq means. */
-function refusedAdvice({ refusal, address }: DhcpEvent, wait: string): string {
+function refusedAdvice(
+  { refusal, address }: DhcpEvent,
+  { ipv4 }: InstanceDetails,
+  { bridge }: ExplainContext,
+  wait: string,
+): string {
   if (refusal.endsWith('it was previously declined')) {
     return `It declined its address before this boot was seen: another machine on the network uses it. dnsmasq does not offer it for 10 minutes; "${reload}" ends that.`;
   }
@@ -230,7 +235,7 @@ function refusedAdvice({ refusal, address }: DhcpEvent, wait: string): string {
     return `dnsmasq has a lease of its address for another machine (${refusal}). It ends with dnsmasq.lease_len, or with "${restart}".`;
   }
   if (refusal.startsWith('no address available')) {
-    return `dnsmasq has no address for its MAC address: it may not have read its files ("mdserverctl check" tells; "${reload}" makes it).`;
+    return `dnsmasq has no address for it: is ${ipv4 ?? 'its address'} in the network that the bridge has ("ip address show dev ${bridge}"), and has dnsmasq read its files ("mdserverctl check" tells)?`;
   }
   return `dnsmasq refused it the address ${address} (${refusal}): a client then asks for another, unless a static configuration or an old lease in the guest keeps it from that.${wait}`;
 }
