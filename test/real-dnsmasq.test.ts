@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -545,6 +553,21 @@ test('a dnsmasq that has run since an older version, with its folders, goes on u
   // What has not changed is not written again.
   await host.restart();
   assert.deepEqual(await checkDnsmasq(host), []);
+});
+
+test('a dnsmasq that finds no hosts files when it starts has all with the next change', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1')] });
+  const files = ['dhcp/mds.dhcp-hosts', 'dns/mds.dns-hosts'];
+  for (const name of files) rmSync(join(host.folder, 'dnsmasq', name));
+  const dnsmasq = await host.startDnsmasq();
+  assert.deepEqual(await host.resolve('web1'), []);
+  const { body } = await host.upload(record(2, 'web2'));
+  assert.deepEqual(await host.resolve('web1'), ['10.122.1.3']);
+  assert.deepEqual(await host.resolve('web2'), [(JSON.parse(body) as DatabaseRecord).mds_ipv4]);
+  assert.equal((await askForLease(host, host.addGuest(mac(1))))?.['ip'], '10.122.1.3');
+  assert.equal(dnsmasq.process.exitCode, null);
 });
 
 // ---- odd names ----
