@@ -228,15 +228,18 @@ function toContent(nodes: readonly ParsedNode[], scope: Scope): Pick<Element, 'c
     const name = Object.keys(node).find((key) => key !== ':@') ?? '#text';
     const content = node[name];
     if (name === '#text') text += content;
-    else {
-      const attributes = Object.entries(node[':@'] ?? {}).map(([key, value]): [string, string] => {
-        return [key.slice(mark.length), value];
-      });
-      const element = name.slice(mark.length);
-      children.push(toElement(element, new Map(attributes), content as ParsedNode[], scope));
-    }
+    else
+      children.push(toElement(unmarked(name), attributesOf(node), content as ParsedNode[], scope));
   }
   return { children, text };
+}
+
+function unmarked(name: string): string {
+  return name.slice(mark.length);
+}
+
+function attributesOf({ ':@': attributes = {} }: ParsedNode): Map<string, string> {
+  return new Map(Object.entries(attributes).map(([name, value]) => [unmarked(name), value]));
 }
 
 function toElement(
@@ -249,19 +252,19 @@ function toElement(
   // thousands, and elements that declare some may be deep inside each other.
   const hidden = new Map<string, string | undefined>();
   for (const [attribute, value] of attributes) {
-    const prefix = /^xmlns(?::|$)(.*)/.exec(attribute)?.[1];
+    const declared = /^xmlns(?::|$)(.*)/.exec(attribute)?.[1];
     // libvirt passes over a prefix that stands for nothing.
-    if (prefix === undefined || (prefix !== '' && value === '')) continue;
-    hidden.set(prefix, scope.get(prefix));
-    scope.set(prefix, value);
+    if (declared === undefined || (declared !== '' && value === '')) continue;
+    hidden.set(declared, scope.get(declared));
+    scope.set(declared, value);
   }
   const [, prefix = '', rest = name] = /^([^:]+):(.*)/.exec(name) ?? [];
   const namespace = scope.get(prefix);
   const localName = namespace === undefined ? name : rest;
   const content = toContent(nodes, scope);
-  for (const [prefix, value] of hidden) {
-    if (value === undefined) scope.delete(prefix);
-    else scope.set(prefix, value);
+  for (const [declared, before] of hidden) {
+    if (before === undefined) scope.delete(declared);
+    else scope.set(declared, before);
   }
   return { name, localName, namespace: namespace ?? '', attributes, ...content };
 }
