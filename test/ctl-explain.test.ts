@@ -236,6 +236,9 @@ test('DHCPv6 is told as that: an address, none, or one that was declined', () =>
     ).find((line) => /^ {2}- .*(IPv6 address|fd00::5)/.test(line));
   assert.match(advice(refused) ?? '', /still held by another DUID/);
   assert.equal(advice(refused, dhcp(4, 'DHCPv6-REPLY', 'fd00::5')), undefined);
+  // A lease that mdserver has ended, or dnsmasq by its restart: the client asks again at once.
+  const ended = dhcp(5, 'DHCPv6-REPLY', 'fd00::5', 'lease not found');
+  assert.equal(advice(dhcp(4, 'DHCPv6-REPLY', 'fd00::5'), ended), undefined);
   assert.match(
     advice(dhcp(4, 'DHCPv6-REPLY', 'fd00::5'), dhcp(5, 'DHCPv6-DECLINE')) ?? '',
     /Another machine on the network has the address fd00::5, /,

@@ -1,5 +1,5 @@
 import { latestEvent } from '../../boots/boots.js';
-import { type DhcpAction, dnsmasqLogPath } from '../../boots/dhcp-log.js';
+import { type DhcpAction, dnsmasqLogPath, noAddress6 } from '../../boots/dhcp-log.js';
 import type {
   AddressReport,
   BootOutcome,
@@ -207,7 +207,7 @@ function dhcpAdvice(
   }
   const latest6 = latestEvent(boot.dhcp, ['DHCPv6-REPLY', 'DHCPv6-DECLINE']);
   const refused6 = refusals.some(
-    ({ action, last }) => action.startsWith('DHCPv6-') && last >= (latest6?.last ?? 0),
+    ({ refusal, last }) => refusal === noAddress6 && last > (latest6?.last ?? 0),
   );
   if (latest6?.action === 'DHCPv6-DECLINE' && instance.ipv6 !== null) {
     lines.push(declinedAdvice(instance.ipv6, instance, context));
