@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Health } from '../src/control/api.js';
@@ -291,12 +291,14 @@ test('health says that dnsmasq is missing and what could not be stored, until it
   assert.deepEqual((await health()).body.problems, [noDnsmasq]);
   assert.equal((await health()).body.instances, 1);
 
-  // Of a process id of somebody else's, and with dnsmasq's configuration gone.
-  writeFileSync(join(folder, 'run', 'mds.pid'), `${process.pid}\n`);
+  // Of a process id of somebody else's, and with a file for it that cannot be read.
+  const pidFile = join(folder, 'run', 'mds.pid');
+  writeFileSync(pidFile, `${process.pid}\n`);
   assert.match((await health()).body.problems[0] ?? '', /is not a dnsmasq with --conf-file=/);
-  rmSync(join(folder, 'dnsmasq', 'mds.conf'));
+  rmSync(pidFile);
+  mkdirSync(pidFile);
   const [problem, ...others] = (await health()).body.problems;
-  assert.match(problem ?? '', /^cannot look for dnsmasq: ENOENT.*mds\.conf/);
+  assert.match(problem ?? '', /^cannot look for dnsmasq: EISDIR/);
   assert.deepEqual(others, []);
   assert.equal((await daemon.ask('/')).status, 200);
 });
