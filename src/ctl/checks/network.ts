@@ -15,7 +15,7 @@ export function connectAddress(address: IpAddress): IpAddress {
 }
 
 /**
- * Why libvirt runs a dnsmasq of its own for a network (networkStartDhcpDaemonIfNeeded in libvirt), as
+ * Why libvirt runs a dnsmasq of its own for a network (networkStartDhcpDaemon in libvirt), as
  * what to change in the XML that virsh prints of it.
  */
 export function ownDnsmasqCauses(networkXml: string): string[] {
@@ -93,11 +93,12 @@ export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGen
       yield /permission denied|authenti|polkit|access denied/i.test(message)
         ? notChecked('network', message)
         : failure(message, 'systemctl start libvirtd (or virtqemud and virtnetworkd)');
-    } else
+    } else {
       yield failure(
         message,
         `virsh net-define mds-network.xml (in mdserver's etc/libvirt), virsh net-start ${network}`,
       );
+    }
   }
   if (!exists(join('/sys/class/net', bridge))) {
     yield failure(`the bridge ${bridge} does not exist`, `virsh net-start ${network}`);
