@@ -473,7 +473,7 @@ test('sync uploads every domain of a real libvirt', { skip: withoutVirsh }, asyn
   assert.equal(
     synced.stderr,
     'mdserverctl: 3 domains: 2 uploaded, 1 skipped (no interface on the network), 0 failed; 1 record without a domain (--prune removes them)\n' +
-      'mdserverctl: 2 instances whose SMBIOS names no datasource of mdserver: web1, 1: see mdserverctl explain web1\n',
+      'mdserverctl: 2 instances whose SMBIOS names no datasource of mdserver: 1, web1: see mdserverctl explain 1\n',
   );
   assert.equal((await host.ctl('show', 'gone')).status, 0);
 

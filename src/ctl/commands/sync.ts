@@ -58,7 +58,10 @@ function uploadDomains(
 
 /** Names those whose guests will look nowhere; says nothing if there are none. */
 function noteWithoutDatasource(instances: readonly InstanceSummary[]): void {
-  const without = instances.filter(lacksDatasource);
+  // Uploaded several at a time, they have no order of their own.
+  const without = instances
+    .filter(lacksDatasource)
+    .sort((one, other) => (one.name < other.name ? -1 : 1));
   const [first] = without;
   if (first === undefined) return;
   note(
