@@ -140,9 +140,11 @@ function record(
     return;
   }
   if (guestRecord?.caller === 'stranger') {
-    peerLog('warn', socket.remoteAddress, () => `${line()}: no instance has this address`);
+    const address = peerAddress(socket.remoteAddress) ?? '';
+    const whose = `no instance has this address (whose is it? mdserverctl explain ${address})`;
+    peerLog('warn', socket.remoteAddress, () => `${line()}: ${whose}`);
     metrics.unknownCaller();
-    boots.refused(peerAddress(socket.remoteAddress) ?? '');
+    boots.refused(address);
     return;
   }
   const failedFile = guestRecord?.failedFile;
