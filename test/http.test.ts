@@ -754,6 +754,8 @@ test('a client that goes on sending behind its 413 is cut off', async () => {
     const isFull = !socket.write(chunk);
     if (isFull) await Promise.race([closed, new Promise((done) => socket.once('drain', done))]);
   }
+  // Half open, it would otherwise not notice that its peer has gone.
+  socket.end();
   await closed;
   assert.deepEqual(statuses(received), [413]);
   // Behind its limit and 16 MiB more, and what the kernel has of it.
