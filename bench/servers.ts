@@ -57,13 +57,13 @@ function record(index: number): object {
   });
 }
 
-/** What mdserver keeps of the instances beside the database: the hardware of `domainXml`. */
+/** What mdserver keeps of the instances beside the database: hardware and SMBIOS of `domainXml`. */
 function details(instances: number): object {
   const hardware = { vcpus: 1, memoryKib: 1024 * 1024, architecture: 'x86_64' };
   return Object.fromEntries(
     Array.from({ length: instances }, (_, index) => [
       uuid(instanceNumber(index)),
-      { hardware, hostKeys: [] },
+      { hardware, hostKeys: [], smbios: {} },
     ]),
   );
 }

@@ -7,17 +7,17 @@ import { pino } from 'pino';
 import { configFrom } from '../src/config/load.js';
 import { DatabaseError, parseDatabase } from '../src/instances/database-file.js';
 import type { HostKeys } from '../src/instances/details.js';
+import { parseDomain } from '../src/instances/domain-xml.js';
 import { namingOf } from '../src/instances/host-names.js';
 import { jsonFile } from '../src/instances/json-file.js';
 import { openRegistry, type Subscriber } from '../src/instances/registry.js';
 import { type Ipv4, ipv4Network } from '../src/network.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { eventually } from './support/daemon.js';
-import { domain, uuid } from './support/samples.js';
+import { domain, domainXml, uuid } from './support/samples.js';
 
-/** A registry with its files in a folder of its own, and a file of all names that follows from it. */
-async function openIn(t: TestContext) {
-  const folder = temporaryFolder(t);
+/** A registry with its files in a folder, and a file of all names that follows from it. */
+async function openIn(t: TestContext, folder = temporaryFolder(t)) {
   const file = join(folder, 'db.json');
   const lines: string[] = [];
   const write = (line: string) => lines.push(JSON.parse(line).msg);
@@ -72,6 +72,29 @@ test('a change writes the files whose content it changes, and no other', async (
   }
   const hosts = [join(folder, 'hosts')];
   assert.deepEqual(written, [hosts, hosts, [], [], [], [], [], hosts, hosts]);
+});
+
+test('a domain that is the same after a restart leaves the details file as it is', async (t) => {
+  const { folder, registry: first } = await openIn(t);
+  // With entries in another order than that of the details file.
+  const sysinfo = `<sysinfo type='smbios'><chassis><entry name='asset'>a</entry></chassis>
+    <system><entry name='product'>b</entry><entry name='serial'>c</entry></system></sysinfo>`;
+  const xml = (number: number) =>
+    domainXml(number).replace('</os>', `<smbios mode='sysinfo'/></os>${sysinfo}`);
+  const upload = async (registry: typeof first, number: number) =>
+    registry.register(parseDomain(xml(number), configFrom('').config.dnsmasq));
+  for (const number of [1, 2]) await upload(first, number);
+  await first.close();
+  // As 1.0.0 left it. Their short ids are the same, so the second one gets a full one when it is read.
+  const details = join(folder, 'db.details.json');
+  const text = readFileSync(details, 'utf8');
+  assert.equal(text.match(/"fullId":true/g)?.length, 2);
+  writeFileSync(details, text.replaceAll('"fullId":true,', ''));
+  const { registry } = await openIn(t, folder);
+  for (const number of [1, 2]) {
+    const written = await writtenBy(folder, () => upload(registry, number));
+    assert.deepEqual(written, ['db.json'], `vm${number}`);
+  }
 });
 
 test('an edit of the database is in force a moment later, without an upload', async (t) => {

@@ -4,7 +4,7 @@ import type { Details, Hardware, HostKeys } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { listPieces, type Pages, pageFormatter } from './pages.js';
-import { maxSmbiosLength, type Smbios, smbiosFields } from './smbios.js';
+import { maxSmbiosLength, type Smbios, smbiosFrom } from './smbios.js';
 import { parseUuid } from './uuid.js';
 
 function objectOrEmpty(value: unknown): JsonObject {
@@ -38,11 +38,7 @@ function hostKeysOf(value: unknown): HostKeys[] {
 
 function smbiosOf(value: unknown): Smbios | undefined {
   if (!isJsonObject(value)) return undefined;
-  const texts = smbiosFields.flatMap((field) => {
-    const text = asString(value[field]);
-    return text === undefined ? [] : [[field, text.slice(0, maxSmbiosLength)]];
-  });
-  return Object.fromEntries(texts);
+  return smbiosFrom((field) => asString(value[field])?.slice(0, maxSmbiosLength));
 }
 
 /** Parses details. Those that are the same are one object: of very many instances, most are. */
@@ -76,12 +72,17 @@ export interface DetailsFile {
 /** The details file before anything was stored. */
 export const noDetailsFile: DetailsFile = { details: new Map(), resting: new Map() };
 
-/** The entry of an instance in the details file; undefined if it has no uuid. */
+/**
+ * The entry of an instance in the details file; undefined if it has no uuid. The same details have the
+ * same text, wherever they come from: a file that says nothing new is not written.
+ */
 export function detailsText(
   instance: Pick<Instance, 'uuid' | 'details'> | undefined,
 ): string | undefined {
   if (instance?.uuid === undefined) return undefined;
-  return `${JSON.stringify(instance.uuid)}:${JSON.stringify(instance.details)}`;
+  const { hardware, hostKeys, fullId, leftNetwork, smbios } = instance.details;
+  const details: Details = { hardware, hostKeys, fullId, leftNetwork, smbios };
+  return `${JSON.stringify(instance.uuid)}:${JSON.stringify(details)}`;
 }
 
 const separator = ',';

@@ -4,7 +4,7 @@ import { deceptiveCharacters, quoted, truncate } from '../text.js';
 import { type Domain, DomainXmlError, NoInterfaceError, type Port } from './domain.js';
 import { maxMetadataBytes, metadataBytes } from './instance.js';
 import { childrenOf, type Element, onlyText, parseRoot } from './libvirt-xml.js';
-import { maxSmbiosLength, type Smbios, type SmbiosField } from './smbios.js';
+import { maxSmbiosLength, type Smbios, type SmbiosField, smbiosFrom } from './smbios.js';
 import { parseUuid, type Uuid } from './uuid.js';
 
 /** The libvirt network whose interfaces count, and its bridge. */
@@ -260,12 +260,12 @@ function readSmbios(domain: Element): Smbios | undefined {
     ...smbiosArguments(domain),
     ['kernel', kernel.join(' ')],
   ];
-  const smbios: { [Field in SmbiosField]?: string } = {};
-  for (const [field, text] of found) {
-    const value = text.trim().slice(0, maxSmbiosLength);
-    if (field !== undefined && value !== '') smbios[field] = value;
-  }
-  return smbios;
+  const values = new Map(
+    found
+      .map(([field, text]) => [field, text.trim().slice(0, maxSmbiosLength)] as const)
+      .filter(([, value]) => value !== ''),
+  );
+  return smbiosFrom((field) => values.get(field));
 }
 
 function* sysinfoEntries(domain: Element): Generator<[SmbiosField | undefined, string]> {

@@ -16,14 +16,13 @@ export interface Smbios {
 /** One of the texts in it. */
 export type SmbiosField = keyof Smbios;
 
-/** All of them. */
-export const smbiosFields: readonly SmbiosField[] = [
-  'serial',
-  'uuid',
-  'product',
-  'asset',
-  'kernel',
-];
+const fields: readonly SmbiosField[] = ['serial', 'uuid', 'product', 'asset', 'kernel'];
+
+/** The fields that have a text, in the order of the interface. */
+export function smbiosFrom(textOf: (field: SmbiosField) => string | undefined): Smbios {
+  const texts = fields.map((field) => [field, textOf(field)] as const);
+  return Object.fromEntries(texts.filter(([, text]) => text !== undefined));
+}
 
 /** In UTF-16 code units. Every recipe is shorter. */
 export const maxSmbiosLength = 256;
