@@ -82,6 +82,12 @@ export function dhcpLines(): (line: string) => DhcpLine | undefined {
   };
 }
 
+/** What a file has from a place up to another one. latin1: a character is a byte. */
+function textOf(descriptor: number, from: number, to: number): string {
+  const bytes = Buffer.alloc(to - from);
+  return bytes.toString('latin1', 0, readSync(descriptor, bytes, 0, bytes.length, from));
+}
+
 /** Milliseconds between two reads of the log. */
 const readInterval = 1000;
 /** Bytes read at once; of a log that grows faster, only the end is read. */
@@ -113,13 +119,12 @@ export function followDhcpLog(path: string, onLine: (line: string) => void): () 
     if (stats.size === position) return;
     const from = Math.max(position, stats.size - maxRead);
     if (from > position) rest = '';
-    const bytes = Buffer.alloc(stats.size - from);
     const descriptor = openSync(path, 'r');
     try {
-      const length = readSync(descriptor, bytes, 0, bytes.length, from);
-      const lines = (rest + bytes.toString('latin1', 0, length)).split('\n');
+      const text = textOf(descriptor, from, stats.size);
+      const lines = (rest + text).split('\n');
       rest = (lines.pop() ?? '').slice(-1000);
-      position = from + length;
+      position = from + text.length;
       for (const line of lines) onLine(line);
     } finally {
       closeSync(descriptor);
@@ -153,9 +158,7 @@ export function endOfLog(path: string): string[] {
     const stats = fstatSync(descriptor);
     if (!stats.isFile()) return [];
     const from = Math.max(0, stats.size - maxRead);
-    const bytes = Buffer.alloc(stats.size - from);
-    const text = bytes.toString('latin1', 0, readSync(descriptor, bytes, 0, bytes.length, from));
-    const lines = text.split('\n');
+    const lines = textOf(descriptor, from, stats.size).split('\n');
     return from === 0 ? lines : lines.slice(1);
   } finally {
     closeSync(descriptor);
