@@ -16,7 +16,7 @@ import { type TestContext, test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
 import type { InstanceSummary } from '../src/control/api.js';
 import type { Finding } from '../src/ctl/checks/finding.js';
-import { refusedLately } from '../src/ctl/dnsmasq-log.js';
+import { recentDhcp } from '../src/ctl/dnsmasq-log.js';
 import { atEnd, temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
 import {
@@ -279,18 +279,18 @@ test('of a large log only the end is read, and what is no file is not waited for
   writeFileSync(log, refusal(1, 1));
   truncateSync(log, 100 * 1024 * 1024);
   appendFileSync(log, `\n${refusal(2, 1)}${refusal(3, 1).trim()}`);
-  assert.deepEqual([...refusedLately(log).keys()], [mac(2), mac(3)]);
+  assert.deepEqual([...recentDhcp(log).refused.keys()], [mac(2), mac(3)]);
   // What is read begins in a line that would be one without its beginning.
   const half = `x${refusal(4, 1)}`;
   writeFileSync(log, `${half}${'y'.repeat(1024 * 1024 - half.length)}\n`);
-  assert.deepEqual([...refusedLately(log).keys()], []);
+  assert.deepEqual([...recentDhcp(log).refused.keys()], []);
   spawnSync('mkfifo', [join(folder, 'fifo')]);
   for (const path of ['fifo', 'none']) {
-    assert.deepEqual([...refusedLately(join(folder, path)).keys()], [], path);
+    assert.deepEqual([...recentDhcp(join(folder, path)).refused.keys()], [], path);
   }
   mkdirSync(join(folder, 'folder'));
-  assert.equal(refusedLately(join(folder, 'folder')).size, 0);
-  assert.throws(() => refusedLately(join(log, 'below')), {
+  assert.equal(recentDhcp(join(folder, 'folder')).refused.size, 0);
+  assert.throws(() => recentDhcp(join(log, 'below')), {
     name: 'CommandError',
     message: /^cannot read dnsmasq's log: ENOTDIR: /,
   });
@@ -303,8 +303,8 @@ test('the time of a line is that of the last year in which it is not in the futu
     `Dec 31 23:59:30 dnsmasq-dhcp[1]: DHCPNAK(br-mds) 10.122.0.1 ${mac(1)} address not available\n`,
   );
   const at = new Date(2026, 11, 31, 23, 59, 30).getTime() / 1000;
-  assert.deepEqual([...refusedLately(log, new Date(2027, 0, 1, 0, 10))], [[mac(1), at]]);
-  assert.deepEqual([...refusedLately(log, new Date(2027, 0, 1, 1, 10))], []);
+  assert.deepEqual([...recentDhcp(log, new Date(2027, 0, 1, 0, 10)).refused], [[mac(1), at]]);
+  assert.deepEqual([...recentDhcp(log, new Date(2027, 0, 1, 1, 10)).refused], []);
 });
 
 // ---- list ----

@@ -14,7 +14,7 @@ import { type TestContext, test } from 'node:test';
 import { dhcpLines, dnsmasqLogPath, followDhcpLog, isReadable } from '../src/boots/dhcp-log.js';
 import { configFrom } from '../src/config/load.js';
 import type { BootRecord, Health, InstanceDetails } from '../src/control/api.js';
-import { refusedLately } from '../src/ctl/dnsmasq-log.js';
+import { recentDhcp } from '../src/ctl/dnsmasq-log.js';
 import { dhcpSaid, leases6Given } from '../src/dnsmasq/log.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { program } from './support/ctl.js';
@@ -453,7 +453,7 @@ test("a guest's DHCP events are in its boot record, also after the log was rotat
   const stranger = host.addGuest('52:54:00:00:00:09');
   const before = Math.floor(Date.now() / 1000);
   assert.notEqual((await askForLease(stranger)).status, 0);
-  const [refused, ...more] = refusedLately(log);
+  const [refused, ...more] = recentDhcp(log).refused;
   assert.deepEqual([refused?.[0], more], ['52:54:00:00:00:09', []]);
   const at = refused?.[1] ?? 0;
   assert.ok(at >= before && at <= Date.now() / 1000, String(at));

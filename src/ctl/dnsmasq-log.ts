@@ -1,4 +1,4 @@
-import { type DhcpLine, dhcpLines, endOfLog } from '../boots/dhcp-log.js';
+import { dhcpLines, endOfLog } from '../boots/dhcp-log.js';
 import type { Mac } from '../network.js';
 import { CommandError, exitCodes } from './errors.js';
 
@@ -26,40 +26,36 @@ function timeOf(text: string, now: Date): Date {
 }
 
 /** MAC addresses, each with the time of the last message in Unix seconds, the latest last. */
-type Times = ReadonlyMap<Mac, number>;
+type Times = ReadonlyMap<string, number>;
 
-/** The DHCP messages of the last hour, with their times in Unix seconds. Throws CommandError. */
-function* messagesLately(path: string, now: Date): Generator<[message: DhcpLine, at: number]> {
+/** What dnsmasq's log tells of the last hour. */
+export interface RecentDhcp {
+  /** Those to which dnsmasq gave no address. */
+  readonly refused: Times;
+  /** Those whose guests found their address in use, and have got none since. */
+  readonly declined: Times;
+}
+
+/** Nothing. */
+export const noRecentDhcp: RecentDhcp = { refused: new Map(), declined: new Map() };
+
+/** Reads the end of dnsmasq's log. Throws CommandError. */
+export function recentDhcp(path: string, now = new Date()): RecentDhcp {
+  const refused = new Map<Mac, number>();
+  const declined = new Map<Mac, number>();
   const read = dhcpLines();
   for (const line of newestLines(path)) {
     const message = read(line);
     if (message === undefined) continue;
-    const at = timeOf(message.time, now).getTime();
-    if (now.getTime() - at <= recently) yield [message, at / 1000];
+    const { mac, action, refusal, time } = message;
+    const at = timeOf(time, now).getTime();
+    if (now.getTime() - at > recently) continue;
+    if (refusal !== '') {
+      refused.delete(mac);
+      refused.set(mac, at / 1000);
+    }
+    if (action === 'DHCPDECLINE' || action === 'DHCPACK') declined.delete(mac);
+    if (action === 'DHCPDECLINE') declined.set(mac, at / 1000);
   }
-}
-
-/** The MAC addresses to which dnsmasq gave no address during the last hour. Throws CommandError. */
-export function refusedLately(path: string, now = new Date()): Times {
-  const refused = new Map<Mac, number>();
-  for (const [{ mac, refusal }, at] of messagesLately(path, now)) {
-    if (refusal === '') continue;
-    refused.delete(mac);
-    refused.set(mac, at);
-  }
-  return refused;
-}
-
-/**
- * The MAC addresses whose guests found their address in use during the last hour, and have got none
- * since. Throws CommandError.
- */
-export function declinedLately(path: string, now = new Date()): Times {
-  const declined = new Map<Mac, number>();
-  for (const [{ mac, action }, at] of messagesLately(path, now)) {
-    if (action !== 'DHCPDECLINE' && action !== 'DHCPACK') continue;
-    declined.delete(mac);
-    if (action === 'DHCPDECLINE') declined.set(mac, at);
-  }
-  return declined;
+  return { refused, declined };
 }

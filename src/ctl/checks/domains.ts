@@ -3,7 +3,7 @@ import type { Config } from '../../config/options.js';
 import type { BootOutcome, InstanceSummary } from '../../control/api.js';
 import { operand } from '../../text.js';
 import type { ControlClient } from '../client.js';
-import { declinedLately, refusedLately } from '../dnsmasq-log.js';
+import { noRecentDhcp, type RecentDhcp, recentDhcp } from '../dnsmasq-log.js';
 import { CommandError } from '../errors.js';
 import { type Guest, instanceFinder, isHere, runningGuests, uploadRemedy } from '../guests.js';
 import { counted, durationText, listed } from '../output.js';
@@ -13,17 +13,13 @@ import { type Finding, findingsOf } from './finding.js';
 const { ok, warning, failure } = findingsOf('domains');
 
 /** What libvirt runs on the network, beside the records. */
-interface Comparison {
+interface Comparison extends RecentDhcp {
   /** Undefined if libvirt cannot be asked. */
   readonly guests: readonly Guest[] | undefined;
   readonly ports: readonly NetworkPort[];
   readonly instances: readonly InstanceSummary[];
   /** The location of this host. */
   readonly here: string;
-  /** The MAC addresses to which dnsmasq gave no address, with the time in Unix seconds. */
-  readonly refused: ReadonlyMap<string, number>;
-  /** Those whose guests found their address in use. */
-  readonly declined: ReadonlyMap<string, number>;
   /** Unix seconds. */
   readonly now: number;
 }
@@ -162,11 +158,9 @@ export async function* checkDomains(
     return;
   }
   const now = new Date();
-  let refused: Comparison['refused'] = new Map();
-  let declined: Comparison['declined'] = new Map();
+  let dhcp = noRecentDhcp;
   try {
-    refused = refusedLately(dnsmasqLogPath(config), now);
-    declined = declinedLately(dnsmasqLogPath(config), now);
+    dhcp = recentDhcp(dnsmasqLogPath(config), now);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     yield warning(error.message, 'run this with sudo');
@@ -176,8 +170,7 @@ export async function* checkDomains(
     ports,
     instances,
     here: service.location,
-    refused,
-    declined,
+    ...dhcp,
     now: now.getTime() / 1000,
   });
 }

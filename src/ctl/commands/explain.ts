@@ -14,7 +14,7 @@ import { operand, printable } from '../../text.js';
 import { AnswerError, type ControlClient, fetchHealth, instancePath } from '../client.js';
 import { connectOption, defineCommand, type GlobalOptions } from '../command.js';
 import { connect, readConfigurationIfPossible } from '../connection.js';
-import { refusedLately } from '../dnsmasq-log.js';
+import { recentDhcp } from '../dnsmasq-log.js';
 import { CommandError, exitCodes } from '../errors.js';
 import {
   datasourceAdvice,
@@ -643,7 +643,7 @@ function lastRefusal(options: GlobalOptions, mac: Mac): number | undefined {
   const config = readConfigurationIfPossible(options);
   if (config === undefined) return undefined;
   try {
-    return refusedLately(dnsmasqLogPath(config)).get(mac);
+    return recentDhcp(dnsmasqLogPath(config)).refused.get(mac);
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     note(error.message);
