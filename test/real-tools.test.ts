@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { before, describe, test } from 'node:test';
+import { suiteScope } from './support/cleanup.js';
+import {
+  type ClientGuest,
+  type ClientSite,
+  guestKey,
+  metadataUrl,
+  startClientSite,
+} from './support/client-site.js';
+import { repository } from './support/daemon.js';
+import { missing, python } from './support/parts.js';
+
+// Programs that others wrote for EC2, in a guest.
+
+const fixtures = join(repository, 'test/fixtures/clients');
+
+describe('tools for EC2 in a guest', { skip: missing('netns', 'curl') }, () => {
+  const scope = suiteScope();
+  let boot: ClientSite['boot'];
+
+  before(async () => {
+    ({ boot } = await startClientSite(scope));
+  });
+
+  // ---- AWS SDKs and the AWS command line ----
+
+  test('botocore: no credentials without an error, the region, any path', {
+    skip: missing('botocore'),
+  }, async () => {
+    const guest = await boot('botocore', { metadata: { imds_tokens: 'required' } });
+    const said = JSON.parse(await guest.run(python, join(fixtures, 'botocore-metadata.py')));
+    assert.deepEqual(said, {
+      credentials: {},
+      // The zone without its last letter: why availability-zone has to have one more.
+      region: 'rack1',
+      instance_id: `i-${guest.ipv4}`,
+    });
+    assert.deepEqual(await guest.requests(), [
+      'PUT /latest/api/token 200',
+      // The one thing that is missing: no role, and no further question.
+      'GET /latest/meta-data/iam/security-credentials/ 404',
+      'PUT /latest/api/token 200',
+      'GET /latest/meta-data/placement/availability-zone/ 200',
+      'PUT /latest/api/token 200',
+      'GET /latest/meta-data/instance-id 200',
+    ]);
+  });
+
+  test('aws: finds the region and no credentials', { skip: missing('aws') }, async () => {
+    const guest = await boot('awscli');
+    const lines = (await guest.run('aws', 'configure', 'list')).split('\n');
+    const setting = (name: string) => lines.find((line) => line.trim().startsWith(name))?.trim();
+    assert.match(setting('region') ?? '', /^region +rack1 +imds/);
+    assert.match(setting('access_key') ?? '', /^access_key +<not set>/);
+    assert.deepEqual(await guest.requests(), [
+      'PUT /latest/api/token 200',
+      'GET /latest/meta-data/iam/security-credentials/ 404',
+      'PUT /latest/api/token 200',
+      'GET /latest/meta-data/placement/availability-zone/ 200',
+    ]);
+  });
+
+  async function sdk(guest: ClientGuest, run: string): Promise<Record<string, string>> {
+    return JSON.parse(await guest.run(process.execPath, join(fixtures, 'aws-sdk.mjs'), run));
+  }
+
+  test('@aws-sdk/ec2-metadata-service: with tokens (IMDSv2)', async () => {
+    const guest = await boot('sdk-v2', { metadata: { imds_tokens: 'required' } });
+    const { token, instanceId } = await sdk(guest, 'v2');
+    assert.match(token ?? '', /^[A-Za-z0-9._-]+$/);
+    assert.equal(instanceId, `i-${guest.ipv4}`);
+    assert.deepEqual(await guest.requests(), [
+      'PUT /latest/api/token 200',
+      'PUT /latest/api/token 200',
+      // It puts its path behind the slash of its address.
+      'GET //latest/meta-data/instance-id 200',
+    ]);
+  });
+
+  test('@aws-sdk/ec2-metadata-service: without tokens (IMDSv1)', async () => {
+    const guest = await boot('sdk-v1');
+    assert.deepEqual(await sdk(guest, 'v1'), { instanceId: `i-${guest.ipv4}` });
+    assert.deepEqual(await guest.requests(), ['GET //latest/meta-data/instance-id 200']);
+  });
+
+  test('@aws-sdk/ec2-metadata-service: what is not there is asked for once', async () => {
+    const guest = await boot('sdk-missing');
+    const { message = '' } = await sdk(guest, 'missing');
+    assert.match(message, /Request failed with status code 404$/);
+    assert.deepEqual(await guest.requests(), [
+      'PUT /latest/api/token 200',
+      'GET //latest/meta-data/no-such-thing 404',
+    ]);
+  });
+
+  test('@smithy/credential-provider-imds: no role is a clean failure', async () => {
+    const guest = await boot('smithy', { metadata: { imds_tokens: 'required' } });
+    assert.deepEqual(await sdk(guest, 'credentials'), {
+      name: 'ProviderError',
+      message: 'Error response received from instance metadata service',
+    });
+    assert.deepEqual(await guest.requests(), [
+      'PUT /latest/api/token 200',
+      'GET /latest/meta-data/iam/security-credentials/ 404',
+    ]);
+  });
+  test('ec2metadata (cloud-guest-utils) shows all that there is', {
+    skip: missing('ec2metadata'),
+  }, async () => {
+    const guest = await boot('utils', {
+      userdata: '#!/bin/sh\ntrue\n',
+      metadata: { imds_tokens: 'required' },
+    });
+    const output = await guest.run('ec2metadata');
+    assert.match(output, /^reservation-id: r-[0-9a-f]{17}$/m);
+    assert.equal(
+      output.replace(/^(reservation-id: ).*$/m, '$1ID'),
+      `ami-id: ami-00000000000000000
+ami-launch-index: 0
+ami-manifest-path: (unknown)
+ancestor-ami-ids: unavailable
+availability-zone: rack1a
+block-device-mapping: unavailable
+instance-action: none
+instance-id: i-${guest.ipv4}
+instance-type: kvm.1cpu-1024mib
+local-hostname: utils.example.net
+local-ipv4: ${guest.ipv4}
+kernel-id: unavailable
+mac: ${guest.mac}
+profile: default-hvm
+product-codes: unavailable
+public-hostname: unavailable
+public-ipv4: unavailable
+public-keys: ['${guestKey}']
+ramdisk-id: unavailable
+reservation-id: ID
+security-groups: default
+user-data: b'#!/bin/sh\\ntrue\\n'
+availability-zone-id: unavailable
+region: rack1
+host-id: unavailable
+group-name: unavailable
+partition-number: unavailable
+`,
+    );
+    const requests = await guest.requests();
+    assert.equal(requests[0], 'PUT /latest/api/token 200');
+    const bad = requests.filter((line) => !line.endsWith(' 200'));
+    // It asks for a fixed list of names, and takes 404 for "unavailable".
+    const unavailable = [
+      ...['ancestor-ami-ids', 'block-device-mapping', 'kernel-id', 'product-codes'],
+      ...['public-hostname', 'public-ipv4', 'ramdisk-id', 'placement/availability-zone-id'],
+      ...['placement/host-id', 'placement/group-name', 'placement/partition-number'],
+    ];
+    assert.deepEqual(
+      bad,
+      unavailable.map((name) => `GET /2009-04-04/meta-data/${name} 404`),
+    );
+    assert.equal(new Set(requests).size, requests.length, 'nothing is asked for twice');
+  });
+  test('curl in shell scripts, with and without a token, and over HTTP/1.0', async () => {
+    const guest = await boot('scripts', { userdata: 'plain\n' });
+    const script = `
+      TOKEN=$(curl -sS -X PUT ${metadataUrl}/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 21600')
+      curl -sSf -H "X-aws-ec2-metadata-token: $TOKEN" ${metadataUrl}/latest/meta-data/instance-id; echo
+      curl -sSf -L ${metadataUrl}/latest/meta-data/placement/region; echo
+      curl -sSf -0 ${metadataUrl}/latest/user-data
+      curl -sSf --compressed ${metadataUrl}/latest/meta-data/local-ipv4; echo
+      curl -sSf -I ${metadataUrl}/latest/user-data | grep -i content-length | tr -d '\\r'
+      curl -sS -o /dev/null -w '%{http_code}\\n' -H 'X-aws-ec2-metadata-token: old' ${metadataUrl}/latest/user-data`;
+    assert.equal(
+      await guest.shell(script),
+      `i-${guest.ipv4}\nrack1\nplain\n${guest.ipv4}\ncontent-length: 6\n401\n`,
+    );
+    assert.deepEqual(await guest.requests(), [
+      'PUT /latest/api/token 200',
+      'GET /latest/meta-data/instance-id 200',
+      'GET /latest/meta-data/placement/region 200',
+      'GET /latest/user-data 200',
+      'GET /latest/meta-data/local-ipv4 200',
+      'HEAD /latest/user-data 200',
+      'GET /latest/user-data 401',
+    ]);
+  });
+});
