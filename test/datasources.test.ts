@@ -10,9 +10,8 @@ const { config } = configFrom('[service]\nec2_versions = 2009-04-04, latest');
 function reading(
   url: string,
 ): readonly [name: string, version: string, isUserdata: boolean] | undefined {
-  const [first = '', ...path] = pathSegments(url);
-  const found = datasourceOf(first, config);
-  return found && [found.datasource.name, found.version, found.datasource.isUserdata(path)];
+  const found = datasourceOf(pathSegments(url), config);
+  return found && [found.datasource.name, found.version, found.datasource.isUserdata(found.path)];
 }
 
 const urls = [
@@ -28,6 +27,9 @@ const urls = [
   ['/nocloud//user-data', ['nocloud', 'latest', true]],
   ['/nocloud/meta-data', ['nocloud', 'latest', false]],
   ['/nocloud/vendor-data', ['nocloud', 'latest', false]],
+  ['/nocloud/ACME%200123/user-data', ['nocloud', 'latest', true]],
+  ['/nocloud/user-data/meta-data', ['nocloud', 'latest', false]],
+  ['/nocloud/user-data/more', ['nocloud', 'latest', false]],
   ['/openstack/latest/user_data', ['openstack', 'latest', true]],
   ['/openstack/2013-04-04/user_data', ['openstack', 'latest', true]],
   ['/openstack/user_data', ['openstack', 'latest', false]],

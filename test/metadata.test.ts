@@ -496,6 +496,42 @@ test('NoCloud documents say what the tree of EC2 says', { skip: noYaml }, async 
   assert.equal(await text('/nocloud/'), 'meta-data\nuser-data\nvendor-data\nnetwork-config');
 });
 
+test("a seed's address may go on with values of SMBIOS, and each document is the caller's own", async (t) => {
+  const { get } = serve({ ...complete, vendorData: '#cloud-config\n' });
+  const plain = new Map<string, { status: number; text: string }>();
+  for (const name of ['meta-data', 'user-data', 'vendor-data', 'network-config']) {
+    plain.set(name, await get(`/nocloud/${name}`));
+  }
+  for (const seed of [
+    'ACME-0123',
+    // What the variable stands for is empty, has blanks, signs, a slash, or is that of another machine.
+    '',
+    'Standard%20PC%20(Q35%20+%20ICH9,%202009)',
+    '%C3%9C%25%3B%3F%23',
+    'ACME%2F1',
+    'ACME/rack%201',
+    'fedcba98-7654-4321-8fed-cba987654321',
+    'latest',
+    // cloud-init has not replaced it.
+    '__dmi.system-sku-number__',
+    'user-data',
+  ]) {
+    for (const [name, answer] of plain) {
+      await t.test(rowName(seed, name), async () => {
+        assert.deepEqual(await get(`/nocloud/${seed}/${name}`), answer);
+        assert.deepEqual(await get(`/nocloud/${seed}//${name}/`), answer);
+        const none = { status: 404, text: 'not found\n' };
+        assert.deepEqual(await get(`/nocloud/${seed}/${name}`, { from: '10.122.7.10' }), none);
+      });
+    }
+  }
+  for (const path of ['ACME-0123', 'ACME-0123/', 'ACME-0123/meta-data/x', 'ACME-0123/hostname']) {
+    await t.test(rowName(path, 'is no document'), async () => {
+      assert.deepEqual(await get(`/nocloud/${path}`), { status: 404, text: 'not found\n' });
+    });
+  }
+});
+
 test('network_config gives the interface by its MAC', { skip: noYaml }, async () => {
   const configuration = '[mdserver]\nnetwork_config = yes';
   const ethernet = (dhcp6: boolean) => ({

@@ -88,7 +88,8 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
   }
 
   app.get('/*', (request, reply) => {
-    const [first, ...path] = pathSegments(request.url);
+    const segments = pathSegments(request.url);
+    const [first, ...below] = segments;
     const config = options.config();
     if (first === undefined) {
       const lines = config.service.ec2_versions.map((version) => `${version}/`);
@@ -96,12 +97,12 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     }
     if (first === 'service') {
       const local = options.isThisHost(request.socket.remoteAddress);
-      const leaf = lookUp(serviceTree, path, { config, local });
+      const leaf = lookUp(serviceTree, below, { config, local });
       return sendAnswer(reply, leaf === undefined ? notFound : { status: 200, body: bodyOf(leaf) });
     }
-    const found = datasourceOf(first, config);
+    const found = datasourceOf(segments, config);
     if (found === undefined) return sendAnswer(reply, notFound);
-    const { datasource, version } = found;
+    const { datasource, version, path } = found;
     return answerGuest(request, reply, options, datasource.name, (instance) => {
       const token = checkToken(request.headers[tokenHeader], instance, config);
       if (token === 'refused') {

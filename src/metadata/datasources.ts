@@ -12,7 +12,9 @@ export interface Datasource {
   readonly version: (firstSegment: string, config: Config) => string | undefined;
   /** The tree below the first segment. */
   readonly tree: Folder<MetadataContext>;
-  /** Whether a path below the first segment asks for the user-data. */
+  /** The path in the tree that a path below the first segment stands for, if that can be another one. */
+  readonly treePath?: (path: readonly string[]) => readonly string[];
+  /** Whether a path in the tree is that of the user-data. */
   readonly isUserdata: (path: readonly string[]) => boolean;
 }
 
@@ -21,11 +23,15 @@ const datasources = [ec2, nocloud, openstack] as const satisfies readonly Dataso
 /** The name of a datasource. */
 export type DatasourceName = (typeof datasources)[number]['name'];
 
-/** The datasource of a path by its first segment, and the version; undefined for any other path. */
-export function datasourceOf(firstSegment: string, config: Config) {
+/**
+ * The datasource of a path, the version it asks for and its place in the datasource's tree; undefined
+ * for a path of no datasource.
+ */
+export function datasourceOf([first = '', ...below]: readonly string[], config: Config) {
   for (const datasource of datasources) {
-    const version = datasource.version(firstSegment, config);
-    if (version !== undefined) return { datasource, version };
+    const { version: versionOf, treePath }: Datasource = datasource;
+    const version = versionOf(first, config);
+    if (version !== undefined) return { datasource, version, path: treePath?.(below) ?? below };
   }
   return undefined;
 }

@@ -27,21 +27,29 @@ ethernets:
 `;
 }
 
+/** All four always exist: a 404 costs a guest ten seconds of its boot, an empty answer nothing. */
+const tree = folder<MetadataContext>({
+  'meta-data': metaData,
+  'user-data': ({ userdata }) => userdata() ?? '',
+  'vendor-data':
+    ({ vendorData }) =>
+    () =>
+      vendorData(),
+  'network-config': networkConfig,
+});
+
 /**
- * cloud-init's NoCloud over HTTP, below `/nocloud/`. All four documents always exist: a 404 costs a
- * guest ten seconds of its boot, an empty answer nothing.
+ * cloud-init's NoCloud over HTTP, below `/nocloud/`. The address of a seed may go on with values of
+ * SMBIOS (`__dmi.chassis-serial-number__` in cloud-init), of any text: whatever is before the name of a
+ * document, the caller gets its own.
  */
 export const nocloud = {
   name: 'nocloud',
   version: (firstSegment: string) => (firstSegment === 'nocloud' ? 'latest' : undefined),
-  tree: folder<MetadataContext>({
-    'meta-data': metaData,
-    'user-data': ({ userdata }) => userdata() ?? '',
-    'vendor-data':
-      ({ vendorData }) =>
-      () =>
-        vendorData(),
-    'network-config': networkConfig,
-  }),
+  tree,
+  treePath: (path: readonly string[]) => {
+    const document = path.at(-1);
+    return document !== undefined && tree.entries.has(document) ? [document] : path;
+  },
   isUserdata: ([leaf, ...more]: readonly string[]) => leaf === 'user-data' && more.length === 0,
 } as const;
