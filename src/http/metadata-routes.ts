@@ -2,12 +2,12 @@ import type { FastifyInstance } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
+import { fromMetadata } from '../instances/settings.js';
 import { type MetadataSource, metadataContext } from '../metadata/context.js';
 import { type Datasource, datasourceOf } from '../metadata/datasources.js';
 import { serviceTree } from '../metadata/service.js';
 import { isValidToken, makeToken, maxTokenLife, tokenLife } from '../metadata/tokens.js';
 import { bodyOf, lookUp, pathSegments } from '../metadata/tree.js';
-import { fromMetadata } from '../metadata/values.js';
 import { UserdataError } from '../userdata/find.js';
 import { TemplateError } from '../userdata/template.js';
 import {

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { type Config, options } from '../config/options.js';
 import { dnsNames, servedName } from '../instances/host-names.js';
 import type { Instance } from '../instances/instance.js';
+import { fromMetadata, settingName } from '../instances/settings.js';
 import { shortId } from '../instances/uuid.js';
 import { deceptiveCharacters } from '../text.js';
 import type { MetadataContext } from './context.js';
@@ -11,26 +12,6 @@ export type Setting = keyof Config['metadata-defaults'];
 
 /** Entries of a domain's metadata that mdserver uses itself: they are not tags. */
 const ownNames = new Set(['userdata-prefix', 'imds-tokens']);
-
-/** Hyphens and underscores are equal in names: EC2 uses the former, domain XML mostly the latter. */
-function settingName(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-');
-}
-
-/** The values of instances that were asked for. Instances are immutable: an update is a new key. */
-const valuesOf = new WeakMap<Instance, ReadonlyMap<string, string>>();
-
-/** The value of a name in the domain's metadata, written with hyphens or underscores. */
-export function fromMetadata(instance: Instance, name: string): string | undefined {
-  let values = valuesOf.get(instance);
-  if (values === undefined) {
-    const filled = Object.entries(instance.metadata).filter(([, value]) => value !== '');
-    // Of two spellings of a name, the first counts.
-    values = new Map(filled.reverse().map(([key, value]) => [settingName(key), value]));
-    valuesOf.set(instance, values);
-  }
-  return values.get(name);
-}
 
 /** The value for one instance: its domain's metadata, else `[metadata-defaults]`. */
 export function setting(context: MetadataContext, name: Setting): string | undefined {
