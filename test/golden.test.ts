@@ -52,12 +52,10 @@ const differences = {
       // Of other addresses, the ports stay free.
       'bind-dynamic',
     ].includes(line),
-  // The built-in template quotes what it prints, and leaves out what is no key of cloud-config.
+  // The built-in template leaves out what is no key of cloud-config, and what the metadata has.
   correctUserdata: (text: string) =>
     /^#cloud-config\nhostname: (.*)\nlocal-hostname: \1\n/.test(text)
-      ? text
-          .replace(/^local-hostname: .*\n/m, '')
-          .replace(/^(hostname: |fqdn: | {4}- )(.*)$/gm, '$1"$2"')
+      ? '#cloud-config\nmanage_etc_hosts: true\n'
       : text,
   // What was recorded on a host called "localhost" is named after this one.
   correctRecord: (record: DatabaseRecord) =>

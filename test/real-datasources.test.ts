@@ -431,6 +431,30 @@ test('user-data that is missing: asked for once, by all, and the instance found 
   }
 });
 
+test("the built-in template leaves the host name and the keys to each datasource's metadata", {
+  skip,
+}, async (t) => {
+  const site = await startGuest(t, {
+    record: { domain_name: 'Web Server 1' },
+    sections: `[public-keys]\nsecond = ${keys.second}\ndefault = ${keys.default}`,
+  });
+  for (const recipe of Object.keys(recipes) as (keyof typeof recipes)[]) {
+    const { found } = await boot(site, recipe);
+    assert.ok(found, recipe);
+    const { hostname, fqdn, public_keys, userdata } = found;
+    assert.deepEqual(
+      { hostname, fqdn, public_keys, userdata },
+      {
+        hostname: 'Web-Server-1',
+        fqdn: 'Web-Server-1.example.net',
+        public_keys: [keys.default, keys.second],
+        userdata: '#cloud-config\nmanage_etc_hosts: true\n',
+      },
+      recipe,
+    );
+  }
+});
+
 test('an instance with an IPv6 address is told to ask for it by DHCP, by each datasource', {
   skip,
 }, async (t) => {

@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import {
-  builtInTemplate,
-  compileTemplate,
-  TemplateError,
-  templateData,
-} from '../src/userdata/template.js';
+import { compileTemplate, TemplateError, templateData } from '../src/userdata/template.js';
 import { rowName } from './support/rows.js';
 
 const key = 'ssh-ed25519 AAAAC3Nza ops@lab';
@@ -77,22 +72,6 @@ test('renders what Python rendered', () => {
     ),
     '#cloud-config\nhostname: web1\npassword: $6$salt$hash/with.chars\nfoo: bar\nproxy: http://10.0.0.1:3128/?a=b\nprefix: vm-\ndomain: example.com\nliteral: { a: $HOME, b: `date`, c: \\n }\n',
   );
-});
-
-test('the built-in template sets host name and keys in quotes, and does without a default key', () => {
-  const head =
-    '#cloud-config\nhostname: "web1"\nfqdn: "web1.localdomain"\nmanage_etc_hosts: true\n';
-  const withKeys = (keys: Record<string, string>) =>
-    render(builtInTemplate, dataOf({ keys, password: 'secret' }));
-  assert.equal(
-    withKeys({ default: key, zoe: 'z' }),
-    `${head}ssh_authorized_keys:\n    - "${key}"\n`,
-  );
-  assert.equal(
-    withKeys({ zoe: 'z', adam: 'a' }),
-    `${head}ssh_authorized_keys:\n    - "z"\n    - "a"\n`,
-  );
-  assert.equal(withKeys({}), head);
 });
 
 test('values are printed as they are', () => {

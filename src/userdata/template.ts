@@ -44,17 +44,11 @@ export interface TemplateConfig {
   readonly password: string | undefined;
 }
 
-/** Used if an instance has no template and no default template is configured. */
-export const builtInTemplate = `#cloud-config
-hostname: {{yaml(hostname)}}
-fqdn: {{yaml(hostname + '.localdomain')}}
-manage_etc_hosts: true
-{{%
-  const keys = 'default' in public_keys ? [public_keys.default] : Object.values(public_keys);
-  if (keys.length > 0) {
-}}ssh_authorized_keys:
-{{% for (const key of keys) { }}    - {{yaml(key)}}
-{{% } } }}`;
+/**
+ * The user-data of an instance without a template. It names neither the host nor its keys: cloud-init takes both
+ * from the metadata of each datasource, and the names there are those in DNS.
+ */
+export const builtInUserdata = '#cloud-config\nmanage_etc_hosts: true\n';
 
 /** Limits, so that no template keeps the server busy for long. Lengths are in characters. */
 const maxTagLength = 65_536;

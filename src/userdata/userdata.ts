@@ -20,9 +20,8 @@ import {
 import { type KeptTemplates, noKeptTemplates, type TemplateVersion } from './kept.js';
 import { byProblem, type Document, lastInForce, type Refusal } from './refused.js';
 import {
-  builtInTemplate,
+  builtInUserdata,
   compileTemplate,
-  quotingFunctions,
   type Template,
   type TemplateConfig,
   type TemplateData,
@@ -332,8 +331,6 @@ function nameOf(document: Document, { name }: Pick<TemplateInstance, 'name'>): s
  */
 const sampleSize = 10;
 
-const builtIn = compileTemplate(builtInTemplate, 'the built-in template');
-
 /** Creates the renderer of user-data and vendor-data. An error in a file is logged once until the file changes. */
 export function createUserdata({
   config,
@@ -473,10 +470,7 @@ export function createUserdata({
         if (found === 'none') break;
         if (found === 'built-in') {
           refused.delete(name);
-          // [template-data] may have hidden the functions, which the built-in template needs.
-          const data = Object.assign(Object.create(inputs.data), quotingFunctions);
-          const body = builtIn(data);
-          return { body, file: null, problem: undefined };
+          return { body: builtInUserdata, file: null, problem: undefined };
         }
         ({ path, version } = found);
         const entry = rendererOf(found);
