@@ -4,6 +4,7 @@ import { DomainXmlError, NoInterfaceError } from './instances/domain.js';
 import { describeInstance, type Instance } from './instances/instance.js';
 import { instanceOf, NoAddressError, PortConflictError } from './instances/instances.js';
 import { type Registry, StoreError } from './instances/registry.js';
+import { settingProblems } from './instances/settings.js';
 import { datasourceOf, namesNone } from './instances/smbios.js';
 import type { Logger } from './log.js';
 import type { Metrics } from './metrics.js';
@@ -71,6 +72,9 @@ export async function takeDomain(parts: UploadParts, upload: Upload): Promise<In
     metrics.upload('200', (performance.now() - started) / 1000);
     beginBoot(boots, instance, upload);
     logDatasource(parts, instance, before);
+    for (const problem of settingProblems(instance, parts.config().publicKeys)) {
+      log.warn(`${instance.name}: ${problem}`);
+    }
     log.info(`${instance.name} (${instance.mac}) has the address ${instance.ipv4}`);
     return instance;
   } catch (error) {

@@ -266,6 +266,8 @@ describe('the control socket', { concurrency: 4 }, () => {
       body: {
         ...summary1,
         metadata: { role: 'front' },
+        public_keys: ['default'],
+        warnings: [],
         hardware: { vcpus: 2, memory_kib: 1048576, architecture: 'x86_64' },
         smbios: null,
         instance_id: 'i-127.140.0.8',
@@ -279,6 +281,8 @@ describe('the control socket', { concurrency: 4 }, () => {
       body: {
         ...summaryOld,
         metadata: {},
+        public_keys: ['default'],
+        warnings: [],
         hardware: { vcpus: null, memory_kib: null, architecture: null },
         smbios: null,
         instance_id: 'i-old one',
@@ -461,6 +465,8 @@ describe('the control socket', { concurrency: 4 }, () => {
       first_seen: 'TIME',
       last_update: null,
       metadata: {},
+      public_keys: ['default'],
+      warnings: [],
       hardware: { vcpus: null, memory_kib: null, architecture: null },
       smbios: null,
       instance_id: null,

@@ -35,6 +35,8 @@ function instance(...boots: BootRecord[]): InstanceDetails {
     left_network: null,
     datasource: null,
     metadata: {},
+    public_keys: [],
+    warnings: [],
     hardware: { vcpus: null, memory_kib: null, architecture: null },
     smbios: null,
     instance_id: 'i-10.122.0.2',

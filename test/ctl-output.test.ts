@@ -85,6 +85,8 @@ test('show: a line for each item, "-" if there is no value', async () => {
   const instance: InstanceDetails = {
     ...web1,
     metadata: { role: 'front', userdata_prefix: 'web' },
+    public_keys: ['adam', 'eve'],
+    warnings: ['public_keys is odd'],
     hardware: { vcpus: 2, memory_kib: 2_097_152, architecture: null },
     smbios: { serial: 'ds=nocloud;s=http://a/', kernel: 'a\tb' },
     instance_id: 'i-10.122.0.2',
@@ -113,6 +115,8 @@ SMBIOS kernel\ta\\u0009b
 datasource\t-
 metadata role\tfront
 metadata userdata_prefix\tweb
+public keys\tadam eve
+warning\tpublic_keys is odd
 `,
   );
   assert.match(
@@ -172,6 +176,8 @@ function withKeys(...host_keys: HostKeys[]): InstanceDetails {
     ...web1,
     ipv6: 'fd00::2',
     metadata: {},
+    public_keys: [],
+    warnings: [],
     hardware: { vcpus: null, memory_kib: null, architecture: null },
     smbios: null,
     instance_id: 'i-10.122.0.2',

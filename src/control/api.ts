@@ -72,6 +72,10 @@ export interface BootSummary {
 /** Everything that `mdserverctl show` and `explain` need. */
 export interface InstanceDetails extends InstanceSummary {
   readonly metadata: Readonly<Record<string, string>>;
+  /** The names of the public keys that it gets, in the order of their index. */
+  readonly public_keys: readonly string[];
+  /** What is wrong with the settings in the metadata of its domain, and what to do. */
+  readonly warnings: readonly string[];
   readonly hardware: {
     readonly vcpus: number | null;
     readonly memory_kib: number | null;

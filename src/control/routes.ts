@@ -24,6 +24,7 @@ import {
   NoAddressError,
   register,
 } from '../instances/instances.js';
+import { keysOf, settingProblems } from '../instances/settings.js';
 import { datasourceOf } from '../instances/smbios.js';
 import { parseUuid, type Uuid } from '../instances/uuid.js';
 import { type MetadataContext, metadataContext } from '../metadata/context.js';
@@ -217,9 +218,12 @@ export function buildControl(parts: ControlParts): FastifyInstance {
   function details(instance: Instance): InstanceDetails {
     const context = metadataContext(source, instance, 'latest');
     const { vcpus, memoryKib, architecture } = instance.details.hardware;
+    const { publicKeys } = config();
     return {
       ...summary(instance),
       metadata: instance.metadata,
+      public_keys: keysOf(instance, publicKeys).map(({ name }) => name),
+      warnings: settingProblems(instance, publicKeys),
       hardware: {
         vcpus: vcpus ?? null,
         memory_kib: memoryKib ?? null,

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { recordFromInstance } from '../instances/database-file.js';
 import { JoinedWordsError } from '../instances/domain.js';
+import { settingProblems } from '../instances/settings.js';
 import { datasourceOf } from '../instances/smbios.js';
 import { jsonText } from '../text.js';
 import {
@@ -86,7 +87,8 @@ export function uploadRoutes(app: FastifyInstance, options: UploadOptions): void
         const instance = await takeDomain(options, { xml, operation });
         if (!request.headers.accept?.includes('application/json')) return '';
         const datasource = datasourceOf(instance) ?? null;
-        const answer = { ...recordFromInstance(instance), datasource };
+        const warnings = settingProblems(instance, options.config().publicKeys);
+        const answer = { ...recordFromInstance(instance), datasource, warnings };
         return reply.type('application/json').send(`${jsonText(answer, 4)}\n`);
       } catch (error) {
         return refuseUpload(options, request, reply, error);

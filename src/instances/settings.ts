@@ -1,3 +1,5 @@
+import type { PublicKey } from '../config/options.js';
+import { quoted } from '../text.js';
 import type { Instance } from './instance.js';
 
 /** Whatever has the metadata of a domain. */
@@ -28,4 +30,56 @@ function metadataText(instance: WithMetadata, name: string): string | undefined 
 /** The value of a name in the domain's metadata, written with hyphens or underscores; an empty one sets nothing. */
 export function fromMetadata(instance: WithMetadata, name: string): string | undefined {
   return metadataText(instance, name) || undefined;
+}
+
+/** The word for "none at all, on purpose". */
+function isNone(text: string): boolean {
+  return text.toLowerCase() === 'none';
+}
+
+/** The names of keys in `public_keys`, as the configuration has them (in lower case); undefined if the domain chooses none. */
+function chosenNames(instance: WithMetadata): readonly string[] | undefined {
+  const text = metadataText(instance, 'public-keys');
+  if (text === undefined) return undefined;
+  if (isNone(text)) return [];
+  const names = text.toLowerCase().split(/[\s,]+/);
+  return [...new Set(names.filter((name) => name !== ''))];
+}
+
+/**
+ * The public keys of an instance, in the order of their index in the metadata: of `[public-keys]`, those that
+ * its domain names, else all. Everything that serves keys asks here.
+ */
+export function keysOf(
+  instance: WithMetadata,
+  publicKeys: readonly PublicKey[],
+): readonly PublicKey[] {
+  const names = chosenNames(instance);
+  if (names === undefined) return publicKeys;
+  const byName = new Map(publicKeys.map((key) => [key.name, key]));
+  return names.map((name) => byName.get(name)).filter((key) => key !== undefined);
+}
+
+/** What is wrong with the settings in a domain's metadata, and what to do: a line each. */
+export function settingProblems(
+  instance: WithMetadata,
+  publicKeys: readonly PublicKey[],
+): string[] {
+  const names = chosenNames(instance) ?? [];
+  const known = new Set(publicKeys.map(({ name }) => name));
+  const unknown = names.filter((name) => !known.has(name)).map((name) => quoted(name));
+  const problems: string[] = [];
+  if (unknown.length > 0) {
+    const gets = names.length === unknown.length ? 'no key' : 'the other keys alone';
+    problems.push(
+      `public_keys names ${unknown.join(', ')}, which [public-keys] does not have, so it gets ${gets}: add the key, or correct the name`,
+    );
+  }
+  const text = metadataText(instance, 'public-keys');
+  if (text !== undefined && names.length === 0 && !isNone(text)) {
+    problems.push(
+      'public_keys names no key, so it gets none: write none if that is meant, else remove the element',
+    );
+  }
+  return problems.map((problem) => `in the metadata of its domain, ${problem}`);
 }

@@ -1,5 +1,6 @@
 import type { Config } from '../config/options.js';
 import { servedName } from '../instances/host-names.js';
+import { keysOf } from '../instances/settings.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node, type Resolver } from './tree.js';
 import {
@@ -27,8 +28,8 @@ const since =
     context.version >= version ? resolve(context) : undefined;
 
 /** Listed as `0=default` and so on, with an OpenSSH key below each; the key's name also works as the index. */
-function publicKeys({ config }: MetadataContext): Tree {
-  const keys = config.publicKeys;
+function publicKeys({ instance, config }: MetadataContext): Tree {
+  const keys = keysOf(instance, config.publicKeys);
   const key = (text: string): Tree => folder({ 'openssh-key': () => text });
   const byName = keys.map(({ name, key: text }) => [name, key(text)] as const);
   const byIndex = byName.map(([, value], index) => [String(index), value] as const);

@@ -1,15 +1,17 @@
+import { keysOf } from '../instances/settings.js';
 import { yamlText } from '../text.js';
 import type { MetadataContext } from './context.js';
 import { folder } from './tree.js';
 import { instanceId, localHostname } from './values.js';
 
 function metaData(context: MetadataContext): string {
-  const { config } = context;
+  const { instance, config } = context;
+  const keys = keysOf(instance, config.publicKeys);
   const lines = [
     `instance-id: ${yamlText(instanceId(context))}`,
     `local-hostname: ${yamlText(localHostname(context))}`,
-    ...(config.publicKeys.length === 0 ? [] : ['public-keys:']),
-    ...config.publicKeys.map(({ key }) => `  - ${yamlText(key)}`),
+    ...(keys.length === 0 ? [] : ['public-keys:']),
+    ...keys.map(({ key }) => `  - ${yamlText(key)}`),
   ];
   return `${lines.join('\n')}\n`;
 }

@@ -1,4 +1,5 @@
 import { servedName } from '../instances/host-names.js';
+import { keysOf } from '../instances/settings.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node } from './tree.js';
 import { instanceTags, localHostname, setting } from './values.js';
@@ -19,7 +20,7 @@ const versions = [
 
 function metaData(context: MetadataContext): string {
   const { instance, config } = context;
-  const keys = config.publicKeys;
+  const keys = keysOf(instance, config.publicKeys);
   return JSON.stringify({
     uuid: instance.uuid,
     name: servedName(instance),

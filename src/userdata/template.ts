@@ -3,6 +3,7 @@ import { Script } from 'node:vm';
 import { Eta } from 'eta/core';
 import type { PublicKey, templateFunctions } from '../config/options.js';
 import { servedName } from '../instances/host-names.js';
+import { keysOf } from '../instances/settings.js';
 import { jsonText, shellWord, truncate, yamlText } from '../text.js';
 
 /** The values that a template can use, by name. Has no prototype, which would add names. */
@@ -94,7 +95,9 @@ export function templateData(
   data[Symbol.unscopables] = hiddenNames;
   for (const [name, value] of templateData) data[name] = value;
   const keys = withoutPrototype({});
-  for (const { name, key } of publicKeys) {
+  // A key that the instance does not have is a name without a value.
+  for (const { name } of publicKeys) data[`public_key_${name}`] = undefined;
+  for (const { name, key } of keysOf(instance, publicKeys)) {
     keys[name] = key;
     data[`public_key_${name}`] = key;
   }

@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import type { Config } from '../config/options.js';
 import { machineKey } from '../instances/instance.js';
+import { fromMetadata } from '../instances/settings.js';
 import {
   type Candidates,
   cachedDirectoryEntries,
@@ -366,14 +367,18 @@ export function createUserdata({
       suffixes: mdserver.userdata_suffixes,
       defaultTemplate: mdserver.default_template,
     };
-    const { name, mac, metadata } = instance;
+    const { name, mac } = instance;
     const made: RenderInputs = {
       ignored: (problem) => {
         // A link that led to a template before is like a template with an error.
         if (hasEarlier(problem.file, instance)) throw problem;
         warnOnce(problem.message);
       },
-      candidates: candidatesOf(location, { name, mac, prefix: userdataPrefix(metadata) }),
+      candidates: candidatesOf(location, {
+        name,
+        mac,
+        prefix: fromMetadata(instance, 'userdata-prefix'),
+      }),
       data: dataOf(settings, instance),
       names: {
         'user-data': nameOf('user-data', instance),
@@ -516,7 +521,7 @@ export function createUserdata({
   function userdata(instance: TemplateInstance): (() => Rendering) | undefined {
     const settings = currentConfig();
     // Without a prefix there always is user-data, so a metadata listing need not look at files.
-    const prefixed = userdataPrefix(instance.metadata) !== undefined;
+    const prefixed = fromMetadata(instance, 'userdata-prefix') !== undefined;
     if (prefixed && !hasFile(instance, settings)) return undefined;
     return () => {
       const look = () => findSource(instance, settings);
@@ -570,10 +575,4 @@ export function createUserdata({
       return [...refused.values()];
     },
   };
-}
-
-/** Undefined if it is missing or empty. */
-function userdataPrefix(metadata: TemplateInstance['metadata']): string | undefined {
-  const prefix = Object.hasOwn(metadata, 'userdata_prefix') ? metadata['userdata_prefix'] : '';
-  return prefix === '' ? undefined : prefix;
 }

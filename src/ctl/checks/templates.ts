@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
+import { settingProblems } from '../../instances/settings.js';
 import { operand, truncate } from '../../text.js';
 import { UserdataError } from '../../userdata/find.js';
 import { keptTemplates } from '../../userdata/kept.js';
@@ -36,12 +37,14 @@ interface TemplateTexts {
 
 /** Counts the instances that share a problem, and remembers the first one. */
 function problemCounter() {
-  const problems = new Map<string, { level: Finding['level']; count: number; first: string }>();
+  type Counted = Pick<Finding, 'level'> & { count: number; first: string; shownBy: string };
+  const problems = new Map<string, Counted>();
   return {
     problems,
-    add(level: Finding['level'], text: string, name: string) {
+    /** `shownBy` is the command of mdserverctl that shows it. */
+    add(level: Finding['level'], text: string, name: string, shownBy = 'render') {
       const known = problems.get(text);
-      if (known === undefined) problems.set(text, { level, count: 1, first: name });
+      if (known === undefined) problems.set(text, { level, count: 1, first: name, shownBy });
       else known.count += 1;
     },
   };
@@ -77,6 +80,9 @@ export async function* checkTemplates(
   }
 
   function checkInstance(instance: Instance): void {
+    for (const text of settingProblems(instance, config.publicKeys)) {
+      add('warning', text, current, 'show');
+    }
     const rendered = renderer.userdata(instance)?.();
     const vendorData = renderer.vendorData(instance);
     const all = [rendered, vendorData].filter((one) => one !== undefined);
@@ -131,11 +137,11 @@ export async function* checkTemplates(
       } else add('failure', error.message, current);
     }
   }
-  for (const [text, { level, count, first }] of problems) {
+  for (const [text, { level, count, first, shownBy }] of problems) {
     const whose = count === 1 ? first : `${counted(count, 'instance')}, such as ${first}`;
     yield (level === 'failure' ? failure : warning)(
       `${text} (${whose})`,
-      `mdserverctl render ${operand(first)} shows it`,
+      `mdserverctl ${shownBy} ${operand(first)} shows it`,
     );
   }
   yield ok(`${counted(total, 'instance')} rendered from ${counted(templates.size, 'template')}`);

@@ -351,12 +351,16 @@ function networkLines(
   ];
 }
 
+/** What a line of the log says behind a name, as a line of its own. */
+function capitalised(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+}
+
 /** What to do about a domain that does not tell cloud-init where to look: a line, or none. */
 function datasourceLines(instance: InstanceDetails): string[] {
   // Ignition, or an image with a setting of its own, needs nothing.
   if (!lacksDatasource(instance) || instance.boots.some(({ requests }) => requests > 0)) return [];
-  const advice = datasourceAdvice(instance);
-  return [`${advice.charAt(0).toUpperCase()}${advice.slice(1)}`];
+  return [capitalised(datasourceAdvice(instance))];
 }
 
 /** A guest that has asked for nothing, and whose interface for mdserver is not its first: a line, or none. */
@@ -388,6 +392,7 @@ export function explainInstance(
     ...networkLines(instance, guest, context),
     ...firstInterfaceLines(instance, guest, context),
     ...datasourceLines(instance),
+    ...instance.warnings.map((text) => `${capitalised(text)}.`),
   ];
   const [last, ...earlier] = boots;
   if (last === undefined) {

@@ -36,6 +36,8 @@ export function detailsTable(style: Style, instance: InstanceDetails): Promise<s
     ...Object.entries(instance.smbios ?? {}).map(([field, text]) => [`SMBIOS ${field}`, text]),
     ['datasource', instance.datasource],
     ...Object.entries(instance.metadata).map(([key, value]) => [`metadata ${key}`, value]),
+    ['public keys', instance.public_keys.join(' ')],
+    ...instance.warnings.map((text) => ['warning', text]),
     ...instance.boots.map(({ started, outcome }) => ['boot', `${at(started)} ${outcome}`]),
     ...instance.host_keys.flatMap(({ at: since, keys }) =>
       keys.map((key) => ['host key', `${at(since)} ${key}`]),
