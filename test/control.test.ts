@@ -44,6 +44,9 @@ const web1 = {
 /** As Python's first records were: nothing but names. */
 const old = { domain_name: 'old one', mds_ipv4: null };
 
+const absent =
+  'mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain, "gone"';
+
 function start(t: TestContext, setup: Setup = {}): Promise<Site> {
   return startSite(t, address, {
     ...setup,
@@ -268,6 +271,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         metadata: { role: 'front' },
         public_keys: ['default'],
         warnings: [],
+        no_userdata: null,
         hardware: { vcpus: 2, memory_kib: 1048576, architecture: 'x86_64' },
         smbios: null,
         instance_id: 'i-127.140.0.8',
@@ -283,6 +287,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         metadata: {},
         public_keys: ['default'],
         warnings: [],
+        no_userdata: null,
         hardware: { vcpus: null, memory_kib: null, architecture: null },
         smbios: null,
         instance_id: 'i-old one',
@@ -467,6 +472,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       metadata: {},
       public_keys: ['default'],
       warnings: [],
+      no_userdata: null,
       hardware: { vcpus: null, memory_kib: null, architecture: null },
       smbios: null,
       instance_id: null,
@@ -774,6 +780,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       body: {
         file: file('web1.yaml'),
         found: true,
+        reason: null,
         encoding: 'utf-8',
         body: '#cloud-config\nhostname: web1\nrole: front\n',
         problem: null,
@@ -784,6 +791,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       body: {
         file: file('packed'),
         found: true,
+        reason: null,
         encoding: 'base64',
         body: binary.toString('base64'),
         problem: null,
@@ -791,7 +799,14 @@ describe('the control socket', { concurrency: 4 }, () => {
     });
     assert.deepEqual(await userdata('none'), {
       status: 200,
-      body: { file: null, found: false, encoding: 'utf-8', body: '', problem: null },
+      body: {
+        file: null,
+        found: false,
+        reason: absent,
+        encoding: 'utf-8',
+        body: '',
+        problem: null,
+      },
     });
     for (const { domain_name: name, mds_ipv4: from } of records) {
       for (const [document, path] of [
@@ -815,7 +830,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     const tree = ((await json('/instances/web1/tree')).body as RenderedDocument).body;
     assert.deepEqual(await json('/instances/web1/tree'), {
       status: 200,
-      body: { file: null, found: true, encoding: 'utf-8', body: tree, problem: null },
+      body: { file: null, found: true, reason: null, encoding: 'utf-8', body: tree, problem: null },
     });
     const lines = tree.split('\n');
     for (const line of [
@@ -857,6 +872,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       body: {
         file: join(folder, 'userdata', 'new.yaml'),
         found: true,
+        reason: null,
         encoding: 'utf-8',
         body: '#cloud-config\nhostname: new\nrole: none\n',
         problem: null,
@@ -898,6 +914,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     assert.deepEqual(missingFile.body, {
       file: null,
       found: false,
+      reason: absent,
       encoding: 'utf-8',
       body: '',
       problem: null,

@@ -181,7 +181,8 @@ test('render reports an error in a template with its line, and a guest that gets
   assert.deepEqual(await host.ctl('render', 'none'), {
     status: 1,
     stdout: '',
-    stderr: 'mdserverctl: none has no user-data: it would get a 404\n',
+    stderr:
+      'mdserverctl: none has no user-data: it would get a 404 (mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain, "no-file")\n',
   });
 });
 
@@ -590,7 +591,7 @@ test('check reports each template with an error, with an instance that it affect
       `failure: ${broken}:2: unknown name "nothing" in {{nothing}}: set it in [template-data], or correct the name (broken): mdserverctl render broken shows it`,
       `failure: ${yaml}: YAML, line 3 of the rendered text: Flow sequence … (yaml): mdserverctl render yaml shows it`,
       `warning: ${plain}: cloud-init does not recognise the first line, "hostname: x" (cloud-config begins with "#cloud-config") (plain): mdserverctl render plain shows it`,
-      'warning: there is no file for its userdata_prefix, so it gets no user-data (404) (none): mdserverctl render none shows it',
+      'warning: no user-data (404): mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain, "no-file" (none): mdserverctl show none shows it',
       'ok: 5 instances rendered from 3 templates',
     ],
   );

@@ -37,6 +37,7 @@ function instance(...boots: BootRecord[]): InstanceDetails {
     metadata: {},
     public_keys: [],
     warnings: [],
+    no_userdata: null,
     hardware: { vcpus: null, memory_kib: null, architecture: null },
     smbios: null,
     instance_id: 'i-10.122.0.2',
@@ -275,9 +276,18 @@ test('for a template with an error, names the command that shows its line', () =
 
 test('missing and built-in user-data is explained', () => {
   const missing = { at: start + 5, status: 404, file: null, bytes: 0 };
-  assert.deepEqual(notes(boot({ ...asked, userdata: missing })), [
-    'There is no user-data for it: mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain.',
+  const asking = boot({ ...asked, userdata: missing });
+  assert.deepEqual(notes(asking), [
+    'There was no user-data for it then. Now there is: start it again.',
   ]);
+  const none = {
+    ...instance(asking),
+    no_userdata: 'userdata in the metadata of its domain is none',
+  };
+  assert.equal(
+    explainInstance(none, context).at(-1),
+    '  - There is no user-data for it: userdata in the metadata of its domain is none.',
+  );
   const builtIn = { at: start + 5, status: 200, file: null, bytes: 96 };
   assert.match(
     notes(boot({ ...asked, userdata: builtIn }))[0] ?? '',

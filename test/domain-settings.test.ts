@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'yaml';
 import { keysOf, settingProblems } from '../src/instances/settings.js';
@@ -160,4 +162,108 @@ test('mdserverctl says which keys an instance gets, and which name is none', asy
   );
   const from = await addressOf(host, 'vm1');
   assert.equal((await daemon.ask('/latest/meta-data/public-keys/', { from })).text, '0=default');
+});
+
+// ---- no user-data, said on purpose ----
+
+const said = 'userdata in the metadata of its domain is none';
+const nothingElse =
+  'mdserver.userdata_dir has no file for its name or MAC address, mdserver.default_template is not set, and mdserver.builtin_template is no';
+
+test('userdata = none: 404 by EC2 and OpenStack, an empty 200 by NoCloud, whatever files there are', async (t) => {
+  const none = (number: number, metadata: Record<string, string>) =>
+    databaseRecord(number, { mds_ipv4: `127.151.4.1${number}`, domain_metadata: metadata });
+  const { daemon } = await startSite(t, '127.151.4.1', {
+    records: [
+      none(1, { userdata: 'none' }),
+      none(2, { userdata: 'NONE', userdata_prefix: 'db' }),
+      none(3, { userdata: 'db' }),
+      none(4, { userdata: '' }),
+    ],
+    userdata: { vm1: 'own', vm2: 'own', db: 'of the prefix', base: 'base' },
+    mdserver: 'default_template = @DIR@/userdata/base\nvendor_data = @DIR@/userdata/base',
+  });
+  const paths = ['/latest/user-data', '/openstack/latest/user_data', '/nocloud/user-data'];
+  const answers = async (number: number) => {
+    const from = `127.151.4.1${number}`;
+    const all = await Promise.all(paths.map((path) => daemon.ask(path, { from })));
+    return all.map(({ status, text }) => [status, text]);
+  };
+  for (const number of [1, 2]) {
+    assert.deepEqual(await answers(number), [
+      [404, 'not found\n'],
+      [404, 'not found\n'],
+      [200, ''],
+    ]);
+    const get = async (path: string) =>
+      (await daemon.ask(path, { from: `127.151.4.1${number}` })).text;
+    assert.equal(await get('/latest/'), 'meta-data/\ndynamic/');
+    assert.equal((await get('/openstack/latest/')).includes('user_data'), false);
+    assert.equal(await get('/nocloud/vendor-data'), 'base');
+    assert.equal((await get('/latest/meta-data/')).includes('tags'), false);
+  }
+  for (const number of [3, 4]) {
+    assert.deepEqual(
+      await answers(number),
+      paths.map(() => [200, 'base']),
+    );
+  }
+});
+
+test('builtin_template = no: what has a file keeps it, the others have no user-data', async (t) => {
+  const { daemon, folder } = await startSite(t, '127.151.6.1', {
+    records: [1, 2].map((number) => databaseRecord(number, { mds_ipv4: `127.151.6.1${number}` })),
+    userdata: { vm1: 'own' },
+    mdserver: 'builtin_template = no',
+  });
+  const get = async (path: string, number: number) => {
+    const { status, text } = await daemon.ask(path, { from: `127.151.6.1${number}` });
+    return [status, text];
+  };
+  assert.deepEqual(await get('/latest/user-data', 1), [200, 'own']);
+  assert.deepEqual(await get('/latest/user-data', 2), [404, 'not found\n']);
+  assert.deepEqual(await get('/openstack/latest/user_data', 2), [404, 'not found\n']);
+  assert.deepEqual(await get('/nocloud/user-data', 2), [200, '']);
+  // A file that comes later counts at once.
+  writeFileSync(join(folder, 'userdata', 'vm2.yaml'), 'new');
+  assert.deepEqual(await get('/latest/user-data', 2), [200, 'new']);
+  assert.deepEqual(await get('/nocloud/user-data', 2), [200, 'new']);
+});
+
+test('mdserverctl says why there is no user-data, and check counts it as meant', async (t) => {
+  const host = hostOf(t, 'builtin_template = no');
+  const daemon = await host.start();
+  const wrong =
+    'in the metadata of its domain, userdata is "web", which counts for nothing: it can only be none (userdata_prefix names a file)';
+  host.write('userdata/vm1', 'own');
+  for (const [number, metadata] of [
+    [1, { userdata: 'none' }],
+    [2, {}],
+    [3, { userdata: 'web' }],
+  ] as const) {
+    await host.ctl('upload', host.write('x.xml', domainXml(number, { metadata })));
+  }
+  await daemon.printed(`vm3: ${wrong}`);
+  for (const [name, reason] of [
+    ['vm1', said],
+    ['vm2', nothingElse],
+  ] as const) {
+    assert.deepEqual(await host.ctl('render', name), {
+      status: 1,
+      stdout: '',
+      stderr: `mdserverctl: ${name} has no user-data: it would get a 404 (${reason})\n`,
+    });
+    const { stdout: shown } = await host.ctl('show', name);
+    assert.ok(shown.includes(`\nuser-data\tnone: ${reason}\n`), shown);
+    const from = await addressOf(host, name);
+    await daemon.ask('/latest/user-data', { from });
+    const { stdout: explained } = await host.ctl('explain', name);
+    assert.ok(explained.endsWith(`  - There is no user-data for it: ${reason}.\n`), explained);
+  }
+  assert.deepEqual(linesOf(await findings(host), 'user-data'), [
+    `ok: no user-data (404): ${said} (vm1): mdserverctl show vm1 shows it`,
+    `ok: no user-data (404): ${nothingElse} (2 instances, such as vm2): mdserverctl show vm2 shows it`,
+    `warning: ${wrong} (vm3): mdserverctl show vm3 shows it`,
+    'ok: 3 instances rendered from 0 templates',
+  ]);
 });

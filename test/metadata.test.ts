@@ -70,6 +70,7 @@ function serve(settings: Settings = {}): Served {
         settings.userdata === false
           ? undefined
           : () => ({ body: '#cloud-config\n', file: 'web1', problem: undefined }),
+      whyNone: () => undefined,
       vendorData: () => ({ body: settings.vendorData ?? '', file: null, problem: undefined }),
       refusals: () => [],
     },

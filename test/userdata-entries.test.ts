@@ -32,6 +32,7 @@ async function withSettledDirectory(
       userdata_dir: directory,
       userdata_suffixes: ['', '.yaml'],
       default_template: join(folder, 'default'),
+      builtin_template: true,
       password: undefined,
       vendor_data: undefined,
     };

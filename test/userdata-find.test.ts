@@ -5,7 +5,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { candidatesOf, findUserdata, UserdataError } from '../src/userdata/find.js';
+import { candidatesOf, findUserdata, isNoUserdata, UserdataError } from '../src/userdata/find.js';
 import { builtInUserdata, TemplateError } from '../src/userdata/template.js';
 import { createUserdata, type UserdataConfig } from '../src/userdata/userdata.js';
 import { temporaryFolder } from './support/cleanup.js';
@@ -27,18 +27,21 @@ interface Query {
   readonly prefix?: string;
   readonly suffixes?: readonly string[];
   readonly defaultTemplate?: string;
+  readonly builtIn?: boolean;
+  readonly refused?: boolean;
 }
 
 /** What is found, in short: a path relative to the folder or the kind, then what was refused. */
 function lookFor(query: Query): string[] {
   const { folder, directory = 'userdata', name = 'web1', prefix, suffixes = ['', '.yaml'] } = query;
   const defaultTemplate = query.defaultTemplate && join(folder, query.defaultTemplate);
-  const location = { directory: join(folder, directory), suffixes, defaultTemplate };
-  const candidates = candidatesOf(location, { name, mac, prefix });
+  const { builtIn = true, refused = false } = query;
+  const location = { directory: join(folder, directory), suffixes, defaultTemplate, builtIn };
+  const candidates = candidatesOf(location, { name, mac, prefix, refused });
   const ignored: string[] = [];
   const source = findUserdata(candidates, ({ message }) => ignored.push(message));
-  const path = typeof source === 'string' ? source : source.path;
-  return [path, ...candidates.warnings, ...ignored].map((text) =>
+  const found = source === 'built-in' ? source : isNoUserdata(source) ? 'none' : source.path;
+  return [found, ...candidates.warnings, ...ignored].map((text) =>
     text.replaceAll(`${folder}/`, ''),
   );
 }
@@ -65,6 +68,25 @@ test('name before MAC, each with each suffix in order, then the default, then th
     rmSync(join(folder, file));
   }
   assert.deepEqual(lookFor({ folder }), ['built-in']);
+  assert.deepEqual(lookFor({ folder, builtIn: false }), ['none']);
+});
+
+test('without the built-in template, every file and the default template count as before', (t) => {
+  const folder = folderWith(t, { 'userdata/web1': '', 'base.yaml': '' });
+  assert.deepEqual(lookFor({ folder, builtIn: false }), ['userdata/web1']);
+  const others = { folder, builtIn: false, name: 'web2' };
+  assert.deepEqual(lookFor({ ...others, defaultTemplate: 'base.yaml' }), ['base.yaml']);
+});
+
+test('a domain that says "none" has no user-data, whatever files there are', (t) => {
+  const folder = folderWith(t, {
+    ...{ 'userdata/web1': '', [`userdata/${mac}`]: '', 'userdata/db': '', 'base.yaml': '' },
+  });
+  for (const query of [{}, { prefix: 'db' }, { prefix: '../db' }, { name: '..' }]) {
+    assert.deepEqual(lookFor({ folder, refused: true, defaultTemplate: 'base.yaml', ...query }), [
+      'none',
+    ]);
+  }
 });
 
 test('only the suffixes that are set are tried', (t) => {
@@ -240,6 +262,7 @@ function setUp(
       userdata_dir: join(folder, 'userdata'),
       userdata_suffixes: ['', '.yaml'],
       default_template: defaultTemplate && join(folder, defaultTemplate),
+      builtin_template: true,
       password: 'pass',
       vendor_data: undefined,
     },

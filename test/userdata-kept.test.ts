@@ -24,6 +24,7 @@ function setUp(t: TestContext, template: string) {
       userdata_dir: folder,
       userdata_suffixes: [''],
       default_template: undefined,
+      builtin_template: true,
       password: undefined,
       vendor_data: undefined,
     },

@@ -160,7 +160,7 @@ export function daemonManual(): string {
       'mdserver identifies a guest by its source address. It learns of instances from libvirt\'s hook, which uploads the XML of each domain that starts, or from "mdserverctl upload" and "mdserverctl sync". It also accepts a POST of domain XML to /instance-upload from root on this host.',
     ),
     paragraph(
-      'mdserver renders user-data from a template. It takes the first one that exists: the file in mdserver.userdata_dir for the userdata_prefix in the metadata of the domain, for its name, or for its MAC address; mdserver.default_template; a built-in template. A userdata_prefix without a file means no user-data.',
+      'mdserver renders user-data from a template. It takes the first one that exists: the file in mdserver.userdata_dir for the userdata_prefix in the metadata of the domain, for its name, or for its MAC address; mdserver.default_template; a built-in template, unless mdserver.builtin_template is no. A userdata_prefix without a file means no user-data, and so does userdata in the metadata of the domain if it is none.',
     ),
     section('OPTIONS'),
     ...daemonArguments.map(([argument, text]) => definition(synopsis(argument), text)),

@@ -281,6 +281,11 @@ export const options = {
       'Suffixes to try for each file name in userdata_dir, separated by colons. An empty one means no suffix.',
     ),
     default_template: optional(path, 'Template for instances that do not have their own.'),
+    builtin_template: option(
+      yesNo,
+      'yes',
+      'Give instances for which there is no template the built-in one, which is cloud-config. With no, they have no user-data, as images with Ignition or NixOS need it.',
+    ),
     password: optional(text, 'Password that templates can use as {{mdserver_password}}.', {
       secret: true,
     }),

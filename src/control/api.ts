@@ -76,6 +76,8 @@ export interface InstanceDetails extends InstanceSummary {
   readonly public_keys: readonly string[];
   /** What is wrong with the settings in the metadata of its domain, and what to do. */
   readonly warnings: readonly string[];
+  /** Why it has no user-data now; null if it has some. */
+  readonly no_userdata: string | null;
   readonly hardware: {
     readonly vcpus: number | null;
     readonly memory_kib: number | null;
@@ -97,6 +99,8 @@ export interface RenderedDocument {
   readonly file: string | null;
   /** Whether the guest would get it: an instance may have no user-data. */
   readonly found: boolean;
+  /** Why an instance has no user-data; null for any other document. */
+  readonly reason: string | null;
   /** `base64` if it is not UTF-8 text. */
   readonly encoding: 'utf-8' | 'base64';
   readonly body: string;

@@ -38,6 +38,7 @@ import { shortTurns } from '../turns.js';
 import { maxXmlBytes, takePort, uploadErrorStatus } from '../uploads.js';
 import { UserdataError } from '../userdata/find.js';
 import { TemplateError } from '../userdata/template.js';
+import type { Userdata } from '../userdata/userdata.js';
 import {
   type AddressReport,
   type DocumentName,
@@ -224,6 +225,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       metadata: instance.metadata,
       public_keys: keysOf(instance, publicKeys).map(({ name }) => name),
       warnings: settingProblems(instance, publicKeys),
+      no_userdata: parts.userdata.whyNone(instance)?.reason ?? null,
       hardware: {
         vcpus: vcpus ?? null,
         memory_kib: memoryKib ?? null,
@@ -257,7 +259,11 @@ export function buildControl(parts: ControlParts): FastifyInstance {
 
   app.get<{ Params: NameParams & DocumentParams }>('/instances/:name/:document', ({ params }) => {
     const document = documentOf(params.document);
-    return renderDocument(document, metadataContext(source, find(params.name), 'latest'));
+    return renderDocument(
+      parts.userdata,
+      document,
+      metadataContext(source, find(params.name), 'latest'),
+    );
   });
 
   app.post<{ Params: DocumentParams }>(
@@ -275,7 +281,10 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       const { instance } = register(draft, domain, plan, about);
       const context = metadataContext({ ...source, instances: () => draft }, instance, 'latest');
       const made = (['uuid', 'mac'] as const).filter((field) => domain[field] === madeUp[field]);
-      return { ...renderDocument(document, context), ...(made.length > 0 && { made_up: made }) };
+      return {
+        ...renderDocument(parts.userdata, document, context),
+        ...(made.length > 0 && { made_up: made }),
+      };
     },
   );
 
@@ -348,9 +357,18 @@ async function* jsonList<T>(items: Iterable<T>, describe: (item: T) => object) {
 }
 
 /** A document as the guest would get it now. Throws TemplateError and UserdataError. */
-function renderDocument(document: DocumentName, context: MetadataContext): RenderedDocument {
+function renderDocument(
+  { whyNone }: Userdata,
+  document: DocumentName,
+  context: MetadataContext,
+): RenderedDocument {
   // Not from NoCloud, which has an empty answer if an instance has no user-data.
-  if (document === 'user-data') return rendered(context.userdata()?.());
+  if (document === 'user-data') {
+    return {
+      ...rendered(context.userdata()?.()),
+      reason: whyNone(context.instance)?.reason ?? null,
+    };
+  }
   if (document === 'tree') return rendered(treeText(context));
   return rendered(lookUp(nocloud.tree, [document], context));
 }
@@ -361,6 +379,7 @@ function rendered(leaf: Leaf | undefined): RenderedDocument {
   return {
     file: typeof leaf === 'object' ? leaf.file : null,
     found: leaf !== undefined,
+    reason: null,
     encoding,
     body: bytes.toString(encoding === 'utf-8' ? 'utf8' : 'base64'),
     problem: (typeof leaf === 'object' && leaf.problem) || null,

@@ -37,6 +37,11 @@ function isNone(text: string): boolean {
   return text.toLowerCase() === 'none';
 }
 
+/** Whether the domain says that its instance has no user-data: its `userdata` is `none`. */
+export function refusesUserdata(instance: WithMetadata): boolean {
+  return isNone(fromMetadata(instance, 'userdata') ?? '');
+}
+
 /** The names of keys in `public_keys`, as the configuration has them (in lower case); undefined if the domain chooses none. */
 function chosenNames(instance: WithMetadata): readonly string[] | undefined {
   const text = metadataText(instance, 'public-keys');
@@ -79,6 +84,12 @@ export function settingProblems(
   if (text !== undefined && names.length === 0 && !isNone(text)) {
     problems.push(
       'public_keys names no key, so it gets none: write none if that is meant, else remove the element',
+    );
+  }
+  const userdata = fromMetadata(instance, 'userdata');
+  if (userdata !== undefined && !refusesUserdata(instance)) {
+    problems.push(
+      `userdata is ${quoted(userdata)}, which counts for nothing: it can only be none (userdata_prefix names a file)`,
     );
   }
   return problems.map((problem) => `in the metadata of its domain, ${problem}`);

@@ -2,11 +2,12 @@ import { lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node
 import { isAbsolute } from 'node:path';
 import { quoted } from '../text.js';
 
-/** Where user-data files are: `[mdserver]` userdata_dir, userdata_suffixes, default_template. */
+/** Where user-data is: `[mdserver]` userdata_dir, userdata_suffixes, default_template, builtin_template. */
 export interface UserdataLocation {
   readonly directory: string;
   readonly suffixes: readonly string[];
   readonly defaultTemplate: string | undefined;
+  readonly builtIn: boolean;
 }
 
 /** What an instance's user-data is looked up by. */
@@ -15,14 +16,27 @@ export interface UserdataQuery {
   readonly mac: string | undefined;
   /** `userdata_prefix` of the domain's metadata. */
   readonly prefix: string | undefined;
+  /** The domain says that there is none. */
+  readonly refused: boolean;
 }
 
-/** The files that may be an instance's user-data. */
-export interface Candidates extends UserdataLocation {
+/** There is no user-data. */
+export interface NoUserdata {
+  /** Why, for messages that have named the instance. */
+  readonly reason: string;
+  /** Somebody has said so. */
+  readonly onPurpose: boolean;
+}
+
+/** Where an instance's user-data may come from. */
+export interface Candidates {
+  readonly directory: string;
   /** In the directory, in order of preference. */
   readonly files: readonly { readonly name: string; readonly path: string }[];
-  /** The instance has a prefix: without a file for it, it has no user-data. */
-  readonly prefixed: boolean;
+  /** What comes if there is none of the files. */
+  readonly otherwise: { readonly defaultTemplate: string } | 'built-in' | NoUserdata;
+  /** The files are for this machine alone: they have its name or its MAC address. */
+  readonly own: boolean;
   /** One for each name that was ignored. */
   readonly warnings: readonly string[];
 }
@@ -39,8 +53,15 @@ export interface SourceFile {
   readonly version: FileVersion;
 }
 
-/** What user-data is rendered from: a file or the built-in template, or `none` if a prefix has no file. */
-export type UserdataSource = SourceFile | 'built-in' | 'none';
+/** What user-data is rendered from. */
+export type UserdataSource = SourceFile | 'built-in' | NoUserdata;
+
+/** Whether there is no user-data. */
+export function isNoUserdata(
+  source: UserdataSource | Candidates['otherwise'],
+): source is NoUserdata {
+  return typeof source === 'object' && 'reason' in source;
+}
 
 /** User-data cannot be served because of its file; the message is for the log. */
 export class UserdataError extends Error {
@@ -182,51 +203,69 @@ export function configuredFile(path: string, option: string): SourceFile {
   throw new UserdataError(path, `${problem} (set by ${option})`);
 }
 
+/** What comes if there is no file for an instance. */
+function otherwiseOf(
+  { defaultTemplate, builtIn }: UserdataLocation,
+  { prefix, refused }: UserdataQuery,
+): Candidates['otherwise'] {
+  if (refused) return { reason: 'userdata in the metadata of its domain is none', onPurpose: true };
+  if (prefix !== undefined) {
+    return {
+      reason: `mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain, ${quoted(prefix)}`,
+      onPurpose: false,
+    };
+  }
+  if (defaultTemplate !== undefined) return { defaultTemplate };
+  if (builtIn) return 'built-in';
+  return {
+    reason:
+      'mdserver.userdata_dir has no file for its name or MAC address, mdserver.default_template is not set, and mdserver.builtin_template is no',
+    onPurpose: true,
+  };
+}
+
 /**
- * The files that may be an instance's user-data: named by its prefix if it has one, else by its name
+ * Where an instance's user-data may come from: files named by its prefix if it has one, else by its name
  * or MAC, each with each suffix. Only a prefix may contain a folder. Neither may name a hidden file or folder.
  */
-export function candidatesOf(
-  location: UserdataLocation,
-  { name, mac, prefix }: UserdataQuery,
-): Candidates {
-  const prefixed = prefix !== undefined;
+export function candidatesOf(location: UserdataLocation, query: UserdataQuery): Candidates {
+  const { directory, suffixes } = location;
+  const { name, mac, prefix, refused } = query;
+  const own = prefix === undefined;
   const warnings: string[] = [];
   const files: { name: string; path: string }[] = [];
-  for (const stem of prefixed ? [prefix] : [name, mac]) {
+  for (const stem of refused ? [] : own ? [name, mac] : [prefix]) {
     if (stem === undefined) continue;
-    const problem = nameProblem(stem, prefixed);
+    const problem = nameProblem(stem, !own);
     if (problem !== undefined) {
       warnings.push(`user-data of ${quoted(stem)}: ignored: the name ${problem}`);
       continue;
     }
-    for (const suffix of location.suffixes) {
-      files.push({ name: stem + suffix, path: `${location.directory}/${stem}${suffix}` });
+    for (const suffix of suffixes) {
+      files.push({ name: stem + suffix, path: `${directory}/${stem}${suffix}` });
     }
   }
-  return { ...location, files, prefixed, warnings };
+  return { directory, files, otherwise: otherwiseOf(location, query), own, warnings };
 }
 
 /**
  * Finds the source of an instance's user-data: the first candidate that is a regular file inside the
- * directory; without one, and without a prefix, the default template or else the built-in one.
+ * directory, else what comes without one.
  * `entries` are the names in the directory, if known; they save looking for each candidate.
  * `ignored` is called for a candidate whose link is not allowed; what it throws ends the search.
  * Throws UserdataError if a file exists but cannot be accessed.
  */
 export function findUserdata(
-  candidates: Candidates,
+  { directory, files, otherwise }: Candidates,
   ignored: (problem: UserdataError) => void,
   entries?: ReadonlySet<string>,
 ): UserdataSource {
-  const { directory, defaultTemplate, files, prefixed } = candidates;
   for (const file of files) {
     if (entries?.has(file.name) === false && !file.name.includes('/')) continue;
     const found = fileInDirectory(directory, file);
     if (found instanceof UserdataError) ignored(found);
     else if (found !== undefined) return found;
   }
-  if (prefixed) return 'none';
-  if (defaultTemplate === undefined) return 'built-in';
-  return configuredFile(defaultTemplate, 'mdserver.default_template');
+  if (otherwise === 'built-in' || isNoUserdata(otherwise)) return otherwise;
+  return configuredFile(otherwise.defaultTemplate, 'mdserver.default_template');
 }

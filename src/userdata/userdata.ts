@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import type { Config } from '../config/options.js';
 import { machineKey } from '../instances/instance.js';
-import { fromMetadata } from '../instances/settings.js';
+import { fromMetadata, refusesUserdata } from '../instances/settings.js';
 import {
   type Candidates,
   cachedDirectoryEntries,
@@ -12,7 +12,9 @@ import {
   fileError,
   findUserdata,
   hasCode,
+  isNoUserdata,
   isSettled,
+  type NoUserdata,
   type SourceFile,
   sameVersion,
   UserdataError,
@@ -35,7 +37,12 @@ import {
 export type UserdataConfig = Pick<Config, 'publicKeys' | 'templateData'> & {
   readonly mdserver: Pick<
     Config['mdserver'],
-    'userdata_dir' | 'userdata_suffixes' | 'default_template' | 'password' | 'vendor_data'
+    | 'userdata_dir'
+    | 'userdata_suffixes'
+    | 'default_template'
+    | 'builtin_template'
+    | 'password'
+    | 'vendor_data'
   >;
 };
 
@@ -69,6 +76,8 @@ export interface Rendering {
 export interface Userdata {
   /** A function that renders the user-data of an instance; undefined if it has none. */
   readonly userdata: (instance: TemplateInstance) => (() => Rendering) | undefined;
+  /** Why an instance has no user-data; undefined if it has some. */
+  readonly whyNone: (instance: TemplateInstance) => NoUserdata | undefined;
   /** Renders the vendor-data of an instance; empty if none is configured. */
   readonly vendorData: (instance: TemplateInstance) => Rendering;
   /** The refusals of templates that instances have met, as far as they still hold. */
@@ -366,7 +375,10 @@ export function createUserdata({
       directory: mdserver.userdata_dir,
       suffixes: mdserver.userdata_suffixes,
       defaultTemplate: mdserver.default_template,
+      builtIn: mdserver.builtin_template,
     };
+    const prefix = fromMetadata(instance, 'userdata-prefix');
+    const refused = refusesUserdata(instance);
     const { name, mac } = instance;
     const made: RenderInputs = {
       ignored: (problem) => {
@@ -374,11 +386,7 @@ export function createUserdata({
         if (hasEarlier(problem.file, instance)) throw problem;
         warnOnce(problem.message);
       },
-      candidates: candidatesOf(location, {
-        name,
-        mac,
-        prefix: fromMetadata(instance, 'userdata-prefix'),
-      }),
+      candidates: candidatesOf(location, { name, mac, prefix, refused }),
       data: dataOf(settings, instance),
       names: {
         'user-data': nameOf('user-data', instance),
@@ -390,8 +398,8 @@ export function createUserdata({
   }
 
   /** The machine that alone gets the template: a file of its name or MAC address. */
-  function ownerOf(path: string, instance: TemplateInstance, { files, prefixed }: Candidates) {
-    const isOwn = !prefixed && files.some((file) => file.path === path);
+  function ownerOf(path: string, instance: TemplateInstance, { files, own }: Candidates) {
+    const isOwn = own && files.some((file) => file.path === path);
     return isOwn ? machineKey(instance) : undefined;
   }
 
@@ -446,13 +454,16 @@ export function createUserdata({
     return findUserdata(candidates, ignored, entries);
   }
 
-  /** Whether an instance with a prefix has a file. */
-  function hasFile(instance: TemplateInstance, settings: UserdataConfig): boolean {
+  function whyNone(instance: TemplateInstance): NoUserdata | undefined {
+    const settings = currentConfig();
+    // There is user-data otherwise, so a metadata listing need not look at files.
+    if (!isNoUserdata(inputsOf(instance, settings).candidates.otherwise)) return undefined;
     try {
-      return findSource(instance, settings) !== 'none';
+      const source = findSource(instance, settings);
+      return isNoUserdata(source) ? source : undefined;
     } catch (error) {
       // There is a file; renderSource() gets the same error and reports it.
-      if (error instanceof UserdataError) return true;
+      if (error instanceof UserdataError) return undefined;
       throw error;
     }
   }
@@ -472,7 +483,7 @@ export function createUserdata({
     try {
       for (let attempt = 1; attempt <= 2; attempt += 1) {
         const found = look();
-        if (found === 'none') break;
+        if (isNoUserdata(found)) break;
         if (found === 'built-in') {
           refused.delete(name);
           return { body: builtInUserdata, file: null, problem: undefined };
@@ -520,9 +531,7 @@ export function createUserdata({
 
   function userdata(instance: TemplateInstance): (() => Rendering) | undefined {
     const settings = currentConfig();
-    // Without a prefix there always is user-data, so a metadata listing need not look at files.
-    const prefixed = fromMetadata(instance, 'userdata-prefix') !== undefined;
-    if (prefixed && !hasFile(instance, settings)) return undefined;
+    if (whyNone(instance) !== undefined) return undefined;
     return () => {
       const look = () => findSource(instance, settings);
       const found = renderSource('user-data', instance, settings, look);
@@ -556,6 +565,7 @@ export function createUserdata({
 
   return {
     userdata,
+    whyNone,
     vendorData,
     refusals(instances) {
       for (const [name, { instance }] of refused) {

@@ -48,8 +48,8 @@ export interface Host {
   readonly write: (path: string, text: string) => string;
 }
 
-/** A new host, without a daemon yet. */
-export function hostOf(scope: Scope): Host {
+/** A new host, without a daemon yet. `mdserver` are more lines of `[mdserver]`. */
+export function hostOf(scope: Scope, mdserver = ''): Host {
   const folder = temporaryFolder(scope);
   mkdirSync(join(folder, 'userdata'));
   const file = join(folder, 'mdserver.conf');
@@ -60,6 +60,7 @@ port = {port}
 logfile = ${folder}/log
 userdata_dir = ${folder}/userdata
 db_file = ${folder}/data/db_file.json
+${mdserver}
 [service]
 location = here
 [public-keys]

@@ -89,13 +89,12 @@ export async function* checkTemplates(
     for (const { problem } of all) {
       if (problem !== undefined) add('failure', `${problem}; ${lastInForce}`, current);
     }
-    if (rendered === undefined) {
-      add(
-        'warning',
-        'there is no file for its userdata_prefix, so it gets no user-data (404)',
-        current,
-      );
-    } else if (rendered.problem === undefined) {
+    const none = renderer.whyNone(instance);
+    if (none !== undefined) {
+      const { reason, onPurpose } = none;
+      add(onPurpose ? 'ok' : 'warning', `no user-data (404): ${reason}`, current, 'show');
+    }
+    if (rendered !== undefined && rendered.problem === undefined) {
       const { file, body } = rendered;
       const texts: TemplateTexts = templates.get(file) ?? { file, hashes: new Set() };
       templates.set(file, texts);
@@ -139,10 +138,8 @@ export async function* checkTemplates(
   }
   for (const [text, { level, count, first, shownBy }] of problems) {
     const whose = count === 1 ? first : `${counted(count, 'instance')}, such as ${first}`;
-    yield (level === 'failure' ? failure : warning)(
-      `${text} (${whose})`,
-      `mdserverctl ${shownBy} ${operand(first)} shows it`,
-    );
+    const finding = { ok, warning, failure }[level];
+    yield finding(`${text} (${whose})`, `mdserverctl ${shownBy} ${operand(first)} shows it`);
   }
   yield ok(`${counted(total, 'instance')} rendered from ${counted(templates.size, 'template')}`);
   yield* checkSchema([...templates.values()]);

@@ -310,7 +310,9 @@ function adviceLines(
   }
   if (userdata?.status === 404) {
     lines.push(
-      'There is no user-data for it: mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain.',
+      instance.no_userdata === null
+        ? 'There was no user-data for it then. Now there is: start it again.'
+        : `There is no user-data for it: ${instance.no_userdata}.`,
     );
   }
   if (userdata !== null && userdata.status < 400 && userdata.file === null) {

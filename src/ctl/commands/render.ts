@@ -58,7 +58,7 @@ export const render = defineCommand({
       xml === undefined
         ? await control.get<RenderedDocument>(instancePath(name, document))
         : await control.post<RenderedDocument>(`/documents/${document}`, xml);
-    const { found, problem, made_up = [] } = rendered;
+    const { found, problem, reason, made_up = [] } = rendered;
     const status = found && problem === null ? exitCodes.ok : exitCodes.failed;
     if (options.json) {
       printJson(rendered);
@@ -69,7 +69,8 @@ export const render = defineCommand({
       note(`the XML has no ${missing}, which libvirt makes: rendered with made-up ones`);
     }
     if (!found) {
-      note(`${file ?? name} has no ${document}: it would get a 404`);
+      const why = reason === null ? '' : ` (${reason})`;
+      note(`${file ?? name} has no ${document}: it would get a 404${why}`);
       return status;
     }
     if (problem !== null) {

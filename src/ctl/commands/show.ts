@@ -37,6 +37,7 @@ export function detailsTable(style: Style, instance: InstanceDetails): Promise<s
     ['datasource', instance.datasource],
     ...Object.entries(instance.metadata).map(([key, value]) => [`metadata ${key}`, value]),
     ['public keys', instance.public_keys.join(' ')],
+    ...(instance.no_userdata === null ? [] : [['user-data', `none: ${instance.no_userdata}`]]),
     ...instance.warnings.map((text) => ['warning', text]),
     ...instance.boots.map(({ started, outcome }) => ['boot', `${at(started)} ${outcome}`]),
     ...instance.host_keys.flatMap(({ at: since, keys }) =>
