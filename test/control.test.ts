@@ -44,8 +44,16 @@ const web1 = {
 /** As Python's first records were: nothing but names. */
 const old = { domain_name: 'old one', mds_ipv4: null };
 
-const absent =
-  'mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain, "gone"';
+/** The user-data of an instance with the userdata_prefix "gone". */
+const absent = {
+  file: null,
+  found: false,
+  reason:
+    'mdserver.userdata_dir has no file for the userdata_prefix in the metadata of its domain, "gone"',
+  encoding: 'utf-8',
+  body: '',
+  problem: null,
+};
 
 function start(t: TestContext, setup: Setup = {}): Promise<Site> {
   return startSite(t, address, {
@@ -799,14 +807,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     });
     assert.deepEqual(await userdata('none'), {
       status: 200,
-      body: {
-        file: null,
-        found: false,
-        reason: absent,
-        encoding: 'utf-8',
-        body: '',
-        problem: null,
-      },
+      body: absent,
     });
     for (const { domain_name: name, mds_ipv4: from } of records) {
       for (const [document, path] of [
@@ -911,14 +912,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       'user-data',
       domainXml(99, { name: 'new', metadata: { userdata_prefix: 'gone' } }),
     );
-    assert.deepEqual(missingFile.body, {
-      file: null,
-      found: false,
-      reason: absent,
-      encoding: 'utf-8',
-      body: '',
-      problem: null,
-    });
+    assert.deepEqual(missingFile.body, absent);
 
     assert.deepEqual(
       [state(), (await json('/instances')).body, (await json('/instances/web1')).body],
