@@ -295,6 +295,31 @@ test('missing and built-in user-data is explained', () => {
   );
 });
 
+test('user-data that Ignition does not take is explained, and whether that is mended', () => {
+  const userdata = {
+    at: start + 5,
+    status: 200,
+    file: null,
+    bytes: 96,
+    not_ignition: true,
+  } as const;
+  const asking = boot({ ...asked, userdata });
+  const problem =
+    'Its client is Ignition, and this user-data is no configuration of Ignition, which is JSON: Fedora CoreOS ends its boot with "config is not valid", Flatcar leaves cloud-config to coreos-cloudinit. ';
+  assert.deepEqual(
+    notes(asking)[0],
+    `${problem}Give it a configuration of Ignition, or no user-data: userdata = none in the metadata of its domain, or mdserver.builtin_template = no. See docs/recipes.md.`,
+  );
+  const mended = { ...instance(asking), no_userdata: 'mdserver.builtin_template is no' };
+  const lines = explainInstance(mended, context);
+  assert.ok(
+    lines.includes(
+      `  - ${problem}It has no user-data now: start it again, with a new disk if its first boot went wrong.`,
+    ),
+    lines.join('\n'),
+  );
+});
+
 test('requests without a valid token are distinguished from a refused token', () => {
   assert.match(
     notes(boot({ ...asked, errors: ['401 /latest/meta-data/'] })).at(-1) ?? '',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { before, describe, test } from 'node:test';
+import type { InstanceDetails } from '../src/control/api.js';
 import { suiteScope } from './support/cleanup.js';
 import {
   type ClientGuest,
@@ -16,10 +17,12 @@ import { ignition, missing } from './support/parts.js';
 
 describe('what an image configures itself with', { skip: missing('netns', 'curl') }, () => {
   const scope = suiteScope();
+  let site: ClientSite;
   let boot: ClientSite['boot'];
 
   before(async () => {
-    ({ boot } = await startClientSite(scope));
+    site = await startClientSite(scope);
+    ({ boot } = site);
   });
 
   // ---- Ignition: Fedora CoreOS, Flatcar ----
@@ -56,10 +59,23 @@ describe('what an image configures itself with', { skip: missing('netns', 'curl'
     assert.deepEqual(await guest.requests(), ignitionRequests(200));
   });
 
+  test('ignition ends with the built-in template, and the log says why', {
+    skip: missing('ignition'),
+  }, async () => {
+    const guest = await boot('plain');
+    await assert.rejects(ignite(guest), /config is not valid/);
+    assert.deepEqual(await guest.requests(), ignitionRequests(200));
+    await site.daemon.printed(
+      'plain: its client is Ignition, and its user-data from the built-in template is no configuration of Ignition: give it one, or userdata = none in the metadata of its domain',
+    );
+    const { body } = await site.json('/instances/plain');
+    assert.equal((body as InstanceDetails).boots[0]?.userdata?.not_ignition, true);
+  });
+
   test('ignition goes on where there is no user-data', {
     skip: missing('ignition'),
   }, async () => {
-    const guest = await boot('bare', { metadata: { userdata_prefix: 'no-such-file' } });
+    const guest = await boot('bare', { metadata: { userdata: 'none' } });
     const log = await ignite(guest);
     assert.match(log, /GET result: Not Found/);
     assert.match(log, /Ignition finished successfully/);

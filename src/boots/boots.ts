@@ -65,6 +65,8 @@ export interface UserdataAnswer {
   readonly bytes: number;
   /** The newest version of its template was refused, and it got the last one that rendered. */
   readonly earlier?: true;
+  /** The client is Ignition, and this is no configuration of Ignition. */
+  readonly not_ignition?: true;
 }
 
 /** A request for metadata and its answer. */

@@ -1,4 +1,4 @@
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
@@ -33,6 +33,15 @@ const lifeHeader = 'x-aws-ec2-metadata-token-ttl-seconds';
 function needsToken(instance: Instance, config: Config): boolean {
   const own = fromMetadata(instance, 'imds-tokens');
   return (own ?? config.mdserver.imds_tokens) !== 'optional';
+}
+
+/**
+ * Whether Ignition (Fedora CoreOS, Flatcar) may take the user-data: its configuration is a JSON object,
+ * and with an empty text it goes on.
+ */
+function mayBeIgnition(body: string | Buffer): boolean {
+  const begin = typeof body === 'string' ? body : body.toString('latin1', 0, 1000);
+  return /^\s*(?:\{|$)/.test(begin);
 }
 
 const nowSeconds = () => Math.floor(Date.now() / 1000);
@@ -87,6 +96,24 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     }
   }
 
+  /** The answer, noted and logged if it is user-data with which Ignition ends the boot of its guest. */
+  function forIgnition(
+    { headers, socket }: FastifyRequest,
+    instance: Instance,
+    answer: GuestAnswer,
+  ): GuestAnswer {
+    const { userdata, body } = answer;
+    const isIgnition = userdata?.status === 200 && headers['user-agent']?.startsWith('Ignition/');
+    if (!isIgnition || mayBeIgnition(body)) return answer;
+    options.peerLog(
+      'warn',
+      socket.remoteAddress,
+      () =>
+        `${instance.name}: its client is Ignition, and its user-data from ${userdata.file ?? 'the built-in template'} is no configuration of Ignition: give it one, or userdata = none in the metadata of its domain`,
+    );
+    return { ...answer, userdata: { ...userdata, not_ignition: true } };
+  }
+
   app.get('/*', (request, reply) => {
     const segments = pathSegments(request.url);
     const [first, ...below] = segments;
@@ -108,7 +135,8 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
       if (token === 'refused') {
         return { status: 401, body: 'this needs a session token of this instance\n', token };
       }
-      return datasourceAnswer(datasource, version, path, instance, token);
+      const answer = datasourceAnswer(datasource, version, path, instance, token);
+      return forIgnition(request, instance, answer);
     });
   });
 

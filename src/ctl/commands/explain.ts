@@ -315,7 +315,15 @@ function adviceLines(
         : `There is no user-data for it: ${instance.no_userdata}.`,
     );
   }
-  if (userdata !== null && userdata.status < 400 && userdata.file === null) {
+  if (userdata?.not_ignition) {
+    lines.push(
+      `Its client is Ignition, and this user-data is no configuration of Ignition, which is JSON: Fedora CoreOS ends its boot with "config is not valid", Flatcar leaves cloud-config to coreos-cloudinit. ${
+        instance.no_userdata === null
+          ? 'Give it a configuration of Ignition, or no user-data: userdata = none in the metadata of its domain, or mdserver.builtin_template = no. See docs/recipes.md.'
+          : 'It has no user-data now: start it again, with a new disk if its first boot went wrong.'
+      }`,
+    );
+  } else if (userdata !== null && userdata.status < 400 && userdata.file === null) {
     lines.push(
       'Its user-data comes from the built-in template: mdserver.userdata_dir has no file for its name or MAC address, and mdserver.default_template is not set.',
     );
