@@ -36,6 +36,7 @@ function addressPlan({ mdserver, dnsmasq }: Config): AddressPlan {
   const own = [dnsmasq.gateway, ...mdserver.listen_address, ...(dnsmasq.listen_address ?? [])];
   return {
     network: ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix),
+    keptFree: dnsmasq.reserved,
     network6: dnsmasq.net_address6 && ipv6Network(dnsmasq.net_address6, dnsmasq.net_prefix6),
     reserved: new Set(own),
     restTime: dnsmasq.lease_len,

@@ -1,6 +1,6 @@
 import type { Registry } from 'prom-client';
 import type { Boots } from './boots/boots.js';
-import { isHostAddress } from './instances/addresses.js';
+import { inPool, ipv4Pool, poolSize } from './instances/addresses.js';
 import type { AddressPlan, Instances } from './instances/instances.js';
 import { ipv4ToNumber, parseIpv4 } from './network.js';
 
@@ -28,24 +28,23 @@ export interface Counts {
 }
 
 /**
- * The number of addresses that an instance could get. Those that rest are free, unless a machine may
+ * The number of addresses that an instance could get without choosing one. Those that rest are free, unless a machine may
  * still use them.
  */
 function freeAddresses(
   { takenIpv4, resting }: Instances,
-  { network, reserved }: AddressPlan,
+  { network, keptFree = [], reserved }: AddressPlan,
 ): number {
-  let free = network.last - network.first - 1;
-  for (const value of takenIpv4.keys()) {
-    if (value > network.first && value < network.last) free -= 1;
-  }
-  const inNetwork = (addresses: Iterable<string>) =>
+  const pool = ipv4Pool(network, keptFree);
+  let free = poolSize(pool);
+  for (const value of takenIpv4.keys()) if (inPool(pool, value)) free -= 1;
+  const ofPool = (addresses: Iterable<string>) =>
     Array.from(addresses, parseIpv4)
       .filter((address) => address !== undefined)
-      .filter((address) => isHostAddress(network, address));
+      .filter((address) => inPool(pool, ipv4ToNumber(address)));
   const unused = Array.from(resting).flatMap(([address, { isGone }]) => (isGone ? [address] : []));
-  for (const address of inNetwork(unused)) if (!reserved.has(address)) free += 1;
-  for (const address of inNetwork(reserved)) {
+  for (const address of ofPool(unused)) if (!reserved.has(address)) free += 1;
+  for (const address of ofPool(reserved)) {
     if (!takenIpv4.has(ipv4ToNumber(address))) free -= 1;
   }
   return free;

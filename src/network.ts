@@ -23,6 +23,12 @@ export interface Ipv4Network {
   readonly last: number;
 }
 
+/** Consecutive IPv4 addresses, as unsigned numbers, its ends included. */
+export interface Ipv4Range {
+  readonly first: number;
+  readonly last: number;
+}
+
 /** The text as an IPv4 address; undefined if it is not one. */
 export function parseIpv4(text: string): Ipv4 | undefined {
   return isIPv4(text) ? (text as Ipv4) : undefined;
@@ -67,6 +73,22 @@ export function ipv4Network(address: Ipv4, prefix: number): Ipv4Network {
   const size = 2 ** (32 - prefix);
   const first = Math.floor(ipv4ToNumber(address) / size) * size;
   return { address: numberToIpv4(first), prefix, first, last: first + size - 1 };
+}
+
+/** The text as an address, a range (`10.0.0.2-10.0.0.9`) or a network (`10.0.0.0/28`); undefined if it is none. */
+export function parseIpv4Range(text: string): Ipv4Range | undefined {
+  const [, start = '', end, digits] = /^([\d.]+)(?:\s*-\s*([\d.]+)|\/(\d{1,2}))?$/.exec(text) ?? [];
+  const first = parseIpv4(start);
+  const last = parseIpv4(end ?? start);
+  if (first === undefined || last === undefined) return undefined;
+  if (digits === undefined) {
+    const range = { first: ipv4ToNumber(first), last: ipv4ToNumber(last) };
+    return range.first <= range.last ? range : undefined;
+  }
+  const prefix = Number(digits);
+  const network = prefix <= 32 ? ipv4Network(first, prefix) : undefined;
+  // As strictly as with dnsmasq.net_address: one with host bits may be a slip.
+  return network?.address === first ? { first: network.first, last: network.last } : undefined;
 }
 
 /** Whether the address is in the network, its first and last address included. */

@@ -2,7 +2,12 @@ import type { BootRecord, Boots } from './boots/boots.js';
 import type { Config } from './config/options.js';
 import { DomainXmlError, NoInterfaceError } from './instances/domain.js';
 import { describeInstance, type Instance } from './instances/instance.js';
-import { instanceOf, NoAddressError, PortConflictError } from './instances/instances.js';
+import {
+  ChosenAddressError,
+  instanceOf,
+  NoAddressError,
+  PortConflictError,
+} from './instances/instances.js';
 import { type Registry, StoreError } from './instances/registry.js';
 import { settingProblems } from './instances/settings.js';
 import { datasourceOf, namesNone } from './instances/smbios.js';
@@ -40,7 +45,7 @@ export interface Upload {
 
 /** The HTTP status for an error that refuses what libvirt tells; undefined for any other error. */
 export function uploadErrorStatus(error: unknown): number | undefined {
-  if (error instanceof NoInterfaceError) return 422;
+  if (error instanceof NoInterfaceError || error instanceof ChosenAddressError) return 422;
   if (error instanceof DomainXmlError) return 400;
   if (error instanceof PortConflictError) return 409;
   if (error instanceof NoAddressError) return 503;
@@ -48,12 +53,12 @@ export function uploadErrorStatus(error: unknown): number | undefined {
 }
 
 /** What a domain keeps as long as it runs. */
-const identity = ['name', 'uuid', 'mac'] as const;
+const identity = ['name', 'uuid', 'mac', 'ipv4', 'ipv6'] as const;
 
 /**
  * Registers the domain of a libvirt domain XML, and begins its boot. When the promise resolves, the
  * instance is on disk and dnsmasq has been notified. Rejects with DomainXmlError, OutdatedError,
- * NoAddressError or StoreError.
+ * NoAddressError, ChosenAddressError or StoreError.
  */
 export async function takeDomain(parts: UploadParts, upload: Upload): Promise<Instance> {
   const { registry, boots, metrics, log } = parts;

@@ -503,6 +503,38 @@ test('sync skips a domain that has no interface on the network', {
   assert.match(stdout, /^skipped\ttest\t/);
 });
 
+test('sync shows whose chosen address is refused, as an error', {
+  skip: withoutVirsh,
+}, async (t) => {
+  const host = hostOf(t);
+  await host.start();
+  const domains = [1, 2].map((number) =>
+    domainXml(number, { metadata: { ipv4: '10.9.0.1' } }).replace(
+      "type='kvm'",
+      "type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'",
+    ),
+  );
+  const node = host.write('node.xml', `<node>${domains.join('')}</node>`);
+  const { status, stdout, stderr } = await host.ctl('sync', '-c', `test://${node}`);
+  assert.equal(status, 1);
+  const lines = stdout.trimEnd().split('\n').sort();
+  assert.deepEqual(
+    lines.map((line) => line.split('\t').slice(0, 2)),
+    [
+      ['failed', 'vm1'],
+      ['failed', 'vm2'],
+    ],
+  );
+  assert.match(
+    lines[0] ?? '',
+    /ipv4 in the metadata of the domain "vm1" is "10\.9\.0\.1", which no/,
+  );
+  assert.match(
+    stderr,
+    /2 domains: 0 uploaded, 0 skipped \(no interface on the network\), 2 failed/,
+  );
+});
+
 // ---- wait ----
 
 test('wait ends when mdserver serves, and when the process that it waits for has ended', async (t) => {

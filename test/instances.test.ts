@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { configFrom } from '../src/config/load.js';
-import { freeIpv4 } from '../src/instances/addresses.js';
+import { freeIpv4, ipv4Pool } from '../src/instances/addresses.js';
 import {
   DatabaseError,
   databasePieces,
@@ -69,7 +69,7 @@ test('an address is in the network, not one of its ends, and free', () => {
         const small = ipv4Network('10.9.0.0' as Ipv4, prefix);
         const taken = new Set(offsets.map((n) => `10.9.${Math.floor(n / 256)}.${n % 256}`));
         const address = freeIpv4(
-          small,
+          ipv4Pool(small, []),
           (candidate) => taken.has(numberToIpv4(candidate)),
           () => random,
         );
@@ -88,9 +88,10 @@ test('an address is in the network, not one of its ends, and free', () => {
 test('the last free address of a full /16 is found, and then there is none', () => {
   const last = '10.122.200.7';
   const all = (candidate: number) => numberToIpv4(candidate) !== last;
-  assert.equal(freeIpv4(network, all), last);
+  const pool = ipv4Pool(network, []);
+  assert.equal(freeIpv4(pool, all), last);
   assert.equal(
-    freeIpv4(network, () => true),
+    freeIpv4(pool, () => true),
     undefined,
   );
 });

@@ -193,6 +193,27 @@ test('an upload that the hook kept although it arrived begins one boot', async (
   assert.deepEqual([record?.last_update, record?.boots.length], [at, 1]);
 });
 
+test('a kept domain whose chosen address is taken is dropped with its port, and the log says why', async (t) => {
+  const chosen = { metadata: { ipv4: '127.148.0.50' } };
+  const site = await startWith(t, {
+    [fileOf('vm1')]: spooled('vm1', domainXml(1, chosen)),
+    [fileOf('vm2')]: spooled('vm2', domainXml(2, chosen), { at: early + 1 }),
+    [fileOf('vm2', 'port')]: spooled('vm2', portXml(2), { operation: 'port-created' }),
+  });
+  await emptied(site.spool);
+  assert.equal((await recordOf(site, 'vm1'))?.ipv4, '127.148.0.50');
+  assert.equal(await recordOf(site, 'vm2'), undefined);
+  const said = readFileSync(join(site.folder, 'mdserver.log'), 'utf8');
+  for (const operation of ['prepare', 'port-created']) {
+    assert.ok(
+      said.includes(
+        `dropped what the hook had kept of "vm2" (${operation}): ipv4 in the metadata of the domain "vm2" is "127.148.0.50", the address of vm1 `,
+      ),
+      said,
+    );
+  }
+});
+
 test('what is refused is dropped, and what cannot be stored now waits and is named', async (t) => {
   const site = await startWith(
     t,

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { closestMatch } from 'leven';
-import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network } from '../network.js';
+import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network, numberToIpv4 } from '../network.js';
 import { quoted } from '../text.js';
 import { type ConfigEntry, ConfigError, type ConfigSections, parseConfigFile } from './dialect.js';
 import {
@@ -236,6 +236,15 @@ function checkNetworkOptions(values: OptionValues, sections: ConfigSections): vo
       'net_address',
       address,
       `a network address for dnsmasq.net_prefix ${prefix}, such as ${network.address}`,
+    );
+  }
+  for (const { first, last } of values.dnsmasq.reserved ?? []) {
+    if (first >= network.first && last <= network.last) continue;
+    const range = [first, last].map(numberToIpv4).join('-');
+    fail(
+      'reserved',
+      entries?.get('reserved')?.value ?? '',
+      `addresses in ${address}/${prefix} (dnsmasq.net_address and net_prefix), which ${range} is not`,
     );
   }
   const { net_address6: address6, net_prefix6: prefix6 } = values.dnsmasq;

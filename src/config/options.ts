@@ -1,6 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { type IpAddress, type Ipv4, type Ipv6, parseIp, parseIpv4, parseIpv6 } from '../network.js';
+import {
+  type IpAddress,
+  type Ipv4,
+  type Ipv4Range,
+  type Ipv6,
+  parseIp,
+  parseIpv4,
+  parseIpv4Range,
+  parseIpv6,
+} from '../network.js';
 import { controlCharacters } from '../text.js';
 
 /** How one kind of value is parsed. `parse` returns undefined for a text that is not as `expected`. */
@@ -125,6 +134,11 @@ function list<T>(kind: Kind<T>, expected: string): Kind<readonly [T, ...T[]]> {
 const addresses: Kind<readonly [IpAddress, ...IpAddress[]]> = list(
   { expected: 'an address', parse: parseIp },
   'an IP address, or several separated by commas',
+);
+
+const ranges: Kind<readonly [Ipv4Range, ...Ipv4Range[]]> = list(
+  { expected: 'a range', parse: parseIpv4Range },
+  'IPv4 addresses, ranges (10.122.0.2-10.122.0.99) and networks (10.122.1.0/24), separated by commas',
 );
 
 const logLevels = {
@@ -373,6 +387,11 @@ export const options = {
     ),
     net_prefix: option(integer(1, 30), '16', 'Prefix length of net_address.', restart),
     gateway: option(ipv4, '10.122.0.1', 'Address of the host in the network.', restart),
+    reserved: optional(
+      ranges,
+      'Addresses of the network that no instance gets, unless its domain chooses one (ipv4 in its metadata) or it has one already: addresses, ranges such as 10.122.0.2-10.122.0.99 and networks such as 10.122.1.0/24, separated by commas.',
+      restart,
+    ),
     net_address6: optional(
       ipv6,
       'Network that the IPv6 addresses of instances are taken from. If it is not set, instances have none.',

@@ -3,6 +3,7 @@ import { chmod, type FileHandle, link, lstat, open, readdir, rename, rm } from '
 import { dirname, join } from 'node:path';
 import type { Config } from '../config/options.js';
 import type { ProblemSource } from '../health.js';
+import { NoInterfaceError } from '../instances/domain.js';
 import { OutdatedError } from '../instances/instances.js';
 import { isJsonObject } from '../instances/json.js';
 import { StoreError } from '../instances/registry.js';
@@ -231,7 +232,7 @@ export function createSpool(parts: UploadParts): Spool {
       const isOutdated = error instanceof OutdatedError;
       const status = uploadErrorStatus(error) ?? 500;
       if (!isOutdated && status >= 500) throw error;
-      const level = isOutdated || status === 422 ? 'debug' : 'warn';
+      const level = isOutdated || error instanceof NoInterfaceError ? 'debug' : 'warn';
       const { message } = error as Error;
       log[level](`dropped what the hook had kept of ${quoted(name)} (${operation}): ${message}`);
     }

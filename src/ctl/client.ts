@@ -1,5 +1,6 @@
 import { Agent, request } from 'node:http';
 import type { Health } from '../control/api.js';
+import { refusalHeader } from '../http/upload-routes.js';
 import { CommandError, exitCodes } from './errors.js';
 
 /** A client of mdserver's control socket. control/api.ts describes the paths and the answers. */
@@ -17,6 +18,8 @@ export class AnswerError extends CommandError {
     readonly status: number,
     /** The answer's text. */
     readonly text: string,
+    /** Whether it says that an operator has to mend something: see refusalHeader. */
+    readonly isRefusal: boolean,
   ) {
     super(message, status === 404 ? exitCodes.unknownInstance : exitCodes.failed);
   }
@@ -85,7 +88,8 @@ export function controlClient(socketPath: string): ControlClient {
             const text = Buffer.concat(chunks).toString();
             const status = response.statusCode ?? 0;
             if (status >= 400) {
-              reject(new AnswerError(reasonOf(text, status), status, text));
+              const isRefusal = response.headers[refusalHeader] !== undefined;
+              reject(new AnswerError(reasonOf(text, status), status, text, isRefusal));
               return;
             }
             try {

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { recordFromInstance } from '../instances/database-file.js';
-import { JoinedWordsError } from '../instances/domain.js';
+import { JoinedWordsError, NoInterfaceError } from '../instances/domain.js';
 import { settingProblems } from '../instances/settings.js';
 import { datasourceOf } from '../instances/smbios.js';
 import { jsonText } from '../text.js';
@@ -23,6 +23,12 @@ export interface UploadOptions extends UploadParts {
 
 /** The header in which the hook names libvirt's operation. */
 export const operationHeader = 'x-libvirt-operation';
+
+/**
+ * The header of a 422 that an operator has to mend. Without it, the domain has no interface on the
+ * network, which is no error: libvirt runs the hook for such domains, too.
+ */
+export const refusalHeader = 'x-mdserver-refusal';
 
 /** What curl -d does to a file, and forms that it sends have no line breaks. */
 const curlHint = ' (curl -d removes newlines and so joins words; --data-binary keeps them)';
@@ -51,8 +57,11 @@ export function refuseUpload(
   const status = uploadErrorStatus(error);
   if (status === undefined) throw error;
   const message = reasonOf(error as Error, request);
-  if (status === 422) log.debug(`refused an upload: ${message}`);
+  if (error instanceof NoInterfaceError) log.debug(`refused an upload: ${message}`);
   else peerLog('warn', request.socket.remoteAddress, () => `refused an upload: ${message}`);
+  if (status === 422 && !(error instanceof NoInterfaceError)) {
+    reply.header(refusalHeader, 'address');
+  }
   return reply.code(status).type('text/plain').send(`${message}\n`);
 }
 

@@ -2,6 +2,7 @@ import {
   type IpAddress,
   type Ipv4,
   type Ipv4Network,
+  type Ipv4Range,
   type Ipv6,
   type Ipv6Network,
   inIpv6Network,
@@ -11,10 +12,14 @@ import {
   parseIpv4,
   parseIpv6,
 } from '../network.js';
+import { quoted } from '../text.js';
 import {
   freeIpv4,
   freeIpv6,
+  inPool,
+  ipv4Pool,
   isHostAddress,
+  isHostAddress6,
   type RestingAddress,
   type RestingAddresses,
 } from './addresses.js';
@@ -23,6 +28,7 @@ import { giveHostName, type NameTable, type Naming, takeHostName } from './host-
 import { describeInstance, type Instance } from './instance.js';
 import { LayeredMap, type WritableMap } from './layered-map.js';
 import { type Entry, type Page, type Pages, pageSize } from './pages.js';
+import { fromMetadata } from './settings.js';
 import type { Uuid } from './uuid.js';
 
 /** All instances, indexed. */
@@ -71,6 +77,8 @@ export type LayeredDraft = Draft & {
 /** The addresses that instances can have. */
 export interface AddressPlan {
   readonly network: Ipv4Network;
+  /** The addresses of it that only an instance gets whose domain chooses one of them, or that has it already. */
+  readonly keptFree?: readonly Ipv4Range[] | undefined;
   /** Undefined if instances get no IPv6 address. */
   readonly network6?: Ipv6Network | undefined;
   /** The host's own addresses in the networks. */
@@ -87,6 +95,9 @@ const maxResting = 4096;
 
 /** The network has no free address. */
 export class NoAddressError extends Error {}
+
+/** A domain chooses an address that its instance cannot have; the message says why and what to do, in one line. */
+export class ChosenAddressError extends Error {}
 
 /** No instances, to add to. */
 export function emptyDraft(naming: Naming): Draft {
@@ -376,17 +387,95 @@ export function instancesFrom(
   return { draft, superseded };
 }
 
+/** Names the element of a domain's metadata that chooses an address, with its value. */
+function choiceOf({ name }: Domain, element: string, address: string): string {
+  return `${element} in the metadata of the domain ${quoted(name)} is ${quoted(address)}`;
+}
+
+/** Throws ChosenAddressError if another machine has the address, or may still use it. */
+function refuseTaken(
+  draft: Draft,
+  domain: Domain,
+  before: Instance | undefined,
+  address: IpAddress,
+  choice: string,
+  { restTime }: AddressPlan,
+): void {
+  const holder = draft.byAddress.get(address);
+  // One with its MAC address goes: a MAC address belongs to one machine.
+  if (holder !== undefined && holder !== before && holder.mac !== domain.mac) {
+    throw new ChosenAddressError(
+      `${choice}, the address of ${describeInstance(holder)}: choose another one, or remove that instance (mdserverctl remove)`,
+    );
+  }
+  const resting = draft.resting.get(address);
+  if (resting === undefined || resting.isGone || isRestOf(resting, domain)) return;
+  throw new ChosenAddressError(
+    `${choice}, which ${quoted(resting.name)} (uuid ${resting.uuid ?? 'unknown'}) had and may still use: stop that guest, choose another one, or wait for ${restTime} seconds (dnsmasq.lease_len)`,
+  );
+}
+
+/** The addresses that the metadata of a domain chooses. Throws ChosenAddressError. */
+function chosenAddresses(
+  draft: Draft,
+  domain: Domain,
+  before: Instance | undefined,
+  plan: AddressPlan,
+): { readonly ipv4: Ipv4 | undefined; readonly ipv6: Ipv6 | undefined } {
+  const { network, network6, reserved } = plan;
+  /** The address that an element chooses, if it is one of the `expected`. */
+  function chosen<Address extends IpAddress>(
+    element: 'ipv4' | 'ipv6',
+    parse: (text: string) => Address | undefined,
+    isAllowed: (address: Address) => boolean,
+    expected: string,
+  ): Address | undefined {
+    const text = fromMetadata(domain, element);
+    if (text === undefined) return undefined;
+    const choice = choiceOf(domain, element, text);
+    const address = parse(text);
+    if (address === undefined || !isAllowed(address)) {
+      throw new ChosenAddressError(
+        `${choice}, which no instance can have: choose ${expected}, or remove the element`,
+      );
+    }
+    if (reserved.has(address)) {
+      throw new ChosenAddressError(
+        `${choice}, an address of the host itself (dnsmasq.gateway, or a listen_address): choose another one`,
+      );
+    }
+    if (before?.[element] !== address) refuseTaken(draft, domain, before, address, choice, plan);
+    return address;
+  }
+  const expected4 = `an address of ${network.address}/${network.prefix}, but not its first or last`;
+  const expected6 =
+    network6 === undefined
+      ? 'none while dnsmasq.net_address6 is not set'
+      : `an address of ${network6.address}/${network6.prefix}, but not its first two or its last`;
+  return {
+    ipv4: chosen('ipv4', parseIpv4, (address) => isHostAddress(network, address), expected4),
+    ipv6: chosen(
+      'ipv6',
+      parseIpv6,
+      (address) => network6 !== undefined && isHostAddress6(network6, address),
+      expected6,
+    ),
+  };
+}
+
 /**
- * The addresses of an instance: its current ones or else those that it had before, if the plan still
- * allows them, else free ones that do not rest, else those of a machine that is gone that have rested
- * longest.
+ * The addresses of an instance: those that its domain chooses, else its current ones or else those that
+ * it had before, if the plan still allows them, else free ones that do not rest, else those of a machine
+ * that is gone that have rested longest. Throws ChosenAddressError.
  */
 function addressesFor(
   draft: Draft,
   domain: Domain,
   before: Instance | undefined,
-  { network, network6, reserved }: AddressPlan,
+  plan: AddressPlan,
 ): { ipv4: Ipv4 | undefined; ipv6: Ipv6 | undefined } {
+  const { network, network6, reserved, keptFree = [] } = plan;
+  const chosen = chosenAddresses(draft, domain, before, plan);
   const own = before === undefined ? restingOf(draft, domain) : [];
   // The address of a superseded instance counts as taken: it may still be leased.
   const taken4 = (value: number) => draft.takenIpv4.has(value) || reserved.has(numberToIpv4(value));
@@ -395,13 +484,20 @@ function addressesFor(
 
   const earlier = [before?.ipv4, before?.ipv6, ...own];
   const allowed4 = (address: Ipv4) => isHostAddress(network, address) && !reserved.has(address);
+  const pool = ipv4Pool(network, keptFree);
   const ipv4 =
+    chosen.ipv4 ??
     firstAllowed(earlier, parseIpv4, allowed4) ??
-    freeIpv4(network, taken4) ??
-    firstAllowed(addressesOfGone(draft), parseIpv4, allowed4);
+    freeIpv4(pool, taken4) ??
+    firstAllowed(
+      addressesOfGone(draft),
+      parseIpv4,
+      (address) => allowed4(address) && inPool(pool, ipv4ToNumber(address)),
+    );
   if (network6 === undefined) return { ipv4, ipv6: before?.ipv6 };
   const allowed6 = (address: Ipv6) => inIpv6Network(network6, address) && !reserved.has(address);
   const ipv6 =
+    chosen.ipv6 ??
     firstAllowed(earlier, parseIpv6, allowed6) ??
     freeIpv6(network6, taken6) ??
     firstAllowed(addressesOfGone(draft), parseIpv6, allowed6);
@@ -432,10 +528,15 @@ function firstAllowed<Address extends IpAddress>(
 /** The addresses that a machine had before it was removed, the last one first. */
 function restingOf({ resting }: Draft, domain: Domain): IpAddress[] {
   const found: IpAddress[] = [];
-  for (const [address, { uuid, name }] of resting) {
-    if (uuid === domain.uuid || name === domain.name) found.unshift(address);
+  for (const [address, about] of resting) {
+    if (isRestOf(about, domain)) found.unshift(address);
   }
   return found;
+}
+
+/** Whether an address that rests was the domain's: that of its uuid, or of its name. */
+function isRestOf({ uuid, name }: RestingAddress, domain: Domain): boolean {
+  return uuid === domain.uuid || name === domain.name;
 }
 
 /** Ends the rest of the addresses that have rested for long enough. */
@@ -480,8 +581,8 @@ export interface Registration {
 /**
  * Registers a domain. The same uuid is the same instance, even under a new name. The same name with
  * another uuid is a re-created instance, which keeps its address. Any other instance with the
- * domain's MAC or name is removed. Throws NoAddressError and OutdatedError, and then leaves the draft
- * unchanged.
+ * domain's MAC or name is removed. Throws NoAddressError, ChosenAddressError and OutdatedError, and
+ * then leaves the draft unchanged.
  */
 export function register(
   draft: Draft,
@@ -496,13 +597,15 @@ export function register(
   const { ipv4, ipv6 } = addressesFor(draft, domain, before, plan);
   if (ipv4 === undefined) {
     const { address, prefix } = plan.network;
+    const { keptFree = [] } = plan;
     const held = [...draft.resting.values()].filter(({ isGone }) => !isGone).length;
     const hint =
       held === 0
         ? ''
         : ` (${held} rest until libvirt says that the machines that had them are gone, for ${plan.restTime} seconds at most)`;
+    const where = `${address}/${prefix}${keptFree.length === 0 ? '' : ' (without dnsmasq.reserved)'}`;
     throw new NoAddressError(
-      `no address left in ${address}/${prefix} for ${domain.name}${hint}: remove instances or widen dnsmasq.net_prefix`,
+      `no address left in ${where} for ${domain.name}${hint}: remove instances or widen dnsmasq.net_prefix`,
     );
   }
   const isSame = before?.uuid === domain.uuid;

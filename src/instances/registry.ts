@@ -11,6 +11,7 @@ import {
   type AddressPlan,
   addressesUsedBy,
   applyDraft,
+  ChosenAddressError,
   type Draft,
   draftOf,
   drop,
@@ -59,12 +60,12 @@ export interface Registry {
   draft(): Draft;
   /**
    * Registers a domain and allocates its addresses. `at` is when libvirt told of it, in Unix seconds,
-   * if that was before now. Rejects with NoAddressError, OutdatedError or StoreError.
+   * if that was before now. Rejects with NoAddressError, ChosenAddressError, OutdatedError or StoreError.
    */
   register(domain: Domain, at?: number): Promise<Instance>;
   /**
    * Registers the domain of a port; undefined if an instance has its uuid. Rejects as `register` does,
-   * and with PortConflictError.
+   * as the last upload of the domain did if that was refused for its address, and with PortConflictError.
    */
   registerPort(port: Port, at?: number): Promise<Instance | undefined>;
   /**
@@ -107,6 +108,9 @@ export interface RegistryOptions<Version> {
   readonly isGone: (machine: Instance) => boolean;
   readonly log: Logger;
 }
+
+/** Domains whose refused upload is remembered. */
+const maxRefused = 1024;
 
 /** A change that waits for the next round. */
 interface PendingChange {
@@ -299,6 +303,18 @@ export async function openRegistry<Version>({
     change(() => undefined).catch(() => undefined);
   }
 
+  /**
+   * Why the last upload of a domain was refused, by its uuid: a port that libvirt makes next knows
+   * neither the address that the domain chooses nor its other metadata.
+   */
+  const refused = new Map<Uuid, ChosenAddressError>();
+  function rememberRefusal(uuid: Uuid, error: unknown): void {
+    if (!(error instanceof ChosenAddressError)) return;
+    refused.set(uuid, error);
+    const [oldest] = refused.keys();
+    if (oldest !== undefined && refused.size > maxRefused) refused.delete(oldest);
+  }
+
   let unwatch = () => {};
   try {
     unwatch = backend.watch(readChange);
@@ -318,9 +334,12 @@ export async function openRegistry<Version>({
     },
     draft: () => draftOf(state.instances),
     async register(domain, at) {
-      const { instance, superseded } = await change((draft) =>
-        register(draft, domain, plan, about(at)),
-      );
+      const registering = change((draft) => register(draft, domain, plan, about(at)));
+      const { instance, superseded } = await registering.catch((error: unknown) => {
+        rememberRefusal(domain.uuid, error);
+        throw error;
+      });
+      refused.delete(domain.uuid);
       for (const other of superseded) {
         log.warn(
           `${describeInstance(other)} was replaced by ${describeInstance(instance)}, which now has its name or MAC`,
@@ -330,6 +349,8 @@ export async function openRegistry<Version>({
     },
     async registerPort(port, at) {
       if (state.instances.byUuid.has(port.uuid)) return undefined;
+      const refusal = refused.get(port.uuid);
+      if (refusal !== undefined) throw refusal;
       return change((draft) => registerPort(draft, port, plan, about(at)));
     },
     async leaveNetwork(uuid, at) {

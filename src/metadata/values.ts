@@ -11,7 +11,14 @@ import type { MetadataContext } from './context.js';
 export type Setting = keyof Config['metadata-defaults'];
 
 /** Entries of a domain's metadata that mdserver uses itself: they are not tags. */
-const ownNames = new Set(['userdata', 'userdata-prefix', 'imds-tokens', 'public-keys']);
+const ownNames = new Set([
+  'userdata',
+  'userdata-prefix',
+  'imds-tokens',
+  'public-keys',
+  'ipv4',
+  'ipv6',
+]);
 
 /** The value for one instance: its domain's metadata, else `[metadata-defaults]`. */
 export function setting(context: MetadataContext, name: Setting): string | undefined {
