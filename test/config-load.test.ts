@@ -161,6 +161,13 @@ test('an empty value unsets an option without a default, and prefix and domain',
   assert.equal(config.texts.has('mdserver.password'), false);
 });
 
+test("default_template = None is Python's way to say that there is none", () => {
+  const config = configOf('[mdserver]\ndefault_template = None');
+  assert.deepEqual(values(config), defaults);
+  assert.equal(config.texts.has('mdserver.default_template'), false);
+  assert.equal(configOf('[mdserver]\nvendor_data = None').mdserver.vendor_data, 'None');
+});
+
 test('host_names are compared in lower case, and addresses in their short form', () => {
   const { mdserver } = configOf(
     '[mdserver]\nhost_names = Metadata.Example.com, [FD00:0::1],192.0.2.7',

@@ -133,7 +133,8 @@ function parseOption<T>(
   entry: ConfigEntry | undefined,
 ): T | undefined {
   const text = entry?.value ?? option.default;
-  if (text === undefined || (text === '' && option.default === undefined)) return undefined;
+  if (text === undefined) return undefined;
+  if (option.default === undefined && (text === '' || text === option.unset)) return undefined;
   const value = option.parse(text);
   if (value === undefined) {
     const found = option.secret ? name : `${name} = ${quoted(text)}`;

@@ -25,6 +25,8 @@ export interface Option<T = unknown> extends Kind<T> {
   /** Describes the default in the documentation if it depends on the host, the release or other options. */
   readonly defaultInWords: string | undefined;
   readonly explanation: string;
+  /** The text, beside an empty one, for an option without a default that is not set. */
+  readonly unset: string | undefined;
   /** A change takes effect at the next start, not at a reload. */
   readonly restart: boolean;
   /** Left out of `/service/configuration`, the log and lists; `mdserverctl config` prints it only if it is named. */
@@ -33,11 +35,12 @@ export interface Option<T = unknown> extends Kind<T> {
 
 interface OptionExtras {
   readonly defaultInWords?: string;
+  readonly unset?: string;
   readonly restart?: true;
   readonly secret?: true;
 }
 
-const noExtras = { defaultInWords: undefined, restart: false, secret: false };
+const noExtras = { defaultInWords: undefined, unset: undefined, restart: false, secret: false };
 
 function option<T>(
   kind: Kind<T>,
@@ -294,7 +297,10 @@ export const options = {
       ':.yaml',
       'Suffixes to try for each file name in userdata_dir, separated by colons. An empty one means no suffix.',
     ),
-    default_template: optional(path, 'Template for instances that do not have their own.'),
+    default_template: optional(path, 'Template for instances that do not have their own.', {
+      // As configurations of the Python md_server have it.
+      unset: 'None',
+    }),
     builtin_template: option(
       yesNo,
       'yes',
