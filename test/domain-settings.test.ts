@@ -34,6 +34,11 @@ const choices: readonly [
   ['None', [], []],
   ['bob', [], [unknown('"bob"', 'no key')]],
   ['bob eve "x"', ['eve'], [unknown('"bob", "\\"x\\""', 'the other keys alone')]],
+  [
+    `a b c d e ${'f'.repeat(70)} eve`,
+    ['eve'],
+    [unknown('"a", "b", "c", "d", "e", 1 more', 'the other keys alone')],
+  ],
   ['none adam', ['adam'], [unknown('"none"', 'the other keys alone')]],
   ['__proto__ 0 1', [], [unknown('"__proto__", "0", "1"', 'no key')]],
   ['', [], [namesNone]],
@@ -50,6 +55,16 @@ for (const [text, chosen, problems] of choices) {
     assert.deepEqual(settingProblems({ metadata }, keys), problems);
   });
 }
+
+test('another word for imds_tokens counts as required, and is said', () => {
+  const metadata = { imds_tokens: 'require' };
+  assert.deepEqual(settingProblems({ metadata }, []), [
+    'in the metadata of its domain, imds_tokens is "require", which counts as required: it can only be optional or required',
+  ]);
+  for (const word of ['required', 'optional']) {
+    assert.deepEqual(settingProblems({ metadata: { imds_tokens: word } }, []), []);
+  }
+});
 
 test('public-keys is the same name, and one that has a value counts before an empty one', () => {
   for (const metadata of [{ 'public-keys': 'eve' }, { Public_Keys: '', 'public-keys': 'eve' }]) {

@@ -65,6 +65,12 @@ export function keysOf(
   return names.map((name) => byName.get(name)).filter((key) => key !== undefined);
 }
 
+/** The first few of the names, as a message has them. */
+function listed(names: readonly string[]): string {
+  const shown = names.slice(0, 5).map((name) => quoted(name, 60));
+  return [...shown, ...(names.length > 5 ? [`${names.length - 5} more`] : [])].join(', ');
+}
+
 /** What is wrong with the settings in a domain's metadata, and what to do: a line each. */
 export function settingProblems(
   instance: WithMetadata,
@@ -72,12 +78,12 @@ export function settingProblems(
 ): string[] {
   const names = chosenNames(instance) ?? [];
   const known = new Set(publicKeys.map(({ name }) => name));
-  const unknown = names.filter((name) => !known.has(name)).map((name) => quoted(name));
+  const unknown = names.filter((name) => !known.has(name));
   const problems: string[] = [];
   if (unknown.length > 0) {
     const gets = names.length === unknown.length ? 'no key' : 'the other keys alone';
     problems.push(
-      `public_keys names ${unknown.join(', ')}, which [public-keys] does not have, so it gets ${gets}: add the key, or correct the name`,
+      `public_keys names ${listed(unknown)}, which [public-keys] does not have, so it gets ${gets}: add the key, or correct the name`,
     );
   }
   const text = metadataText(instance, 'public-keys');
@@ -90,6 +96,12 @@ export function settingProblems(
   if (userdata !== undefined && !refusesUserdata(instance)) {
     problems.push(
       `userdata is ${quoted(userdata)}, which counts for nothing: it can only be none (userdata_prefix names a file)`,
+    );
+  }
+  const tokens = fromMetadata(instance, 'imds-tokens');
+  if (tokens !== undefined && tokens !== 'optional' && tokens !== 'required') {
+    problems.push(
+      `imds_tokens is ${quoted(tokens)}, which counts as required: it can only be optional or required`,
     );
   }
   return problems.map((problem) => `in the metadata of its domain, ${problem}`);
