@@ -35,6 +35,8 @@ const scenarios: Scenario[] = JSON.parse(
 const differences = {
   // Listings hold at least what Python's do: more has been added to the tree.
   isListing: ({ path, status }: Step) => status === 200 && path.endsWith('/'),
+  // The list of versions has no slashes, as EC2 and Nova have it.
+  correctListing: (path: string, text: string) => (path === '/' ? text.replace(/\/$/gm, '') : text),
   // The number of leases is not the length of a lease. Of the folders, only the network's files count.
   correctConfiguration: (text: string, network: string) =>
     text
@@ -98,7 +100,8 @@ for (const scenario of scenarios) {
         if (response === null) return;
         if (differences.isListing(step)) {
           const entries = answer.text.split('\n');
-          const missing = response.split('\n').filter((entry) => !entries.includes(entry));
+          const recorded = differences.correctListing(path, response);
+          const missing = recorded.split('\n').filter((entry) => !entries.includes(entry));
           assert.deepEqual(missing, []);
         } else {
           assert.equal(answer.text, differences.correctUserdata(response));

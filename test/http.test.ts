@@ -318,7 +318,7 @@ const getAs = (path: string, asking: RequestOptions = {}) =>
 
 test('folders and leaves answer with and without a slash, slashes run together, nothing redirects', async (t) => {
   const { text: versions } = await getAs('/');
-  assert.match(versions, /^1\.0\/\n[\s\S]*\nlatest\/$/);
+  assert.match(versions, /^1\.0\n[\s\S]*\nlatest$/);
   const places: [string, string | RegExp][] = [
     ['/latest', /^meta-data\/$/m],
     ['/2009-04-04', /^meta-data\/$/m],
@@ -346,7 +346,8 @@ test('folders and leaves answer with and without a slash, slashes run together, 
         assert.equal(status, 200);
         if (typeof expected === 'string') assert.equal(text, expected);
         else assert.match(text, expected);
-        assert.match(String(headers['content-type']), /^text\/plain\b/);
+        const type = path.endsWith('user-data') ? 'application/octet-stream' : 'text/plain';
+        assert.equal(headers['content-type'], type);
         assert.equal(headers.location, undefined);
       });
     }
@@ -366,7 +367,7 @@ test('a path that does not exist is 404 in one plain line', async (t) => {
     '/latest/meta-data/public-keys/2/openssh-key',
     '/latest/meta-data/public-keys/00/openssh-key',
     '/latest/meta-data/public-keys/-1',
-    '/latest/meta-data/public-keys/0=default',
+    '/latest/meta-data/public-keys/0=zoe',
     '/latest/user-data/x',
     '/service/configuration',
     '/service/repo_version',

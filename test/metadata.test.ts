@@ -26,6 +26,8 @@ interface Served {
   ) => Promise<{ status: number; text: string }>;
   /** The body of what has to be there. */
   readonly text: (path: string) => Promise<string>;
+  /** The media type of an answer. */
+  readonly type: (path: string) => Promise<string>;
 }
 
 interface Settings {
@@ -91,6 +93,10 @@ function serve(settings: Settings = {}): Served {
       assert.equal(status, 200, path);
       return text;
     },
+    type: async (url) => {
+      const { headers } = await app.inject({ url, remoteAddress: '10.122.7.9' });
+      return String(headers['content-type']);
+    },
   };
 }
 
@@ -101,7 +107,10 @@ default = ssh-ed25519 AAAAC3 me@example.net
 `;
 
 /** All leaves below a folder, found as clients find them: by its listing. */
-async function walk({ get, text }: Served, folder: string): Promise<Record<string, string>> {
+async function walk(
+  { get, text }: Pick<Served, 'get' | 'text'>,
+  folder: string,
+): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
   const listing = await text(folder);
   assert.equal((await get(folder.replace(/\/$/, ''))).text, listing, `${folder} without the slash`);
@@ -206,11 +215,7 @@ ${keys}`,
 
 test('every version has the whole tree, and all that its listings name is there', async (t) => {
   const served = serve(complete);
-  assert.deepEqual(
-    await served.text('/'),
-    versions.map((version) => `${version}/`).join('\n'),
-    'the list of versions',
-  );
+  assert.deepEqual(await served.text('/'), versions.join('\n'), 'the list of versions');
   for (const version of versions) {
     await t.test(version, async () => {
       const expected = version >= '2021-03-23' ? { ...wholeTree, ...treeTags } : wholeTree;
@@ -230,14 +235,14 @@ test('the IPv6 address of an instance is its address, too', async () => {
   assert.deepEqual(asked, { status: 200, text: 'i-10.122.7.9' });
 });
 
-test('a key can be asked for by its name in place of its index, and is listed once', async () => {
+test('a key can be asked for by its name or its line in place of its index, and is listed once', async () => {
   const { text } = serve({ configuration: keys });
   assert.equal(await text('/latest/meta-data/public-keys'), '0=default\n1=work');
-  assert.equal(await text('/latest/meta-data/public-keys/work'), 'openssh-key');
-  assert.equal(
-    await text('/latest/meta-data/public-keys/work/openssh-key'),
-    'ssh-rsa AAAAB3 work@example.net',
-  );
+  for (const index of ['1', 'work', '1=work']) {
+    const folder = `/latest/meta-data/public-keys/${index}`;
+    assert.equal(await text(folder), 'openssh-key');
+    assert.equal(await text(`${folder}/openssh-key`), 'ssh-rsa AAAAB3 work@example.net');
+  }
 });
 
 test('a value that an instance lacks is neither listed nor served', async (t) => {
@@ -299,7 +304,8 @@ test('a path that is not listed is 404', async (t) => {
   const { get } = serve(complete);
   for (const path of [
     '/latest/meta-data/public-keys/2',
-    '/latest/meta-data/public-keys/0=default',
+    '/latest/meta-data/public-keys/1=default',
+    '/latest/meta-data/public-keys/0=',
     '/latest/meta-data/public-keys/0/openssh-key/x',
     '/latest/meta-data/hostname/x',
     '/latest/meta-data/constructor',
@@ -339,7 +345,7 @@ test('slashes in a row count as one, and a query and a fragment do not count', a
 test('ec2_versions narrows what is served, but never NoCloud and OpenStack', async () => {
   // The text follows `[service]`.
   const { get, text } = serve({ configuration: 'ec2_versions = 2009-04-04, latest' });
-  assert.equal(await text('/'), '2009-04-04/\nlatest/');
+  assert.equal(await text('/'), '2009-04-04\nlatest');
   assert.equal((await get('/2009-04-04/meta-data/instance-id')).status, 200);
   assert.equal((await get('/2021-03-23/meta-data/instance-id')).status, 404);
   assert.equal((await get('/nocloud/meta-data')).status, 200);
@@ -378,7 +384,8 @@ test('instance_id = uuid is the address for a record that has no uuid', async ()
 });
 
 test('local-hostname is the name that DNS gives the address, in full', async (t) => {
-  const names: [settings: string, name: string, expected: string][] = [
+  // Where `hostname` is missing, it is the name of the domain.
+  const names: [settings: string, name: string, expected: string, hostname?: string][] = [
     ['', 'web1', 'web1'],
     ['domain = example.net', 'web1', 'web1.example.net'],
     ['prefix = vm-', 'web1', 'web1'],
@@ -393,16 +400,17 @@ test('local-hostname is the name that DNS gives the address, in full', async (t)
     ['domain = example.net', 'web1.example.net', 'web1.example.net'],
     ['', 'github.com', 'github-com'],
     // A name that is not a valid host name is turned into one.
-    ['domain = example.net', 'Web Server_1', 'Web-Server_1.example.net'],
-    ['', '"ü"; rm -rf', 'rm--rf'],
-    ['', '10.0.0.1', '10-0-0-1'],
-    ['', '☃', 'instance'],
+    ['domain = example.net', 'Web Server_1', 'Web-Server_1.example.net', 'Web-Server_1'],
+    ['', '"ü"; rm -rf', 'rm--rf', 'rm--rf'],
+    ['', '10.0.0.1', '10-0-0-1', '10-0-0-1'],
+    ['', '☃', 'instance', 'instance'],
+    ['domain = example.net', '-web.example.net', 'web.example.net', 'web.example.net'],
   ];
-  for (const [settings, domain_name, expected] of names) {
+  for (const [settings, domain_name, expected, own = domain_name] of names) {
     await t.test(rowName(settings, domain_name), async () => {
       const served = serve({ configuration: `[dnsmasq]\n${settings}`, record: { domain_name } });
       assert.equal(await served.text('/latest/meta-data/local-hostname'), expected);
-      assert.equal(await served.text('/latest/meta-data/hostname'), domain_name);
+      assert.equal(await served.text('/latest/meta-data/hostname'), own);
       const { hostname } = JSON.parse(await served.text('/openstack/latest/meta_data.json'));
       assert.equal(hostname, expected);
     });
@@ -623,6 +631,7 @@ test("the OpenStack documents are what Nova's clients expect", async (t) => {
   const { text } = serve({ ...complete, vendorData: '#cloud-config\n' });
   const listed = (await text('/openstack/')).split('\n');
   assert.ok(listed.includes('latest') && listed.includes('2018-08-27'));
+  const seeds = new Set<string>();
   for (const version of listed) {
     await t.test(rowName(version), async () => {
       const folder = `/openstack/${version}`;
@@ -631,7 +640,10 @@ test("the OpenStack documents are what Nova's clients expect", async (t) => {
         await text(folder),
         'meta_data.json\nuser_data\nvendor_data.json\nvendor_data2.json\nnetwork_data.json',
       );
-      assert.deepEqual(await json('meta_data.json'), {
+      const { random_seed, ...metadata } = await json('meta_data.json');
+      assert.equal(Buffer.from(random_seed, 'base64').length, 512);
+      seeds.add(random_seed);
+      assert.deepEqual(metadata, {
         uuid: '8f1b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10',
         name: 'web1',
         hostname: 'web1.example.net',
@@ -660,6 +672,32 @@ test("the OpenStack documents are what Nova's clients expect", async (t) => {
       assert.equal(await text(`${folder}/user_data`), '#cloud-config\n');
     });
   }
+  assert.equal(seeds.size, listed.length, 'random numbers that differ each time');
+});
+
+test('user-data is of any type, as in EC2, the documents of OpenStack are JSON, all else is text', async () => {
+  const { type } = serve({ ...complete, vendorData: '#cloud-config\n' });
+  const types: [path: string, type: string][] = [
+    ['/latest/user-data', 'application/octet-stream'],
+    ['/2009-04-04/user-data/', 'application/octet-stream'],
+    ['/nocloud/user-data', 'application/octet-stream'],
+    ['/openstack/latest/user_data', 'application/octet-stream'],
+    ['/openstack/latest/meta_data.json', 'application/json; charset=utf-8'],
+    ['/openstack/2012-08-10/network_data.json/', 'application/json; charset=utf-8'],
+    ['/openstack/latest/vendor_data.json', 'application/json; charset=utf-8'],
+    ['/openstack/latest/vendor_data2.json', 'application/json; charset=utf-8'],
+    ['/openstack/latest', 'text/plain'],
+    ['/openstack/latest/no.json', 'text/plain'],
+    ['/latest/user-data/x', 'text/plain'],
+    ['/latest/meta-data/', 'text/plain'],
+    ['/latest/meta-data/instance-id', 'text/plain'],
+    ['/latest/dynamic/instance-identity/document', 'text/plain'],
+    ['/nocloud/meta-data', 'text/plain'],
+    ['/nocloud/vendor-data', 'text/plain'],
+    ['/', 'text/plain'],
+  ];
+  const served = await Promise.all(types.map(async ([path]) => [path, await type(path)]));
+  assert.deepEqual(served, types);
 });
 
 test('OpenStack for an instance that has nothing: no user_data, no keys, no links', async () => {

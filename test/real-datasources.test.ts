@@ -391,6 +391,7 @@ test('OpenStack by the SMBIOS product: found before the network is up, nothing a
       public_keys: keys,
       keys: Object.entries(keys).map(([name, data]) => ({ name, type: 'ssh', data })),
       meta: { color: 'red' },
+      random_seed: { bytes: 512 },
     },
     // Its instance-id is the uuid that SMBIOS has, as libvirt sets it.
     kept_for_next_boot: true,

@@ -77,7 +77,7 @@ test('user-data arrives byte for byte, by each of the three ways', async (t) => 
         // Not assert.deepEqual: it would print a megabyte.
         assert.ok(body.equals(expected), `${name} ${path}: ${body.length} of ${expected.length}`);
         assert.equal(headers['content-length'], String(expected.length));
-        assert.equal(headers['content-type'], 'text/plain');
+        assert.equal(headers['content-type'], 'application/octet-stream');
         assert.equal(headers['content-encoding'], undefined);
       }
     });

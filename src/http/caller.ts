@@ -62,13 +62,16 @@ export interface GuestAnswer
   extends Partial<Pick<RequestRecord, 'token' | 'userdata' | 'failedFile'>> {
   readonly status: number;
   readonly body: string | Buffer;
+  /** Its media type; text/plain where this is missing. */
+  readonly type?: string | undefined;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 /** Sends an answer. Returns nothing, since Fastify would wait for a returned reply, which costs time. */
-export function sendAnswer(reply: FastifyReply, { status, body, headers }: GuestAnswer): void {
+export function sendAnswer(reply: FastifyReply, answer: GuestAnswer): void {
+  const { status, body, type = 'text/plain', headers } = answer;
   if (headers !== undefined) reply.headers(headers);
-  void reply.code(status).type('text/plain').send(body);
+  void reply.code(status).type(type).send(body);
 }
 
 /** The answer for a path that does not exist, and for callers that are not instances. */

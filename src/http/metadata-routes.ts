@@ -4,7 +4,7 @@ import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
 import { fromMetadata } from '../instances/settings.js';
 import { type MetadataSource, metadataContext } from '../metadata/context.js';
-import { type Datasource, datasourceOf } from '../metadata/datasources.js';
+import { type Datasource, datasourceOf, mediaType } from '../metadata/datasources.js';
 import { serviceTree } from '../metadata/service.js';
 import { isValidToken, makeToken, maxTokenLife, tokenLife } from '../metadata/tokens.js';
 import { bodyOf, lookUp, pathSegments } from '../metadata/tree.js';
@@ -67,26 +67,37 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
 
   /** A datasource's answer to an instance for a path. */
   function datasourceAnswer(
-    { tree, isUserdata }: Datasource,
+    datasource: Datasource,
     version: string,
     path: readonly string[],
     instance: Instance,
     token: TokenUse | undefined,
   ): GuestAnswer {
+    const { tree, isUserdata } = datasource;
     const answer = (
-      { status, body }: Pick<GuestAnswer, 'status' | 'body'>,
+      { status, body, type }: Pick<GuestAnswer, 'status' | 'body' | 'type'>,
       userdata: UserdataAnswer,
-    ): GuestAnswer => ({ status, body, token, userdata: isUserdata(path) ? userdata : undefined });
+    ): GuestAnswer => ({
+      status,
+      body,
+      type,
+      token,
+      userdata: isUserdata(path) ? userdata : undefined,
+    });
     try {
       const leaf = lookUp(tree, path, metadataContext(options, instance, version));
       if (leaf === undefined) return answer(notFound, { status: 404, file: null, bytes: 0 });
+      const type = mediaType(datasource, path);
       // In NoCloud, an empty answer means that the instance has no user-data.
       if (typeof leaf === 'string') {
-        return answer({ status: 200, body: leaf }, { status: 404, file: null, bytes: 0 });
+        return answer({ status: 200, body: leaf, type }, { status: 404, file: null, bytes: 0 });
       }
       const { body, file, problem } = leaf;
       const got = { status: 200, file, bytes: Buffer.byteLength(body) };
-      return answer({ status: 200, body }, problem === undefined ? got : { ...got, earlier: true });
+      return answer(
+        { status: 200, body, type },
+        problem === undefined ? got : { ...got, earlier: true },
+      );
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
       const { status } = internalError;
@@ -119,8 +130,8 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     const [first, ...below] = segments;
     const config = options.config();
     if (first === undefined) {
-      const lines = config.service.ec2_versions.map((version) => `${version}/`);
-      return sendAnswer(reply, { status: 200, body: lines.join('\n') });
+      // Without slashes, as EC2 and Nova list them: Chef's ohai takes the lines for versions as they are.
+      return sendAnswer(reply, { status: 200, body: config.service.ec2_versions.join('\n') });
     }
     if (first === 'service') {
       const local = options.isThisHost(request.socket.remoteAddress);

@@ -56,6 +56,13 @@ function relativeName(name: string, domain: string | false): string | undefined 
     : undefined;
 }
 
+/** Whether a name can be that of a host: labels as dnsmasq takes them, and no address. */
+export function isHostName(name: string): boolean {
+  const labels = name.split('.');
+  const areLabels = labels.every((label) => label !== '' && toLabel(label) === label);
+  return areLabels && name.length <= maxNameLength && !isIPv4(name);
+}
+
 /**
  * Makes a host name from a domain's name. A valid one is unchanged: a label, or a name below
  * `domain` (`dnsmasq.domain`). Of any other name with dots a label is made, because a guest called

@@ -16,6 +16,14 @@ export interface Datasource {
   readonly treePath?: (path: readonly string[]) => readonly string[];
   /** Whether a path in the tree is that of the user-data. */
   readonly isUserdata: (path: readonly string[]) => boolean;
+  /** Whether a path in the tree is that of a JSON document; none is where this is missing. */
+  readonly isJson?: (path: readonly string[]) => boolean;
+}
+
+/** The media type of what is at a path in a datasource's tree. User-data can be anything, as in EC2. */
+export function mediaType({ isUserdata, isJson }: Datasource, path: readonly string[]): string {
+  if (isUserdata(path)) return 'application/octet-stream';
+  return isJson?.(path) === true ? 'application/json' : 'text/plain';
 }
 
 const datasources = [ec2, nocloud, openstack] as const satisfies readonly Datasource[];

@@ -1,5 +1,5 @@
 import type { Config } from '../config/options.js';
-import { servedName } from '../instances/host-names.js';
+import { isHostName } from '../instances/host-names.js';
 import { keysOf } from '../instances/settings.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node, type Resolver } from './tree.js';
@@ -27,18 +27,20 @@ const since =
   (context) =>
     context.version >= version ? resolve(context) : undefined;
 
-/** Listed as `0=default` and so on, with an OpenSSH key below each; the key's name also works as the index. */
+/**
+ * Listed as `0=default` and so on, with an OpenSSH key below each; the key's name and the whole line also
+ * work as the index.
+ */
 function publicKeys({ instance, config }: MetadataContext): Tree {
   const keys = keysOf(instance, config.publicKeys);
   const key = (text: string): Tree => folder({ 'openssh-key': () => text });
   const byName = keys.map(({ name, key: text }) => [name, key(text)] as const);
   const byIndex = byName.map(([, value], index) => [String(index), value] as const);
+  const lines = keys.map(({ name }, index) => `${index}=${name}`);
+  const byLine = byName.map(([, value], index) => [lines[index] ?? '', value] as const);
   return {
-    entries: new Map<string, Entry>([...byName, ...byIndex]),
-    listedAs: (name) => {
-      const index = byIndex.findIndex(([text]) => text === name);
-      return index < 0 ? undefined : `${name}=${keys[index]?.name}`;
-    },
+    entries: new Map<string, Entry>([...byLine, ...byName, ...byIndex]),
+    listedAs: (name) => lines[byIndex.findIndex(([text]) => text === name)],
   };
 }
 
@@ -86,8 +88,9 @@ const metaData: Tree = folder({
   'ami-id': fromSetting('ami-id'),
   'ami-launch-index': fromSetting('ami-launch-index'),
   'ami-manifest-path': fromSetting('ami-manifest-path'),
-  // The domain's name, as in Python; EC2 has the value of local-hostname here.
-  hostname: ({ instance }) => servedName(instance),
+  // The domain's name, as in Python; EC2 has the value of local-hostname here. CirrOS and tiny-cloud
+  // write it to /etc/hostname, so one that is no host name is the one in DNS.
+  hostname: ({ instance: { name }, hostName }) => (isHostName(name) ? name : hostName()),
   'instance-action': fromSetting('instance-action'),
   'instance-id': instanceId,
   'instance-life-cycle': fromSetting('instance-life-cycle'),

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { servedName } from '../instances/host-names.js';
 import { keysOf } from '../instances/settings.js';
 import type { MetadataContext } from './context.js';
@@ -18,6 +19,9 @@ const versions = [
   'latest',
 ];
 
+/** What Nova gives a guest to seed its random numbers with, anew each time. */
+const randomSeedBytes = 512;
+
 function metaData(context: MetadataContext): string {
   const { instance, config } = context;
   const keys = keysOf(instance, config.publicKeys);
@@ -30,6 +34,7 @@ function metaData(context: MetadataContext): string {
     public_keys: Object.fromEntries(keys.map(({ name, key }) => [name, key])),
     keys: keys.map(({ name, key }) => ({ name, type: 'ssh', data: key })),
     meta: Object.fromEntries(instanceTags(instance)),
+    random_seed: randomBytes(randomSeedBytes).toString('base64'),
   });
 }
 
@@ -83,4 +88,5 @@ export const openstack = {
   } satisfies Folder<MetadataContext>,
   isUserdata: ([_version, leaf, ...more]: readonly string[]) =>
     leaf === 'user_data' && more.length === 0,
+  isJson: (path: readonly string[]) => path.at(-1)?.endsWith('.json') === true,
 } as const;
