@@ -84,7 +84,7 @@ async function hostWith(
       .map(decodeURIComponent);
     const found = name === undefined ? instances : instances.find((one) => one.name === name);
     const health = { version: '1', uptime_seconds: 1, instances: 0, problems: [], dhcp_log: true };
-    const details = { ...found, boots: [], host_keys: [] };
+    const details = { ...found, boots: [], host_keys: [], warnings: [] };
     if (kind === 'health') response.end(JSON.stringify(health));
     else if (kind === 'instance-upload') response.writeHead(422).end('{"error":"no interface"}');
     else if (found === undefined) {
