@@ -286,6 +286,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         dns_names: ['web1', 'vm-web1.example.org'],
         boots: [],
         host_keys: [keys1],
+        password: null,
       },
     });
     assert.deepEqual(await json('/instances/old%20one'), {
@@ -302,6 +303,7 @@ describe('the control socket', { concurrency: 4 }, () => {
         dns_names: ['old-one', 'vm-old-one.example.org'],
         boots: [],
         host_keys: [],
+        password: null,
       },
     });
     assert.match((await ask('/instances')).headers['content-type'] ?? '', /^application\/json/);
@@ -487,6 +489,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       dns_names: ['vm7', 'vm-vm7.example.org'],
       boots: [],
       host_keys: [],
+      password: null,
     });
     const from = made.ipv4 ?? '';
     assert.equal((await daemon.ask('/latest/meta-data/hostname', { from })).text, 'vm7');

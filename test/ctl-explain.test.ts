@@ -44,6 +44,7 @@ function instance(...boots: BootRecord[]): InstanceDetails {
     dns_names: ['web1'],
     boots,
     host_keys: [],
+    password: null,
   };
 }
 
@@ -335,6 +336,7 @@ test('changed host keys are reported', () => {
     {
       ...instance(boot({ phone_home: start + 30 })),
       host_keys: [said(start + 30, 'b'), said(1, 'a')],
+      password: null,
     },
     context,
   );

@@ -94,6 +94,7 @@ test('show: a line for each item, "-" if there is no value', async () => {
     dns_names: ['web1', 'web1.example.org'],
     boots: [],
     host_keys: [],
+    password: null,
   };
   assert.equal(
     await detailsTable(plain, instance),
@@ -186,6 +187,7 @@ function withKeys(...host_keys: HostKeys[]): InstanceDetails {
     dns_names: ['web1', 'vm-web1.example.org'],
     boots: [],
     host_keys,
+    password: null,
   };
 }
 

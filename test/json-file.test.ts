@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { configFrom } from '../src/config/load.js';
 import { DatabaseError, parseDatabase } from '../src/instances/database-file.js';
-import type { HostKeys } from '../src/instances/details.js';
+import { type HostKeys, withHostKeys } from '../src/instances/details.js';
 import { parseDomain } from '../src/instances/domain-xml.js';
 import { namingOf } from '../src/instances/host-names.js';
 import { jsonFile } from '../src/instances/json-file.js';
@@ -56,14 +56,17 @@ async function writtenBy(folder: string, change: () => Promise<unknown>): Promis
 
 test('a change writes the files whose content it changes, and no other', async (t) => {
   const { folder, registry, written } = await openIn(t);
-  const keys = (at: number): HostKeys => ({ at, hostname: 'vm1', fqdn: null, keys: ['a b'] });
+  const reportKeys = (at: number) => {
+    const reported: HostKeys = { at, hostname: 'vm1', fqdn: null, keys: ['a b'] };
+    return registry.changeDetails('vm1', (details) => withHostKeys(details, reported));
+  };
   const all = ['db.json', 'db.details.json', 'hosts'];
   for (const [what, change, expected] of [
     ['a new machine', () => registry.register(domain(1)), all],
     ['the same one again', () => registry.register(domain(1)), ['db.json']],
     ['with more memory', () => registry.register(domain(1, { memoryKib: 7 })), all.slice(0, 2)],
-    ['its host keys', () => registry.rememberHostKeys('vm1', keys(1)), ['db.details.json']],
-    ['the same host keys', () => registry.rememberHostKeys('vm1', keys(2)), []],
+    ['its host keys', () => reportKeys(1), ['db.details.json']],
+    ['the same host keys', () => reportKeys(2), []],
     ['none of that name', () => registry.remove('vm7'), []],
     ['its removal', () => registry.remove('vm1'), all],
     ['a refresh', () => registry.refresh(), ['hosts']],

@@ -77,6 +77,7 @@ function serve(settings: Settings = {}): Served {
       refusals: () => [],
     },
     tokenKey: newTokenKey,
+    registry: { changeDetails: async () => undefined },
     isThisHost: () => false,
     checkMac: () => false,
     neighbourMac: async () => undefined,
@@ -638,7 +639,10 @@ test("the OpenStack documents are what Nova's clients expect", async (t) => {
       const json = async (name: string) => JSON.parse(await text(`${folder}/${name}`));
       assert.equal(
         await text(folder),
-        'meta_data.json\nuser_data\nvendor_data.json\nvendor_data2.json\nnetwork_data.json',
+        [
+          ...['meta_data.json', 'user_data', 'vendor_data.json', 'vendor_data2.json'],
+          ...['network_data.json', ...(version < '2013' ? [] : ['password'])],
+        ].join('\n'),
       );
       const { random_seed, ...metadata } = await json('meta_data.json');
       assert.equal(Buffer.from(random_seed, 'base64').length, 512);
@@ -705,7 +709,7 @@ test('OpenStack for an instance that has nothing: no user_data, no keys, no link
   assert.equal((await get('/openstack/latest/user_data')).status, 404);
   assert.equal(
     await text('/openstack/latest/'),
-    'meta_data.json\nvendor_data.json\nvendor_data2.json\nnetwork_data.json',
+    'meta_data.json\nvendor_data.json\nvendor_data2.json\nnetwork_data.json\npassword',
   );
   const document = JSON.parse(await text('/openstack/latest/meta_data.json'));
   assert.deepEqual([document.public_keys, document.keys, document.meta], [{}, [], {}]);

@@ -91,6 +91,8 @@ export interface InstanceDetails extends InstanceSummary {
   readonly boots: readonly BootRecord[];
   /** Newest first; more than one means that the keys changed. */
   readonly host_keys: readonly HostKeys[];
+  /** The password that the guest reported, encrypted and in base64; null if it has reported none. */
+  readonly password: string | null;
 }
 
 /** A document as the guest would get it now. */

@@ -236,6 +236,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       dns_names: dnsNames(config().dnsmasq, context.hostName()),
       boots: boots.of(instance),
       host_keys: instance.details.hostKeys,
+      password: instance.details.password ?? null,
     };
   }
 

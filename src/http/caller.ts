@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
 import { type Instance, machineKey } from '../instances/instance.js';
@@ -196,4 +196,18 @@ export function answerGuest(
   }
   // Without a promise, which would cost more than the answer.
   return respond(request, reply, kind, instanceOf(request, options) ?? 'stranger', answer);
+}
+
+/**
+ * A hook for requests with a body: answers 404 to who is no instance before the body is read, which nobody
+ * else may make mdserver keep in memory.
+ */
+export function refuseStrangers(
+  options: CallerOptions,
+  kind: RequestRecord['kind'],
+): onRequestHookHandler {
+  return (request, reply, done) => {
+    if (instanceOf(request, options) !== undefined) done();
+    else void answerGuest(request, reply, options, kind, () => notFound);
+  };
 }

@@ -1,10 +1,18 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { TokenUse, UserdataAnswer } from '../boots/boots.js';
 import type { Config } from '../config/options.js';
+import {
+  isEncryptedPassword,
+  maxPasswordBytes,
+  PasswordSetError,
+  withPassword,
+} from '../instances/details.js';
 import { type Instance, machineKey } from '../instances/instance.js';
+import type { Registry } from '../instances/registry.js';
 import { fromMetadata } from '../instances/settings.js';
 import { type MetadataSource, metadataContext } from '../metadata/context.js';
 import { type Datasource, datasourceOf, mediaType } from '../metadata/datasources.js';
+import { takesPassword } from '../metadata/openstack.js';
 import { serviceTree } from '../metadata/service.js';
 import { isValidToken, makeToken, maxTokenLife, tokenLife } from '../metadata/tokens.js';
 import { bodyOf, lookUp, pathSegments } from '../metadata/tree.js';
@@ -16,11 +24,13 @@ import {
   type GuestAnswer,
   internalError,
   notFound,
+  refuseStrangers,
   sendAnswer,
 } from './caller.js';
 
 /** What the metadata routes depend on. */
 export interface MetadataOptions extends MetadataSource, CallerOptions {
+  readonly registry: Pick<Registry, 'changeDetails'>;
   /** The key that session tokens are made with now. */
   readonly tokenKey: () => Buffer;
   readonly isThisHost: (remote: string | undefined) => boolean;
@@ -44,11 +54,17 @@ function mayBeIgnition(body: string | Buffer): boolean {
   return /^\s*(?:\{|$)/.test(begin);
 }
 
+const tokenRefusal: GuestAnswer = {
+  status: 401,
+  body: 'this needs a session token of this instance\n',
+  token: 'refused',
+};
+
 const nowSeconds = () => Math.floor(Date.now() / 1000);
 
 /** The routes of metadata and user-data, of `/service/`, and of session tokens. */
 export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): void {
-  const { tokenKey } = options;
+  const { registry, tokenKey } = options;
 
   /** Checks the request's token; undefined if it has none and needs none. */
   function checkToken(
@@ -143,12 +159,33 @@ export function metadataRoutes(app: FastifyInstance, options: MetadataOptions): 
     const { datasource, version, path } = found;
     return answerGuest(request, reply, options, datasource.name, (instance) => {
       const token = checkToken(request.headers[tokenHeader], instance, config);
-      if (token === 'refused') {
-        return { status: 401, body: 'this needs a session token of this instance\n', token };
-      }
+      if (token === 'refused') return tokenRefusal;
       const answer = datasourceAnswer(datasource, version, path, instance, token);
       return forIgnition(request, instance, answer);
     });
+  });
+
+  // Nova's API for a password that the guest sets and encrypts (nova/api/metadata/password.py).
+  app.post<{ Params: { version: string } }>('/openstack/:version/password', {
+    bodyLimit: maxPasswordBytes,
+    onRequest: refuseStrangers(options, 'openstack'),
+    handler: (request, reply) =>
+      answerGuest(request, reply, options, 'openstack', async (instance) => {
+        const token = checkToken(request.headers[tokenHeader], instance, options.config());
+        if (token === 'refused') return tokenRefusal;
+        if (!takesPassword(request.params.version)) return { ...notFound, token };
+        const text = Buffer.isBuffer(request.body) ? request.body.toString('latin1').trim() : '';
+        if (!isEncryptedPassword(text)) {
+          return { status: 400, body: 'this is not an encrypted password in base64\n', token };
+        }
+        try {
+          await registry.changeDetails(instance.name, (details) => withPassword(details, text));
+        } catch (error) {
+          if (!(error instanceof PasswordSetError)) throw error;
+          return { status: 409, body: `${error.message}\n`, token };
+        }
+        return { status: 200, body: '', token };
+      }),
   });
 
   // IMDSv2 ("Use IMDSv2" of the EC2 User Guide). Served whatever ec2_versions is: cloud-init on a

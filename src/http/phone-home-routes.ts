@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify';
 import { PhoneHomeError, parsePhoneHome } from '../boots/phone-home.js';
-import { type HostKeys, HostKeysError, knowsHostKeys } from '../instances/details.js';
+import { type HostKeys, HostKeysError, knowsHostKeys, withHostKeys } from '../instances/details.js';
 import type { Registry } from '../instances/registry.js';
-import { answerGuest, type CallerOptions, instanceOf, notFound } from './caller.js';
+import { answerGuest, type CallerOptions, refuseStrangers } from './caller.js';
 
 /** cloud-init sends a handful of keys: less than 3 KB with an RSA key of 4096 bits. */
 const maxFormBytes = 8 * 1024;
@@ -18,11 +18,7 @@ export function phoneHomeRoutes(
 ): void {
   app.post('/phone-home', {
     bodyLimit: maxFormBytes,
-    // Before the body is read, which nobody but an instance may make mdserver keep in memory.
-    onRequest: (request, reply, done) => {
-      if (instanceOf(request, callerOptions) !== undefined) done();
-      else void answerGuest(request, reply, callerOptions, 'phone-home', () => notFound);
-    },
+    onRequest: refuseStrangers(callerOptions, 'phone-home'),
     handler: (request, reply) =>
       answerGuest(request, reply, callerOptions, 'phone-home', async (instance) => {
         let hostKeys: HostKeys;
@@ -35,7 +31,9 @@ export function phoneHomeRoutes(
         }
         if (hostKeys.keys.length > 0 && !knowsHostKeys(instance.details, hostKeys)) {
           try {
-            await registry.rememberHostKeys(instance.name, hostKeys);
+            await registry.changeDetails(instance.name, (details) =>
+              withHostKeys(details, hostKeys),
+            );
           } catch (error) {
             if (!(error instanceof HostKeysError)) throw error;
             // cloud-init tries again every 3 seconds, 10 times by default (its module's "tries").

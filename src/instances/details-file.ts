@@ -1,6 +1,6 @@
 import { parseIp } from '../network.js';
 import type { RestingAddresses } from './addresses.js';
-import type { Details, Hardware, HostKeys } from './details.js';
+import { type Details, type Hardware, type HostKeys, isEncryptedPassword } from './details.js';
 import type { Instance } from './instance.js';
 import { asNumber, asString, isJsonObject, type JsonObject } from './json.js';
 import { listPieces, type Pages, pageFormatter } from './pages.js';
@@ -41,17 +41,23 @@ function smbiosOf(value: unknown): Smbios | undefined {
   return smbiosFrom((field) => asString(value[field])?.slice(0, maxSmbiosLength));
 }
 
+function passwordOf(value: unknown): string | undefined {
+  const text = asString(value);
+  return text !== undefined && isEncryptedPassword(text) ? text : undefined;
+}
+
 /** Parses details. Those that are the same are one object: of very many instances, most are. */
 function detailsParser(): (value: unknown) => Details {
   const known = new Map<string, Details>();
   return (value) => {
-    const { hardware, hostKeys, fullId, leftNetwork, smbios } = objectOrEmpty(value);
+    const { hardware, hostKeys, fullId, leftNetwork, smbios, password } = objectOrEmpty(value);
     const details: Details = {
       hardware: hardwareOf(hardware),
       hostKeys: hostKeysOf(hostKeys),
       ...(fullId === true && { fullId }),
       leftNetwork: asNumber(leftNetwork),
       smbios: smbiosOf(smbios),
+      password: passwordOf(password),
     };
     if (details.hostKeys.length > 0) return details;
     const key = JSON.stringify(details);
@@ -80,8 +86,8 @@ export function detailsText(
   instance: Pick<Instance, 'uuid' | 'details'> | undefined,
 ): string | undefined {
   if (instance?.uuid === undefined) return undefined;
-  const { hardware, hostKeys, fullId, leftNetwork, smbios } = instance.details;
-  const details: Details = { hardware, hostKeys, fullId, leftNetwork, smbios };
+  const { hardware, hostKeys, fullId, leftNetwork, smbios, password } = instance.details;
+  const details: Details = { hardware, hostKeys, fullId, leftNetwork, smbios, password };
   return `${JSON.stringify(instance.uuid)}:${JSON.stringify(details)}`;
 }
 

@@ -35,6 +35,11 @@ export interface Details {
   readonly leftNetwork?: number | undefined;
   /** Undefined if it is not known, as for domains that versions up to 1.0.0 took. */
   readonly smbios?: Smbios | undefined;
+  /**
+   * The password that the guest has set and reported, encrypted with a public key of its own and in
+   * base64: see `isEncryptedPassword`.
+   */
+  readonly password?: string | undefined;
 }
 
 /** The details of an instance that has none yet. */
@@ -70,4 +75,23 @@ export function withHostKeys(details: Details, reported: HostKeys): Details {
   // Less than 0 after the clock was set back.
   if (since >= 0 && since < hostKeysRest) throw new HostKeysError(Math.ceil(hostKeysRest - since));
   return { ...details, hostKeys: [reported, ...details.hostKeys].slice(0, maxHostKeyRecords) };
+}
+
+/** As in Nova (nova/api/metadata/password.py), in bytes: an RSA key of 4096 bits makes 684. */
+export const maxPasswordBytes = 1020;
+
+/** Whether the text can be an encrypted password: printable base64, and not too long. */
+export function isEncryptedPassword(text: string): boolean {
+  return text.length <= maxPasswordBytes && /^[A-Za-z0-9+/]+={0,2}$/.test(text);
+}
+
+/** The instance has reported a password before, which counts until its record goes. */
+export class PasswordSetError extends Error {}
+
+/** The details with the encrypted password that the guest reports. Throws PasswordSetError. */
+export function withPassword(details: Details, password: string): Details {
+  if (details.password !== undefined) {
+    throw new PasswordSetError('this instance has set its password already');
+  }
+  return { ...details, password };
 }

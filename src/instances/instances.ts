@@ -628,6 +628,7 @@ export function register(
       },
       // A re-created machine generates new ones.
       hostKeys: isSame ? before.details.hostKeys : [],
+      ...(isSame && before.details.password !== undefined && { password: before.details.password }),
       ...((!isSame || before.details.fullId) && { fullId: true }),
       ...(domain.smbios !== undefined && { smbios: domain.smbios }),
     },

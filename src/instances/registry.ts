@@ -3,7 +3,7 @@ import { type FileContent, fileKeeper } from '../files.js';
 import type { Logger } from '../log.js';
 import { shortTurns } from '../turns.js';
 import type { Backend, Difference, StoredInstances } from './backend.js';
-import { type HostKeys, withHostKeys } from './details.js';
+import type { Details } from './details.js';
 import type { Domain, Port } from './domain.js';
 import type { Naming } from './host-names.js';
 import { describeInstance, type Instance, largeRecords } from './instance.js';
@@ -81,10 +81,10 @@ export interface Registry {
   /** libvirt said that a machine is gone: others may have the addresses that it gave up. */
   machineGone(machine: NamedMachine): Promise<void>;
   /**
-   * Stores the SSH host keys that an instance reported; undefined if no instance has the name.
-   * Rejects with HostKeysError or StoreError.
+   * Stores what an instance reported in its details; undefined if no instance has the name. Rejects with
+   * StoreError, or with what `change` throws to refuse it.
    */
-  rememberHostKeys(name: string, hostKeys: HostKeys): Promise<Instance | undefined>;
+  changeDetails(name: string, change: (details: Details) => Details): Promise<Instance | undefined>;
   /** Adds a subscriber. It is first notified by the next change or `refresh`. */
   subscribe(subscriber: Subscriber): void;
   /** Reads changes made outside and the naming, and writes all derived files anew. */
@@ -373,10 +373,10 @@ export async function openRegistry<Version>({
       if (isIdle && addressesUsedBy(state.instances, machine).length === 0) return;
       await change((draft) => endUse(draft, machine));
     },
-    async rememberHostKeys(name, hostKeys) {
+    async changeDetails(name, changeOf) {
       const changed = ({ byName }: Instances): Instance | undefined => {
         const before = byName.get(name);
-        return before && { ...before, details: withHostKeys(before.details, hostKeys) };
+        return before && { ...before, details: changeOf(before.details) };
       };
       // Refused at once, where possible: a round is shared with others.
       changed(state.instances);

@@ -1,14 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import { servedName } from '../instances/host-names.js';
-import { keysOf } from '../instances/settings.js';
+import { fromMetadata, keysOf } from '../instances/settings.js';
 import type { MetadataContext } from './context.js';
 import { type Folder, folder, type Node } from './tree.js';
 import { instanceTags, localHostname, setting } from './values.js';
 
+/** The first one in which a guest can report its password. */
+const passwordVersion = '2013-04-04';
+
 /** Metadata versions of Nova that clients look for (docs.openstack.org/nova/latest/user/metadata.html). */
 const versions = [
   '2012-08-10',
-  '2013-04-04',
+  passwordVersion,
   '2013-10-17',
   '2015-10-15',
   '2016-06-30',
@@ -34,6 +37,7 @@ function metaData(context: MetadataContext): string {
     public_keys: Object.fromEntries(keys.map(({ name, key }) => [name, key])),
     keys: keys.map(({ name, key }) => ({ name, type: 'ssh', data: key })),
     meta: Object.fromEntries(instanceTags(instance)),
+    admin_pass: fromMetadata(instance, 'admin-pass'),
     random_seed: randomBytes(randomSeedBytes).toString('base64'),
   });
 }
@@ -58,7 +62,7 @@ function networkData({ instance, config }: MetadataContext): string {
   });
 }
 
-const document: Folder<MetadataContext> = folder<MetadataContext>({
+const documents: Record<string, Node<MetadataContext>> = {
   'meta_data.json': metaData,
   user_data: ({ userdata }) => userdata(),
   'vendor_data.json':
@@ -67,7 +71,26 @@ const document: Folder<MetadataContext> = folder<MetadataContext>({
       vendorDataJson(vendorData().body),
   'vendor_data2.json': () => '{}',
   'network_data.json': networkData,
-});
+};
+
+/** Empty until the guest has reported one: cloudbase-init takes a 404 for a server without passwords. */
+const password: Node<MetadataContext> = ({ instance }) => instance.details.password ?? '';
+
+const tree: Folder<MetadataContext> = {
+  entries: new Map(
+    versions.map((version): [string, Node<MetadataContext>] => [
+      version,
+      folder(version < passwordVersion ? documents : { ...documents, password }),
+    ]),
+  ),
+  // Without slashes, as Nova lists them.
+  listedAs: (name) => name,
+};
+
+/** Whether a guest can report its password at a version. */
+export function takesPassword(version: string): boolean {
+  return tree.entries.has(version) && version >= passwordVersion;
+}
 
 /** cloud-init looks for its vendor-data under the key `cloud-init`. */
 function vendorDataJson(vendorData: string | Buffer): string {
@@ -79,13 +102,7 @@ function vendorDataJson(vendorData: string | Buffer): string {
 export const openstack = {
   name: 'openstack',
   version: (firstSegment: string) => (firstSegment === 'openstack' ? 'latest' : undefined),
-  tree: {
-    entries: new Map(
-      versions.map((version): [string, Node<MetadataContext>] => [version, document]),
-    ),
-    // Without slashes, as Nova lists them.
-    listedAs: (name: string) => name,
-  } satisfies Folder<MetadataContext>,
+  tree,
   isUserdata: ([_version, leaf, ...more]: readonly string[]) =>
     leaf === 'user_data' && more.length === 0,
   isJson: (path: readonly string[]) => path.at(-1)?.endsWith('.json') === true,

@@ -16,6 +16,7 @@ const ownNames = new Set([
   'userdata-prefix',
   'imds-tokens',
   'public-keys',
+  'admin-pass',
   'ipv4',
   'ipv6',
 ]);
