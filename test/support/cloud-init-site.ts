@@ -66,8 +66,12 @@ export async function startGuest(t: TestContext, setup: GuestSetup = {}): Promis
   };
 }
 
-/** Runs a script of test/fixtures/cloud-init in a guest, and gives the JSON that it prints. */
-export async function runCloudInit(
+/**
+ * Runs a script of test/fixtures/cloud-init in a guest, and gives the JSON that it prints. The
+ * cloud-init is Debian's, or the one in a folder that `env` names in PYTHONPATH.
+ */
+export async function runCloudInitWith(
+  env: Readonly<Record<string, string>>,
   guest: Namespace,
   script: string,
   ...args: string[]
@@ -79,7 +83,14 @@ export async function runCloudInit(
   const { status, stdout, stderr } = await guest.run('unshare', command, {
     PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
     LC_ALL: 'C.UTF-8',
+    PYTHONDONTWRITEBYTECODE: '1',
+    ...env,
   });
   assert.equal(status, 0, stderr);
   return { answer: JSON.parse(stdout), log: stderr };
+}
+
+/** The same with Debian's cloud-init. */
+export function runCloudInit(guest: Namespace, script: string, ...args: string[]) {
+  return runCloudInitWith({}, guest, script, ...args);
 }
