@@ -12,6 +12,8 @@ export interface Guest {
   readonly uuid: string;
   readonly mac: string;
   readonly hint: Hint;
+  /** It has no user-data of its own, so it gets the built-in template. */
+  readonly builtIn?: true;
 }
 
 /** The datasource that cloud-init must find for each hint. */
@@ -244,7 +246,7 @@ const netplanApply = /activators\.py\[WARNING\]: Running \['netplan', 'apply'\] 
 export function complaints(log: string): string[] {
   const messages = log.split(/\n(?=\d{4}-\d\d-\d\d )/);
   return messages
-    .filter((message) => /\[(WARNING|ERROR|CRITICAL)\]/.test(message))
+    .filter((message) => /\[(DEPRECATED|WARNING|ERROR|CRITICAL)\]/.test(message))
     .filter((message) => !netplanApply.test(message))
     .map((message) => message.trim().replaceAll('\n', ' | '));
 }
