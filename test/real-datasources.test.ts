@@ -31,6 +31,19 @@ const recipes = {
     datasource: 'NoCloud',
     smbios: { 'system-serial-number': 'ds=nocloud;s=http://169.254.169.254/nocloud/;dsmode=net' },
   },
+  // In domains from 1.0.0 on.
+  oldNocloud: {
+    datasource: 'NoCloud',
+    smbios: { 'system-serial-number': 'ds=nocloud-net;s=http://169.254.169.254/nocloud/' },
+  },
+  // cloud-init 23.1 and newer puts the value in; this one asks for it as it stands.
+  nocloudWithVariable: {
+    datasource: 'NoCloud',
+    smbios: {
+      'system-serial-number':
+        'ds=nocloud;s=http://169.254.169.254/nocloud/__dmi.chassis-serial-number__/;dsmode=net',
+    },
+  },
   openstack: {
     datasource: 'OpenStack',
     smbios: { 'system-uuid': web1.domain_uuid, 'system-product-name': 'OpenStack Nova' },
@@ -355,6 +368,24 @@ test('NoCloud with nothing configured: empty documents, none asked for again', {
     'GET /nocloud/vendor-data 200',
     'GET /nocloud/network-config 200',
   ]);
+});
+
+test('NoCloud in its old form, and with a variable in its address, finds the same as the recipe', {
+  skip,
+}, async (t) => {
+  const site = await startFullSite(t, 'network_config = yes');
+  const { found, requests } = await boot(site, 'nocloud');
+  assert.equal(requests.length, 4);
+  for (const [recipe, place] of [
+    ['oldNocloud', ''],
+    ['nocloudWithVariable', '__dmi.chassis-serial-number__/'],
+  ] as const) {
+    const other = await boot(site, recipe);
+    const seedfrom = `http://169.254.169.254/nocloud/${place}`;
+    assert.deepEqual(other.found, { ...found, metadata: { ...found?.metadata, seedfrom } }, recipe);
+    const moved = requests.map((request) => request.replace('/nocloud/', `/nocloud/${place}`));
+    assert.deepEqual(other.requests, moved);
+  }
 });
 
 // ---- OpenStack ----

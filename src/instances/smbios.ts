@@ -47,8 +47,8 @@ interface DescribedDomain {
 }
 
 /**
- * The datasource that the domain of an instance names, by the rules of ds-identify (cloud-init 22.4):
- * of several, the first one that cloud-init tries. Undefined if that is not known: nothing has
+ * The datasource that the domain of an instance names, by the rules of ds-identify (cloud-init 20.2 to
+ * 24.1; newer ones take a uuid that begins with "ec2" for enough): of several, the first one that cloud-init tries. Undefined if that is not known: nothing has
  * told of the domain's SMBIOS, its kernel's command line names something else, or its machine is no
  * PC, where cloud-init looks for all datasources.
  */
