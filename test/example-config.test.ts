@@ -25,7 +25,7 @@ test('it has every option of the table, in its section', () => {
   );
   assert.deepEqual(
     [...sections.keys()].sort(),
-    [...Object.keys(options), 'public-keys', 'template-data'].sort(),
+    [...Object.keys(options), 'public-keys', 'template-data', 'dhcp-options'].sort(),
   );
   for (const [section, table] of Object.entries(options)) {
     const written = [...(sections.get(section) ?? '').matchAll(/^(?:# )?([\w-]+) =/gm)];

@@ -122,7 +122,7 @@ test('a restart on a full disk serves guests with the files that are there, and 
   const from: string = JSON.parse(text).mds_ipv4;
   assert.equal(await site.stop(), 0);
   // What a first start makes is missing, too.
-  for (const name of ['token.key', 'dnsmasq/mds.opts']) rmSync(join(disk, name));
+  for (const name of ['token.key', 'dnsmasq/mds.conf']) rmSync(join(disk, name));
   const others = () => {
     const all = contents(disk);
     for (const name of ['mdserver.log', 'mdserver.conf']) all.delete(name);
@@ -147,7 +147,7 @@ test('a restart on a full disk serves guests with the files that are there, and 
   const expected = [
     /^dnsmasq is not running /,
     /^nothing was stored: ENOSPC: .*dhcp-hosts'$/,
-    /^the configuration of dnsmasq cannot be written: ENOSPC: .*mds\.opts'$/,
+    /^the configuration of dnsmasq cannot be written: ENOSPC: .*mds\.conf'$/,
     /^session tokens end when mdserver restarts: ENOSPC: .*token\.key'$/,
   ];
   // The last page of the log may have room for some more lines.

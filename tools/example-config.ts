@@ -33,6 +33,16 @@ const freeSectionTexts = `[public-keys]
 # commas: {{domain}} and {{port}} for the line below.
 #
 # _config_items_ = dnsmasq.domain, mdserver.port
+
+[dhcp-options]
+# Options of DHCP for all guests that ask for them: any number of lines "name =
+# value". The names are those of "dnsmasq --help dhcp"; an option without a name
+# has its number. Several addresses or domains are separated by commas.
+# dhcp_options in the metadata of a domain overrides them for its instance.
+#
+# ntp-server = 10.122.0.1
+# mtu = 1450
+# 252 = http://10.122.0.1/wpad.dat
 `;
 
 const head = `# Configuration of mdserver. Options that are commented out show their defaults.

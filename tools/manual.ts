@@ -142,6 +142,7 @@ export function configManual(): string {
     ),
     free('public-keys'),
     free('template-data'),
+    free('dhcp-options'),
     table('_include_', _include_),
     seeAlso(['mdserver', 8], ['mdserverctl', 1], ['dnsmasq', 8]),
   ].join('');

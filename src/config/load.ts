@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { closestMatch } from 'leven';
 import { inIpv4Network, ipv4Network, ipv4ToNumber, ipv6Network, numberToIpv4 } from '../network.js';
 import { quoted } from '../text.js';
+import { type DhcpOption, DhcpOptionError, dhcpOption } from './dhcp-options.js';
 import { type ConfigEntry, ConfigError, type ConfigSections, parseConfigFile } from './dialect.js';
 import {
   type Config,
@@ -26,7 +27,7 @@ const table: ReadonlyMap<string, ReadonlyMap<string, Option>> = new Map(
     new Map(Object.entries(sectionOptions)),
   ]),
 );
-const freeSections = ['public-keys', 'template-data'];
+const freeSections = ['public-keys', 'template-data', 'dhcp-options'];
 const sectionNames = [...table.keys(), ...freeSections];
 
 /** An old key, which overrides the new one if it is set (`old_to_new` in Python). */
@@ -286,6 +287,36 @@ function publicKeysOf(sections: ConfigSections, warnings: string[]): PublicKey[]
   return keys;
 }
 
+/** Checked as strictly as options: a guest that lacks one may not find its network. */
+function dhcpOptionsOf(sections: ConfigSections, { dnsmasq }: OptionValues): DhcpOption[] {
+  const names = new Map<number, string>();
+  const known: DhcpOption[] = [];
+  for (const [name, entry] of sections.get('dhcp-options') ?? []) {
+    const fail = (reason: string): never => {
+      throw new ConfigError(`${locationOf(entry)}: dhcp-options.${name}: ${reason}`);
+    };
+    const option = asDhcpOption(name, entry.value, fail);
+    const other = names.get(option.code);
+    if (other !== undefined)
+      fail(`the same option as dhcp-options.${other}: remove one of the two`);
+    if (option.code === 6 && dnsmasq.use_dns) {
+      fail('dnsmasq.use_dns names the DNS server of guests, too: remove one of the two');
+    }
+    names.set(option.code, name);
+    known.push(option);
+  }
+  return known;
+}
+
+function asDhcpOption(name: string, value: string, fail: (reason: string) => never): DhcpOption {
+  try {
+    return dhcpOption(name, value);
+  } catch (error) {
+    if (error instanceof DhcpOptionError) return fail(error.message);
+    throw error;
+  }
+}
+
 /** The names in `_config_items_`, which Python's README shows in quotes. */
 function configItemNames(entry: ConfigEntry): string[] {
   return entry.value
@@ -388,6 +419,7 @@ export function interpreted(sections: ConfigSections): LoadedConfig {
   const config = {
     ...optionValues,
     publicKeys,
+    dhcpOptions: dhcpOptionsOf(sections, optionValues),
     texts,
     ...templateDataOf(sections, texts, publicKeys, warnings),
   };

@@ -11,6 +11,7 @@ import {
   parseIpv6,
 } from '../network.js';
 import { controlCharacters } from '../text.js';
+import type { DhcpOption } from './dhcp-options.js';
 
 /** How one kind of value is parsed. `parse` returns undefined for a text that is not as `expected`. */
 interface Kind<T> {
@@ -63,7 +64,8 @@ function optional<T>(
 const yesWords = ['yes', 'true', 'on', '1'];
 const noWords = ['no', 'false', 'off', '0'];
 
-const yesNo: Kind<boolean> = {
+/** Yes or no, and their synonyms. */
+export const yesNo: Kind<boolean> = {
   expected: 'yes or no',
   parse: (text) => {
     const word = text.toLowerCase();
@@ -398,6 +400,11 @@ export const options = {
       'Addresses of the network that no instance gets, unless its domain chooses one (ipv4 in its metadata) or it has one already: addresses, ranges such as 10.122.0.2-10.122.0.99 and networks such as 10.122.1.0/24, separated by commas.',
       restart,
     ),
+    default_route: option(
+      yesNo,
+      'yes',
+      'Tell the guests that their default route is through the gateway (DHCP options 3, 121 and 249). Without it, they still get the route to the metadata address. default_route in the metadata of a domain overrides this for its instance.',
+    ),
     net_address6: optional(
       ipv6,
       'Network that the IPv6 addresses of instances are taken from. If it is not set, instances have none.',
@@ -528,6 +535,8 @@ export interface PublicKey {
 export interface Config extends OptionValues {
   /** In the order of their index in the metadata: `default`, if there is one, comes first. */
   readonly publicKeys: readonly PublicKey[];
+  /** `[dhcp-options]`, in the order of the file: what all guests get that ask for it. */
+  readonly dhcpOptions: readonly DhcpOption[];
   /** `[template-data]`, with the options that `_config_items_` names under their keys. */
   readonly templateData: ReadonlyMap<string, string>;
   /** The options that `_config_items_` names: name in templates to `section.key`. */

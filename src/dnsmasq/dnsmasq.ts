@@ -5,13 +5,7 @@ import type { Instance } from '../instances/instance.js';
 import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import type { IpAddress, Ipv6 } from '../network.js';
-import {
-  type DnsmasqConfig,
-  dnsmasqConfiguration,
-  dnsmasqOptions,
-  dnsmasqPaths,
-  hostsFiles,
-} from './files.js';
+import { type DnsmasqConfig, dnsmasqConfiguration, dnsmasqPaths, hostsFiles } from './files.js';
 import type { Leases6 } from './leases6.js';
 import { type Lease, releaseLeases } from './release.js';
 
@@ -26,9 +20,9 @@ function isWritten({ path, content }: FileContent): boolean {
 }
 
 /**
- * Creates dnsmasq's folders and writes its configuration, which it reads only when it starts, and its
- * options. What has not changed stays: the time of the file tells `mdserverctl check` whether the
- * dnsmasq that runs has read it.
+ * Creates dnsmasq's folders and writes its configuration, which it reads only when it starts. If it has
+ * not changed, it stays: the time of the file tells `mdserverctl check` whether the dnsmasq that runs
+ * has read it.
  */
 export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Promise<void> {
   const paths = dnsmasqPaths(config.dnsmasq);
@@ -39,7 +33,7 @@ export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Pr
   } catch (error) {
     log.warn(`cannot create the folder of dnsmasq's pid file: ${(error as Error).message}`);
   }
-  const files = [dnsmasqConfiguration(config), dnsmasqOptions(config)];
+  const files = [dnsmasqConfiguration(config)];
   await replaceFiles(files.filter((file) => !isWritten(file)));
 }
 
@@ -231,11 +225,10 @@ export function dnsmasqSubscriber(
   }
 
   return {
-    files: (instances) => Object.values(filesOf(instances)),
+    files: (instances) => Object.values(filesOf(instances, config())),
     changed: (change) => {
-      if (change.written.has(paths.dhcpHosts) || change.written.has(paths.dnsHosts)) {
-        isBehind = true;
-      }
+      const read = [paths.dhcpHosts, paths.dnsHosts, paths.options];
+      if (read.some((path) => change.written.has(path))) isBehind = true;
       if (!isBehind) return;
       isBehind = !reloadDnsmasq(config(), log);
       onReload(isBehind ? 'absent' : 'told');

@@ -1,13 +1,21 @@
 import { join } from 'node:path';
 import type { Config } from '../config/options.js';
-import type { FileContent } from '../files.js';
+import { type FileContent, fileText } from '../files.js';
 import { dhcpName, dnsNames } from '../instances/host-names.js';
 import type { Instances } from '../instances/instances.js';
-import { type Entry, pageFormatter } from '../instances/pages.js';
-import { type Ipv6, ipv4Network, ipv6Network, parseIpv4, reverseZones } from '../network.js';
+import { type Entry, type Pages, pageFormatter } from '../instances/pages.js';
+import { dhcpSettings } from '../instances/settings.js';
+import {
+  type Ipv6,
+  ipv4Network,
+  ipv6Network,
+  type Mac,
+  parseIpv4,
+  reverseZones,
+} from '../network.js';
 
 /** The part of the configuration that dnsmasq's files are made from. */
-export type DnsmasqConfig = Pick<Config, 'mdserver' | 'dnsmasq'>;
+export type DnsmasqConfig = Pick<Config, 'mdserver' | 'dnsmasq' | 'dhcpOptions'>;
 
 /** The paths of dnsmasq's files and folders. */
 export function dnsmasqPaths({ base_dir, run_dir, net_name }: Config['dnsmasq']) {
@@ -106,23 +114,58 @@ export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
   return { path: paths.configuration, content: `${lines.join('\n')}\n` };
 }
 
-/** The DHCP options: the route to the metadata address, the router, the DNS server. */
-export function dnsmasqOptions({ mdserver, dnsmasq }: DnsmasqConfig): FileContent {
-  const { gateway } = dnsmasq;
+/** The options with the routes of a guest: those to the metadata addresses, and the default route. */
+function routeOptions({ mdserver, dnsmasq }: DnsmasqConfig, defaultRoute: boolean): string[] {
+  const { gateway, net_address, net_prefix } = dnsmasq;
   const metadataRoutes = mdserver.listen_address
     .filter((address) => parseIpv4(address))
     .map((address) => `${address}/32,${gateway}`);
-  // Clients that use RFC 3442 routes ignore the router option, so the default route is repeated.
-  const routes = [...metadataRoutes, `0.0.0.0/0,${gateway}`].join(',');
-  const dnsServer = dnsmasq.listen_address?.find((address) => parseIpv4(address)) ?? gateway;
-  const lines = [
+  // Clients that use RFC 3442 routes ignore the router option, so the default route is repeated. With
+  // no route at all, the option would not take the place of the one for all: the network is a harmless one.
+  const others = metadataRoutes.length > 0 ? [] : [`${net_address}/${net_prefix},0.0.0.0`];
+  const last = defaultRoute ? [`0.0.0.0/0,${gateway}`] : others;
+  const routes = [...metadataRoutes, ...last].join(',');
+  return [
     `option:classless-static-route,${routes}`,
     // The code of this option for Windows before 2008.
     `249,${routes}`,
-    `option:router,${gateway}`,
+    // Without a value, dnsmasq leaves the option out. It would name itself otherwise.
+    defaultRoute ? `option:router,${gateway}` : 'option:router',
+  ];
+}
+
+/** The DHCP options for all guests: the routes, the DNS server, and those of the operator. */
+export function dnsmasqOptions(config: DnsmasqConfig): FileContent {
+  const { dnsmasq, dhcpOptions } = config;
+  const dnsServer =
+    dnsmasq.listen_address?.find((address) => parseIpv4(address)) ?? dnsmasq.gateway;
+  const lines = [
+    ...routeOptions(config, dnsmasq.default_route),
     ...(dnsmasq.use_dns ? [`option:dns-server,${dnsServer}`] : []),
+    ...dhcpOptions.map(({ line }) => line),
   ];
   return { path: dnsmasqPaths(dnsmasq).options, content: `${lines.join('\n')}\n` };
+}
+
+/** What dnsmasq knows an instance by that has DHCP options of its own. */
+function tagOf(mac: Mac): string {
+  return `i${mac.replaceAll(':', '')}`;
+}
+
+/**
+ * The options of one instance: dnsmasq takes an option with a tag that fits before the one for all of
+ * the same code.
+ */
+function ownOptionLines(config: DnsmasqConfig, { instance }: Entry): string {
+  const own = dhcpSettings(instance);
+  if (own === undefined || instance.mac === undefined) return '';
+  const tag = tagOf(instance.mac);
+  const { options, defaultRoute } = own;
+  const lines = [
+    ...(defaultRoute === undefined ? [] : routeOptions(config, defaultRoute)),
+    ...options.map(({ line }) => line),
+  ];
+  return lines.map((line) => `tag:${tag},${line}\n`).join('');
 }
 
 /**
@@ -141,7 +184,8 @@ function dhcpLine({ dnsmasq }: DnsmasqConfig, { instance, hostName }: Entry): st
   const name = dhcpName(dnsmasq, hostName);
   const named = name === undefined ? '' : `${inDnsmasqFile(name)},`;
   const addresses = ipv6 === undefined ? ipv4 : `${ipv4},[${ipv6}]`;
-  return `${mac},id:*,${addresses},${named}${dnsmasq.lease_len}\n`;
+  const tag = dhcpSettings(instance) === undefined ? '' : `set:${tagOf(mac)},`;
+  return `${mac},id:*,${tag}${addresses},${named}${dnsmasq.lease_len}\n`;
 }
 
 /** The lines of an instance in the hosts file for DNS: one for each address. */
@@ -158,20 +202,32 @@ function dnsLines({ dnsmasq }: DnsmasqConfig, { instance, hostName }: Entry): st
 export interface HostsFiles {
   readonly dhcp: FileContent;
   readonly dns: FileContent;
+  /** The options for all, and those of single instances. */
+  readonly options: FileContent;
 }
 
 /**
  * Returns a function that makes dnsmasq's hosts files from the instances. It formats again only the
- * pages that have changed since its last call.
+ * pages that have changed since its last call. Options for all are those in force.
  */
-export function hostsFiles(config: DnsmasqConfig): (instances: Instances) => HostsFiles {
+export function hostsFiles(
+  config: DnsmasqConfig,
+): (instances: Instances, inForce?: DnsmasqConfig) => HostsFiles {
   const paths = dnsmasqPaths(config.dnsmasq);
   const dhcpLines = pageFormatter((page) => page.map((entry) => dhcpLine(config, entry)).join(''));
   const allDnsLines = pageFormatter((page) =>
     page.map((entry) => dnsLines(config, entry)).join(''),
   );
-  return ({ pages }) => ({
+  const optionLines = pageFormatter((page) =>
+    page.map((entry) => ownOptionLines(config, entry)).join(''),
+  );
+  function* options(pages: Pages, inForce: DnsmasqConfig): Generator<Buffer> {
+    yield Buffer.from(fileText(dnsmasqOptions(inForce)));
+    yield* optionLines(pages);
+  }
+  return ({ pages }, inForce = config) => ({
     dhcp: { path: paths.dhcpHosts, content: dhcpLines(pages) },
     dns: { path: paths.dnsHosts, content: allDnsLines(pages) },
+    options: { path: paths.options, content: options(pages, inForce) },
   });
 }

@@ -1,4 +1,5 @@
-import type { PublicKey } from '../config/options.js';
+import { type DhcpOption, DhcpOptionError, dhcpOption } from '../config/dhcp-options.js';
+import { type PublicKey, yesNo } from '../config/options.js';
 import { quoted } from '../text.js';
 import type { Instance } from './instance.js';
 
@@ -71,6 +72,63 @@ function listed(names: readonly string[]): string {
   return [...shown, ...(names.length > 5 ? [`${names.length - 5} more`] : [])].join(', ');
 }
 
+/** What a domain sets for the DHCP of its instance. */
+export interface DhcpSettings {
+  /** Each instead of the one of its code that all have. */
+  readonly options: readonly DhcpOption[];
+  /** Undefined if it does not say. */
+  readonly defaultRoute: boolean | undefined;
+}
+
+/** Any spelling of an element that sets something for DHCP. */
+const dhcpElement = /^(dhcp[-_]options|default[-_]route)$/i;
+
+/** What a domain sets for the DHCP of its instance, as far as it is right; undefined if that is nothing. */
+export function dhcpSettings(instance: WithMetadata): DhcpSettings | undefined {
+  // Without a look at all the elements: of very many instances, hardly any has one.
+  if (!Object.keys(instance.metadata).some((name) => dhcpElement.test(name))) return undefined;
+  const { options, defaultRoute } = readDhcp(instance);
+  return options.length === 0 && defaultRoute === undefined ? undefined : { options, defaultRoute };
+}
+
+/** Of more, the others are counted: a domain's metadata may have thousands. */
+const maxProblems = 5;
+
+/** The same, with what is wrong with it. */
+function readDhcp(instance: WithMetadata): DhcpSettings & { readonly problems: string[] } {
+  const options = new Map<number, DhcpOption>();
+  const wrong: string[] = [];
+  // Not by commas, which dnsmasq has in values.
+  for (const item of (fromMetadata(instance, 'dhcp-options') ?? '').split(/[;\n]/)) {
+    const text = item.trim();
+    if (text === '') continue;
+    const [name = '', ...value] = text.split('=');
+    try {
+      if (name === '' || value.length === 0) {
+        throw new DhcpOptionError('expected NAME=VALUE, separated by semicolons');
+      }
+      const option = dhcpOption(name.trim(), value.join('=').trim());
+      if (options.has(option.code)) throw new DhcpOptionError('it is set twice');
+      options.set(option.code, option);
+    } catch (error) {
+      if (!(error instanceof DhcpOptionError)) throw error;
+      const which = quoted(value.length === 0 ? text : name.trim() || text);
+      wrong.push(`dhcp_options has ${which}, which counts for nothing: ${error.message}`);
+    }
+  }
+  const more = wrong.length - maxProblems;
+  const problems = wrong.slice(0, maxProblems);
+  if (more > 0) problems.push(`dhcp_options has ${more} more items that count for nothing`);
+  const text = fromMetadata(instance, 'default-route');
+  const defaultRoute = text === undefined ? undefined : yesNo.parse(text);
+  if (text !== undefined && defaultRoute === undefined) {
+    problems.push(
+      `default_route is ${quoted(text)}, which counts for nothing: expected ${yesNo.expected}`,
+    );
+  }
+  return { options: [...options.values()], defaultRoute, problems };
+}
+
 /** What is wrong with the settings in a domain's metadata, and what to do: a line each. */
 export function settingProblems(
   instance: WithMetadata,
@@ -92,6 +150,7 @@ export function settingProblems(
       'public_keys names no key, so it gets none: write none if that is meant, else remove the element',
     );
   }
+  problems.push(...readDhcp(instance).problems);
   const userdata = fromMetadata(instance, 'userdata');
   if (userdata !== undefined && !refusesUserdata(instance)) {
     problems.push(

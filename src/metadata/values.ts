@@ -19,6 +19,8 @@ const ownNames = new Set([
   'admin-pass',
   'ipv4',
   'ipv6',
+  'dhcp-options',
+  'default-route',
 ]);
 
 /** The value for one instance: its domain's metadata, else `[metadata-defaults]`. */

@@ -7,6 +7,7 @@ import {
   dnsmasqConfiguration,
   dnsmasqOptions,
   dnsmasqPaths,
+  type HostsFiles,
   hostsFiles,
 } from '../../dnsmasq/files.js';
 import { type FileContent, fileText } from '../../files.js';
@@ -17,7 +18,7 @@ import { exists, readIfPresent, statIfPresent } from './files.js';
 import { type Finding, findingsOf, notChecked } from './finding.js';
 
 /** What mdserver writes for dnsmasq, with the files that `dnsmasq --test` does not read as options. */
-function wholeConfiguration(config: Config, dhcpHosts: FileContent | undefined): string {
+function wholeConfiguration(config: Config, hosts: HostsFiles | undefined): string {
   const asOptions = (file: FileContent, option: string) =>
     fileText(file)
       .split('\n')
@@ -25,8 +26,8 @@ function wholeConfiguration(config: Config, dhcpHosts: FileContent | undefined):
       .map((line) => `${option}=${line}`);
   return [
     fileText(dnsmasqConfiguration(config)).trimEnd(),
-    ...asOptions(dnsmasqOptions(config), 'dhcp-option'),
-    ...(dhcpHosts === undefined ? [] : asOptions(dhcpHosts, 'dhcp-host')),
+    ...asOptions(hosts?.options ?? dnsmasqOptions(config), 'dhcp-option'),
+    ...(hosts === undefined ? [] : asOptions(hosts.dhcp, 'dhcp-host')),
     '',
   ].join('\n');
 }
@@ -83,7 +84,7 @@ export async function* checkDnsmasq(
   const folder = mkdtempSync(join(tmpdir(), 'mdserverctl-'));
   try {
     const whole = join(folder, 'dnsmasq.conf');
-    writeFileSync(whole, wholeConfiguration(config, hosts()?.dhcp));
+    writeFileSync(whole, wholeConfiguration(config, hosts()));
     const test = await runProgram('dnsmasq', ['--test', `--conf-file=${whole}`]);
     if (test === undefined) {
       yield failure('dnsmasq is not installed', 'install dnsmasq-base');
@@ -97,11 +98,7 @@ export async function* checkDnsmasq(
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  const written = [
-    dnsmasqConfiguration(config),
-    dnsmasqOptions(config),
-    ...Object.values(hosts() ?? {}),
-  ];
+  const written = [dnsmasqConfiguration(config), ...Object.values(hosts() ?? {})];
   for (const file of written) {
     if (readIfPresent(file.path) === fileText(file)) continue;
     yield warning(`${file.path} is not what mdserver writes now`, 'systemctl restart mdserver');

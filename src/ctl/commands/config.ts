@@ -40,7 +40,7 @@ export const config = defineCommand({
   help: [
     'Reads the configuration as mdserver does, with the included files, [DEFAULT] and the defaults. mdserver need not be running; if it is, it keeps its values until you reload or restart it.',
     'Prints a line "section.key=value" for each option. If you name options, prints only their values, one per line in the given order. An option that is not set has an empty value, except mdserver.control_socket, whose value is the path in use. A list that spans several lines is printed on one line. With --json, prints an object from "section.key" to value, null if it is not set.',
-    `Prints ${secretNames.join(', ')} only if you name it. Never prints [public-keys] and [template-data].`,
+    `Prints ${secretNames.join(', ')} only if you name it. Never prints [public-keys], [template-data] and [dhcp-options].`,
   ],
   examples: [
     ['mdserverctl config', 'every option but the password'],
