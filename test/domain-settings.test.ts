@@ -105,6 +105,8 @@ others: [{{yaml(public_key_adam ?? '')}}, {{yaml(public_keys['zoe'] ?? '')}}]
         assert.equal(byName.text, chosen.includes(name) ? key : 'not found\n');
         const byIndex = await get(`/latest/meta-data/public-keys/${number}/openssh-key`);
         assert.equal(byIndex.text, texts[number] ?? 'not found\n');
+        const byLine = await get(`/latest/meta-data/public-keys/${number}=${name}/openssh-key`);
+        assert.equal(byLine.text, chosen[number] === name ? key : 'not found\n');
       }
       const nocloud = parse((await get('/nocloud/meta-data')).text) as Record<string, unknown>;
       assert.deepEqual(nocloud['public-keys'] ?? [], texts);
