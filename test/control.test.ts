@@ -235,6 +235,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     ipv6: null,
     location: 'host1',
     hostname: 'web1.example.org',
+    metadata: { role: 'front' },
     first_seen: 1000.5,
     last_update: 2000.25,
     last_boot: null,
@@ -249,6 +250,7 @@ describe('the control socket', { concurrency: 4 }, () => {
     ipv6: null,
     location: null,
     hostname: 'old-one.example.org',
+    metadata: {},
     first_seen: null,
     last_update: null,
     last_boot: null,
@@ -276,7 +278,6 @@ describe('the control socket', { concurrency: 4 }, () => {
       status: 200,
       body: {
         ...summary1,
-        metadata: { role: 'front' },
         public_keys: ['default'],
         warnings: [],
         no_userdata: null,
@@ -293,7 +294,6 @@ describe('the control socket', { concurrency: 4 }, () => {
       status: 200,
       body: {
         ...summaryOld,
-        metadata: {},
         public_keys: ['default'],
         warnings: [],
         no_userdata: null,
@@ -681,6 +681,7 @@ describe('the control socket', { concurrency: 4 }, () => {
       status: 200,
       body: {
         ...summary1,
+        metadata: {},
         name: 'vm1',
         ipv4: from,
         hostname: 'vm1.example.org',

@@ -47,6 +47,7 @@ function instance(number: number, changes: Partial<InstanceSummary> = {}): Insta
     ipv6: null,
     location: 'here',
     hostname: `vm${number}`,
+    metadata: {},
     first_seen: 1_700_000_000,
     last_update: 1_700_000_000,
     last_boot: null,

@@ -20,6 +20,7 @@ const web1: InstanceSummary = {
   ipv6: null,
   location: 'rack1',
   hostname: 'web1.example.org',
+  metadata: {},
   first_seen: 1_700_000_000,
   last_update: 1_700_000_000.75,
   last_boot: { started: 1_700_000_000, ended: null, outcome: 'failed' },

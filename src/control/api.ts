@@ -49,6 +49,8 @@ export interface InstanceSummary {
   readonly location: string | null;
   /** The name its address resolves to: the value of local-hostname. */
   readonly hostname: string;
+  /** The values of its domain: an inventory makes groups of them. */
+  readonly metadata: Readonly<Record<string, string>>;
   readonly first_seen: number | null;
   readonly last_update: number | null;
   readonly last_boot: BootSummary | null;
@@ -71,7 +73,6 @@ export interface BootSummary {
 
 /** Everything that `mdserverctl show` and `explain` need. */
 export interface InstanceDetails extends InstanceSummary {
-  readonly metadata: Readonly<Record<string, string>>;
   /** The names of the public keys that it gets, in the order of their index. */
   readonly public_keys: readonly string[];
   /** What is wrong with the settings in the metadata of its domain, and what to do. */

@@ -205,6 +205,7 @@ export function buildControl(parts: ControlParts): FastifyInstance {
       ipv6: instance.ipv6 ?? null,
       location: instance.location ?? null,
       hostname: localHostname(context),
+      metadata: instance.metadata,
       first_seen: instance.firstSeen ?? null,
       last_update: instance.lastUpdate ?? null,
       last_boot:
@@ -222,7 +223,6 @@ export function buildControl(parts: ControlParts): FastifyInstance {
     const { publicKeys } = config();
     return {
       ...summary(instance),
-      metadata: instance.metadata,
       public_keys: keysOf(instance, publicKeys).map(({ name }) => name),
       warnings: settingProblems(instance, publicKeys),
       no_userdata: parts.userdata.whyNone(instance)?.reason ?? null,
