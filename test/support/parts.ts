@@ -28,6 +28,7 @@ export const dsIdentify = '/usr/lib/cloud-init/ds-identify';
 
 /** What tests talk to beside Node: whether it is there, and the Debian package that has it. */
 const parts = {
+  'ansible-inventory': [isCommand('ansible-inventory'), 'ansible-core'],
   aws: [isCommand('aws'), 'awscli'],
   botocore: [isModule('botocore'), 'python3-botocore'],
   busybox: [isCommand('busybox'), 'busybox'],
@@ -44,6 +45,7 @@ const parts = {
   groff: [isCommand('groff'), 'groff-base'],
   ignition: [() => existsSync(ignition), 'ignition'],
   ip: [isCommand('ip'), 'iproute2'],
+  jq: [isCommand('jq'), 'jq'],
   libvirtd: [() => existsSync('/usr/sbin/libvirtd'), 'libvirt-daemon-system'],
   logrotate: [isCommand('logrotate'), 'logrotate'],
   netns: [canAddNamespace, 'root, and ip of iproute2'],
@@ -60,7 +62,10 @@ const parts = {
   udhcpc: [isCommand('udhcpc'), 'udhcpc'],
   unshare: [isCommand('unshare'), 'util-linux'],
   virsh: [isCommand('virsh'), 'libvirt-clients'],
+  'virt-clone': [isCommand('virt-clone'), 'virtinst'],
+  'virt-install': [isCommand('virt-install'), 'virtinst'],
   'virt-xml': [isCommand('virt-xml'), 'virtinst'],
+  xsltproc: [isCommand('xsltproc'), 'xsltproc'],
   yaml: [isModule('yaml'), 'python3-yaml'],
 } as const satisfies Record<string, readonly [isThere: () => boolean, debianPackage: string]>;
 
