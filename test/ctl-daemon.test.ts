@@ -1,5 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
+import {
+  constants,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  publicEncrypt,
+} from 'node:crypto';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -306,6 +313,69 @@ test('known-hosts prints the keys that a guest phoned home with, and warns of ch
   );
   assert.equal((await host.ctl('known-hosts', 'web1', 'nobody')).status, 4);
   assert.equal(JSON.parse((await host.ctl('known-hosts', '--json')).stdout).length, 1);
+});
+
+test('password prints what the guest reported, decrypted with its RSA key, and says why another one is no use', {
+  skip: missing('ssh-keygen'),
+}, async (t) => {
+  const host = hostOf(t);
+  const daemon = await host.start();
+  const keyFile = host.write('my key', '');
+  rmSync(keyFile);
+  const made = spawnSync('ssh-keygen', ['-q', '-t', 'rsa', '-b', '2048', '-N', '', '-f', keyFile]);
+  assert.equal(made.status, 0, String(made.stderr));
+  await host.ctl('upload', host.write('win1.xml', domainXml(1, { name: 'win1' })));
+  const fails = async (message: string, ...args: string[]) =>
+    assert.deepEqual(await host.ctl('password', 'win1', ...args), {
+      status: 1,
+      stdout: '',
+      stderr: `mdserverctl: ${message}\n`,
+    });
+  await fails('win1 has reported no password: cloudbase-init does it once, at its first boot');
+
+  const toPem = `make an unprotected copy in PEM, and remove it afterwards: cp '${keyFile}' key.pem && ssh-keygen -p -N '' -m PEM -f key.pem`;
+  const report = (text: string) => {
+    const key = createPublicKey(readFileSync(pem));
+    const padding = constants.RSA_PKCS1_PADDING;
+    return daemon.ask('/openstack/2013-04-04/password', {
+      from: address,
+      method: 'POST',
+      body: publicEncrypt({ key, padding }, Buffer.from(text)).toString('base64'),
+    });
+  };
+  const address = await addressOf(host, 'win1');
+  const folder = temporaryFolder(t);
+  const copied = spawnSync('sh', ['-c', toPem.replace(/^.*afterwards: /, '')], { cwd: folder });
+  assert.equal(copied.status, 0, String(copied.stderr));
+  const pem = join(folder, 'key.pem');
+
+  assert.equal((await report('Pässword 1!')).status, 200);
+  const answer = { status: 0, stderr: '' };
+  const decrypted = { ...answer, stdout: 'Pässword 1!\n' };
+  assert.deepEqual(await host.ctl('password', 'win1', '--key', pem), decrypted);
+  const asJson = await host.ctl('password', 'win1', '--json', '-k', pem);
+  assert.deepEqual(JSON.parse(asJson.stdout), { password: 'Pässword 1!' });
+  assert.match((await host.ctl('password', 'win1')).stdout, /^[A-Za-z0-9+/]{342}==\n$/);
+
+  await fails(`${keyFile} is in OpenSSH's own format: ${toPem}`, '--key', keyFile);
+  const { privateKey: other } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const written = (name: string, key: KeyObject, passphrase?: string) => {
+    const cipher = passphrase === undefined ? {} : { cipher: 'aes-256-cbc', passphrase };
+    return host.write(name, String(key.export({ type: 'pkcs8', format: 'pem', ...cipher })));
+  };
+  const otherFile = written('other', other);
+  await fails(
+    `${otherFile} does not decrypt the password: it was encrypted with the first public key that the instance had, default now`,
+    ...['--key', otherFile],
+  );
+  const protectedFile = written('protected', other, 'x');
+  const toPemToo = toPem.replace(`'${keyFile}'`, protectedFile);
+  await fails(`${protectedFile} is protected by a passphrase: ${toPemToo}`, '-k', protectedFile);
+  const ed25519 = written('ed25519', generateKeyPairSync('ed25519').privateKey);
+  await fails(`${ed25519} is not an RSA key: only those decrypt`, '--key', ed25519);
+  const nothing = await host.ctl('password', 'win1', '--key', join(folder, 'no.pem'));
+  assert.match(nothing.stderr, /^mdserverctl: cannot read .*no\.pem: ENOENT/);
+  assert.equal((await host.ctl('password', 'nobody')).status, 4);
 });
 
 test('known-hosts prints no name of another site: a domain called github.com is github-com', async (t) => {

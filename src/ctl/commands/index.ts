@@ -4,6 +4,7 @@ import { config } from './config.js';
 import { explain } from './explain.js';
 import { knownHosts } from './known-hosts.js';
 import { list } from './list.js';
+import { password } from './password.js';
 import { remove } from './remove.js';
 import { render } from './render.js';
 import { show } from './show.js';
@@ -23,5 +24,6 @@ export const commands: readonly Command[] = [
   check,
   config,
   knownHosts,
+  password,
   wait,
 ];
