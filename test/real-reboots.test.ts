@@ -38,12 +38,12 @@ interface Machine {
   readonly host_key: string;
 }
 
-/** A machine that boots by a recipe, from a disk of its own. */
-function machineOf(site: GuestSite, recipe: keyof typeof recipes) {
+/** A machine that boots by a recipe, from a disk of its own; `kernel` is more of its kernel's command line. */
+function machineOf(site: GuestSite, recipe: keyof typeof recipes, kernel = '') {
   const folder = mkdtempSync(join(site.folder, 'disk-'));
   return {
     boot: async () => {
-      const args = JSON.stringify({ ...recipes[recipe], folder });
+      const args = JSON.stringify({ ...recipes[recipe], folder, kernel });
       const { answer } = await runCloudInit(site.guest, 'boot.py', args);
       return answer as Machine;
     },
@@ -95,6 +95,19 @@ for (const [recipe, how, keeps] of rows) {
     }
   });
 }
+
+test("an instance-id on the kernel's command line keeps a guest's identity without mdserver", {
+  skip,
+}, async (t) => {
+  const site = await startGuest(t, { userdata: { web1: userdata.without } });
+  const id = '8f1b3b52-6a0e-4c57-9d0c-3f3c2b1a7e10';
+  const kernel = `ds=nocloud;i=${id};s=http://169.254.169.254/nocloud/;dsmode=net`;
+  const machine = machineOf(site, 'B', kernel);
+  const first = await machine.boot();
+  assert.equal(first.instance_id, id);
+  await site.daemon.stop();
+  assert.deepEqual(await machine.boot(), first);
+});
 
 test('recipe B: a typing error in a template makes no guest a new machine, over a restart of mdserver, too', {
   skip,
