@@ -266,6 +266,22 @@ test('a MAC that is no instance gets no lease', { skip }, async (t) => {
   assert.ok(dnsmasq.log().includes(`DHCPDISCOVER(br-mds) ${mac(2)} no address available`));
 });
 
+test('copies of a disk, with one machine-id and so one client identifier, get an address each', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, { records: [record(1, 'web1'), record(2, 'web2')] });
+  const dnsmasq = await host.startDnsmasq();
+  const guests = [host.addGuest(mac(1)), host.addGuest(mac(2))];
+  // Each twice: while nobody has a lease of the identifier, and while the other one has.
+  for (const round of [1, 2]) {
+    for (const [index, guest] of guests.entries()) {
+      const lease = await askForLease(host, guest, '-x', '0x3d:ff56504d980002000000ab11');
+      assert.equal(lease?.['ip'], `10.122.1.${index + 3}`, `round ${round}`);
+    }
+  }
+  assert.deepEqual(complaints(dnsmasq), []);
+});
+
 test('use_dns and domain reach the client as options 6 and 15', { skip }, async (t) => {
   const host = await startHost(t, {
     dnsmasq: 'user = root\nuse_dns = yes\ndomain = example.com',
