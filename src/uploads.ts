@@ -63,9 +63,11 @@ const identity = ['name', 'uuid', 'mac', 'ipv4', 'ipv6'] as const;
 export async function takeDomain(parts: UploadParts, upload: Upload): Promise<Instance> {
   const { registry, boots, metrics, log } = parts;
   const started = performance.now();
+  let known: Instance | undefined;
   try {
     const domain = await readDomain(parts, upload);
     const before = instanceOf(registry.instances, domain);
+    known = before?.uuid === domain.uuid ? before : undefined;
     // To be asked before: the boots of a uuid that goes are forgotten.
     const runs = before !== undefined && boots.of(before)[0]?.ended === null;
     const instance = await registry.register(domain, upload.at);
@@ -85,6 +87,10 @@ export async function takeDomain(parts: UploadParts, upload: Upload): Promise<In
   } catch (error) {
     const status = uploadErrorStatus(error);
     if (status !== undefined) metrics.upload(String(status), 0);
+    // Its guest starts all the same, with the record that it has: its address is in use.
+    if (error instanceof ChosenAddressError && known !== undefined) {
+      beginBoot(boots, { ...known, lastUpdate: upload.at }, upload);
+    }
     throw error;
   }
 }

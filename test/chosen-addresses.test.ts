@@ -389,6 +389,38 @@ test('a refused upload answers 422 with the reason, changes nothing, and its por
   );
 });
 
+test('a known guest that starts with a refused upload runs: nobody else may have its address', async (t) => {
+  const server = await startSite(t, '127.31.1.4');
+  const own = JSON.parse(
+    (
+      await server.ask('/instance-upload', {
+        method: 'POST',
+        headers: { accept: 'application/json', 'x-libvirt-operation': 'prepare' },
+        body: domainXml(1),
+      })
+    ).text,
+  ).mds_ipv4;
+  const released = JSON.stringify({ kind: 'released', name: 'vm1', uuid: uuid(1) });
+  const event = await server.ask('/events', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: released,
+  });
+  assert.equal(event.status, 200, event.text);
+  const refused = await server.ask('/instance-upload', {
+    method: 'POST',
+    headers: { 'x-libvirt-operation': 'prepare' },
+    body: domainXml(1, { metadata: { ipv4: '127.31.1.4' } }),
+  });
+  assert.equal(refused.status, 422);
+  const { body } = await server.json('/instances/vm1');
+  const { last_boot, ipv4 } = body as { last_boot: { ended: number | null }; ipv4: string };
+  assert.deepEqual([last_boot.ended, ipv4], [null, own]);
+  // Moved while it runs: the old address is held.
+  assert.equal((await upload(server, 1, { ipv4: '127.31.9.77' })).status, 200);
+  assert.equal((await upload(server, 2, { ipv4: own })).status, 422);
+});
+
 test('an upload completes what a port registered, and moves it to the address that it chooses', async (t) => {
   const server = await startSite(t, '127.31.1.2');
   assert.equal((await server.ask('/ports', { method: 'POST', body: port(1) })).status, 200);
