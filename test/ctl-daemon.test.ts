@@ -365,7 +365,7 @@ test('password prints what the guest reported, decrypted with its RSA key, and s
   };
   const otherFile = written('other', other);
   await fails(
-    `${otherFile} does not decrypt the password: it was encrypted with the first public key that the instance had, default now`,
+    `${otherFile} does not decrypt the password: it was encrypted with a public key that the instance had then; now it has default`,
     ...['--key', otherFile],
   );
   const protectedFile = written('protected', other, 'x');

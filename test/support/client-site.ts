@@ -48,14 +48,21 @@ export interface ClientSite extends Site {
   readonly boot: (name: string, settings?: GuestSettings) => Promise<ClientGuest>;
 }
 
-/** Starts mdserver on a host of its own: with a key, a DNS domain and a zone, and more lines of `settings`. */
-export async function startClientSite(scope: Scope, settings: Settings = {}): Promise<ClientSite> {
+/**
+ * Starts mdserver on a host of its own: with a key, a DNS domain and a zone, with more lines of
+ * `[public-keys]` and what `settings` has.
+ */
+export async function startClientSite(
+  scope: Scope,
+  { keys = '', ...settings }: Settings & { readonly keys?: string } = {},
+): Promise<ClientSite> {
   const host = addHost(scope);
   const site = await startSite(scope, host, {
     ...settings,
     dnsmasq: `user = root\ndomain = example.net\n${settings.dnsmasq ?? ''}`,
     sections: `[public-keys]
 default = ${guestKey}
+${keys}
 [service]
 location = rack1
 [metadata-defaults]

@@ -62,7 +62,7 @@ export const password = defineCommand({
   },
   summary: 'Print the password that a Windows guest has set.',
   help: [
-    'cloudbase-init sets a random password, encrypts it with the first public key of the instance, which has to be an RSA key, and reports it to mdserver. With --key, prints the password; without it, prints it encrypted, in base64.',
+    'cloudbase-init sets a random password, encrypts it with a public key of the instance, which has to be an RSA key, and reports it to mdserver. With --key, prints the password; without it, prints it encrypted, in base64.',
     'The exit status is 1 if the guest has reported none.',
   ],
   examples: [['mdserverctl password win1 --key ~/.ssh/id_rsa', '']],
@@ -80,9 +80,8 @@ export const password = defineCommand({
         ? encrypted
         : decryptPassword(encrypted, readPrivateKey(options.key));
     if (text === undefined) {
-      const first = public_keys[0] === undefined ? '' : `, ${public_keys[0]} now`;
       throw new CommandError(
-        `${options.key} does not decrypt the password: it was encrypted with the first public key that the instance had${first}`,
+        `${options.key} does not decrypt the password: it was encrypted with a public key that the instance had then; now it has ${public_keys.join(', ') || 'none'}`,
         exitCodes.failed,
       );
     }
