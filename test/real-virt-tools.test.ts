@@ -1,34 +1,12 @@
 import assert from 'node:assert/strict';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import type { InstanceDetails, InstanceSummary } from '../src/control/api.js';
-import { suiteScope, temporaryFolder } from './support/cleanup.js';
-import { startWithControl } from './support/control-socket.js';
-import { program } from './support/ctl.js';
-import { repository } from './support/daemon.js';
-import { type LibvirtHost, startLibvirt } from './support/libvirt.js';
-import type { Ended } from './support/netns.js';
+import { suiteScope } from './support/cleanup.js';
 import { missing } from './support/parts.js';
-import { domainXml, hostConfiguration } from './support/samples.js';
-
-/** The code under a heading of a page in docs/, block by block. */
-function codeIn(page: string, heading: string): string[] {
-  const text = readFileSync(join(repository, 'docs', page), 'utf8');
-  const [, section = ''] = text.split(new RegExp(`^## ${heading}.*$`, 'm'));
-  const own = section.replace(/^## [\s\S]*/m, '');
-  const blocks = [...own.matchAll(/^( *)```\w*\n([\s\S]*?)^ *```$/gm)];
-  return blocks.map(([, indent = '', code = '']) =>
-    code.replaceAll(RegExp(`^${indent}`, 'gm'), ''),
-  );
-}
-
-/** The first block of a section that has the text. Throws if there is none. */
-function codeWith(page: string, heading: string, text: string): string {
-  const found = codeIn(page, heading).find((code) => code.includes(text));
-  assert.ok(found !== undefined, `docs/${page}, ${heading}: no code with ${text}`);
-  return found;
-}
+import { domainXml } from './support/samples.js';
+import { codeWith, startToolsHost, type ToolsHost } from './support/tools-host.js';
 
 const scope = suiteScope();
 
@@ -38,87 +16,69 @@ describe('the commands that the documentation shows for virtual machines work', 
     ...(['virt-install', 'virt-clone', 'xsltproc'] as const),
   ),
 }, () => {
-  const folder = temporaryFolder(scope, { 'userdata/': '' });
-  let libvirt: LibvirtHost;
+  let host: ToolsHost;
+  before(async () => (host = await startToolsHost(scope)));
 
-  before(async () => {
-    // As on a host: the commands of the documentation find it by its name.
-    const file = join(folder, 'mdserverctl');
-    const command = [process.execPath, program, '--config', `${folder}/mdserver.conf`];
-    writeFileSync(file, `#!/bin/sh\nexec ${command.join(' ')} "$@"\n`);
-    chmodSync(file, 0o755);
-    libvirt = await startLibvirt(scope);
-    const configuration = hostConfiguration(folder);
-    await startWithControl(scope, folder, configuration, '169.254.169.254', libvirt.start);
-  });
-
-  const attempt = (script: string): Promise<Ended> =>
-    libvirt.run('bash', ['-euc', `cd ${folder}; ${script}`], {
-      ...process.env,
-      HOME: folder,
-      PATH: `${folder}:${process.env['PATH']}`,
-    });
-  /** The output of a script. */
-  async function shell(script: string): Promise<string> {
-    const { status, stdout, stderr } = await attempt(script);
-    assert.equal(status, 0, `${script}: ${stdout}${stderr}`);
-    return stdout;
-  }
+  const shell = (script: string) => host.shell(script);
+  const virsh = (...args: string[]) => host.libvirt.virsh(...args);
   const show = async (name: string) =>
     JSON.parse(await shell(`mdserverctl show --json ${name}`)) as InstanceDetails;
-  /** Uploads every domain, as the hook does at their start. */
-  async function datasources(): Promise<Record<string, string | null>> {
-    await shell('mdserverctl sync');
-    const list = JSON.parse(await shell('mdserverctl list --json')) as InstanceSummary[];
-    return Object.fromEntries(list.map(({ name, datasource }) => [name, datasource]));
-  }
+  const tiny =
+    'virt-install --memory 32 --osinfo detect=on,require=off --disk none --import --noautoconsole --graphics none';
   /** A virt-install of the documentation, on a machine that may have no KVM. */
   const emulated = (code: string) => code.replace('virt-install', 'virt-install --virt-type qemu');
 
   it('virt-install makes domains that name the datasource of their recipe', async () => {
-    const options =
-      'virt-install --memory 32 --osinfo detect=on,require=off --disk none --import --noautoconsole --graphics none';
     for (const recipe of ['A', 'B', 'C']) {
       const code = codeWith('recipes.md', `Recipe ${recipe}:`, 'virt-install …');
-      await shell(emulated(code).replace(/virt-install (.*)…/, `${options} $1 --name ${recipe}`));
+      await shell(emulated(code).replace(/virt-install (.*)…/, `${tiny} $1 --name ${recipe}`));
     }
     const whole = codeWith('recipes.md', 'virt-install', '--name web1');
     const image = /backing_store=(\S+)/.exec(whole)?.[1];
     await shell(`qemu-img create -q -f qcow2 ${image} 1M`);
     await shell(emulated(whole).replace('--memory 2048', '--memory 32'));
-    assert.deepEqual(await datasources(), {
+    assert.deepEqual(await host.datasources(), {
       A: 'ec2',
       B: 'nocloud',
       C: 'openstack',
       web1: 'ec2',
     });
     // None of libvirt's own leases are on the network, now or later.
-    assert.equal(await libvirt.virsh('net-dhcp-leases', 'mds'), '');
-    assert.equal(await libvirt.virsh('domifaddr', 'web1'), '');
+    assert.equal(await virsh('net-dhcp-leases', 'mds'), '');
+    assert.equal(await virsh('domifaddr', 'web1'), '');
   });
 
   it('virt-clone makes instances of their own, and recipe A needs the uuid changed in two places', async () => {
-    for (const name of ['A', 'B', 'C', 'web1']) await libvirt.virsh('destroy', name);
+    for (const name of ['A', 'B', 'C', 'web1']) await virsh('destroy', name);
     const plain = codeWith('recipes.md', 'virt-clone', '--original db1');
     const like = (name: string) => plain.replace('db1', name).replace('db2', `${name}2`);
     await shell(like('B'));
     await shell(like('C'));
-    const refused = await attempt(like('web1'));
+    const refused = await host.attempt(like('web1'));
     assert.equal(refused.status, 1);
     assert.match(refused.stderr, /UUID mismatch between <uuid> and <sysinfo>/);
+
+    // With the serial number alone, the clone has another domain's, and libvirt does not mind.
+    const uuid = 'ec200000-0000-4000-8000-000000000001';
+    const serial = `--uuid ${uuid} --sysinfo smbios,system.serial=${uuid}`;
+    await shell(emulated(`${tiny} --name serial --network network=mds ${serial}`));
+    await virsh('destroy', 'serial');
+    await shell(like('serial'));
 
     const values =
       '<instance><ipv4>10.122.7.7</ipv4><userdata_prefix>web</userdata_prefix></instance>';
     const set = ['metadata', 'web1', 'urn:md_server:domain_metadata', '--config'];
-    await libvirt.virsh(...set, '--key', 'mdserver', '--set', values);
-    await datasources();
+    await virsh(...set, '--key', 'mdserver', '--set', values);
+    await host.datasources();
     await shell(codeWith('recipes.md', 'virt-clone', '--original-xml'));
-    const synced = await attempt('mdserverctl sync');
+    const synced = await host.attempt('mdserverctl sync');
     assert.equal(synced.status, 1);
     assert.match(synced.stdout, /^failed\tweb2\tipv4 .* the address of web1 /m);
     await shell(codeWith('recipes.md', 'virt-clone', 'virsh metadata web2'));
-    const { B2, C2, web2 } = await datasources();
-    assert.deepEqual([B2, C2, web2], ['nocloud', 'openstack', 'ec2']);
+    assert.deepEqual(await host.datasources(), {
+      ...{ A: 'ec2', B: 'nocloud', C: 'openstack', web1: 'ec2', serial: 'ec2' },
+      ...{ B2: 'nocloud', C2: 'openstack', web2: 'ec2', serial2: 'none' },
+    });
 
     const [original, clone] = [await show('web1'), await show('web2')];
     assert.equal(original.ipv4, '10.122.7.7');
@@ -131,21 +91,21 @@ describe('the commands that the documentation shows for virtual machines work', 
 
   it("the stylesheet for Terraform's provider 0.8 gives a domain its datasource and metadata", async () => {
     writeFileSync(
-      join(folder, 'smbios.xsl'),
+      join(host.folder, 'smbios.xsl'),
       codeWith('recipes.md', 'Terraform', 'xsl:stylesheet'),
     );
     const domain = domainXml(8, { name: 'terraform' }).replace("'kvm'", "'qemu'");
     // The provider leaves it to libvirt to choose the uuid, and writes no <metadata>.
     const bare = domain.replace(/ *<uuid>.*\n/, '').replace(/ *<metadata>.*\n/, '');
-    writeFileSync(join(folder, 'terraform.xml'), bare);
+    writeFileSync(join(host.folder, 'terraform.xml'), bare);
     await shell('xsltproc smbios.xsl terraform.xml >made.xml; virsh define made.xml');
-    assert.equal((await datasources())['terraform'], 'nocloud');
+    assert.equal((await host.datasources())['terraform'], 'nocloud');
     assert.deepEqual((await show('terraform')).metadata, { role: 'web' });
   });
 
   it('the inventory for Ansible has addresses, values and groups', async () => {
     const script = codeWith('finding-guests.md', 'Ansible', 'mdserverctl list --json');
-    writeFileSync(join(folder, 'mdserver-inventory.sh'), script, { mode: 0o755 });
+    writeFileSync(join(host.folder, 'mdserver-inventory.sh'), script, { mode: 0o755 });
     const inventory = JSON.parse(await shell('ansible-inventory -i mdserver-inventory.sh --list'));
     const list = JSON.parse(await shell('mdserverctl list --json')) as InstanceSummary[];
     assert.deepEqual(
