@@ -895,7 +895,8 @@ test('check runs dnsmasq --test on what mdserver writes for it, and reports file
 }, async (t) => {
   const host = hostOf(t);
   await host.start();
-  await host.ctl('upload', host.write('d.xml', domainXml(1, { name: 'web1' })));
+  const metadata = { dhcp_options: 'mtu=1450; 252=a"b#c', default_route: 'no' };
+  await host.ctl('upload', host.write('d.xml', domainXml(1, { name: 'web1', metadata })));
   const found = async () => linesOf(await findings(host), 'dnsmasq').slice(0, -1);
   const accepted = "ok: accepts mdserver's configuration and 1 instance";
   assert.deepEqual(await found(), [accepted]);

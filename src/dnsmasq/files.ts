@@ -200,10 +200,10 @@ function dnsLines({ dnsmasq }: DnsmasqConfig, { instance, hostName }: Entry): st
 
 /** dnsmasq's files about the instances. */
 export interface HostsFiles {
-  readonly dhcp: FileContent;
-  readonly dns: FileContent;
   /** The options for all, and those of single instances. */
   readonly options: FileContent;
+  readonly dhcp: FileContent;
+  readonly dns: FileContent;
 }
 
 /**
@@ -226,8 +226,8 @@ export function hostsFiles(
     yield* optionLines(pages);
   }
   return ({ pages }, inForce = config) => ({
+    options: { path: paths.options, content: options(pages, inForce) },
     dhcp: { path: paths.dhcpHosts, content: dhcpLines(pages) },
     dns: { path: paths.dnsHosts, content: allDnsLines(pages) },
-    options: { path: paths.options, content: options(pages, inForce) },
   });
 }
