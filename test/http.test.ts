@@ -414,6 +414,46 @@ test('a HEAD is a GET without the body', async (t) => {
   }
 });
 
+test('each answer is whole and current, whatever part or condition a request names', async () => {
+  const path = '/latest/user-data';
+  const { body, headers: plain } = await getAs(path);
+  const conditions: Record<string, string>[] = [
+    { range: 'bytes=0-3' },
+    { range: 'bytes=1000000-' },
+    { 'if-none-match': '*' },
+    { 'if-none-match': '"1"' },
+    { 'if-modified-since': 'Thu, 26 Nov 2099 00:00:00 GMT' },
+    { 'if-match': '"1"' },
+    { 'accept-encoding': 'gzip' },
+    { accept: 'application/json' },
+  ];
+  for (const asked of conditions) {
+    const { status, body: again, headers } = await getAs(path, { headers: asked });
+    const what = JSON.stringify(asked);
+    assert.deepEqual([status, again.equals(body)], [200, true], what);
+    const names = Object.keys(headers).filter((name) => name !== 'date');
+    assert.deepEqual(
+      names,
+      Object.keys(plain).filter((name) => name !== 'date'),
+      what,
+    );
+  }
+});
+
+test('a connection is kept for HTTP/1.1, and for HTTP/1.0 where the client asks for it', async () => {
+  const asked = 'GET /latest/meta-data/hostname HTTP/';
+  const kept = async (request: string) => {
+    const headers = (await raw(request)).split('\r\n\r\n')[0]?.toLowerCase() ?? '';
+    return headers.split('\r\n').filter((line) => /^(connection|keep-alive):/.test(line));
+  };
+  const keeping = ['connection: keep-alive', 'keep-alive: timeout=5'];
+  assert.deepEqual(await kept(`${asked}1.1\r\nHost: localhost\r\n\r\n`), keeping);
+  assert.deepEqual(await kept(`${asked}1.0\r\nConnection: keep-alive\r\n\r\n`), keeping);
+  assert.deepEqual(await kept(`${asked}1.0\r\n\r\n`), ['connection: close']);
+  const closing = `${asked}1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`;
+  assert.deepEqual(await kept(closing), ['connection: close']);
+});
+
 test('a wrong method is refused in one plain line', async (t) => {
   const methods = ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE', 'PROPFIND'];
   for (const method of methods) {

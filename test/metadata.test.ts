@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { fastify } from 'fastify';
@@ -12,6 +14,7 @@ import { namingOf } from '../src/instances/host-names.js';
 import type { Instance } from '../src/instances/instance.js';
 import { instancesFrom } from '../src/instances/instances.js';
 import { newTokenKey } from '../src/metadata/tokens.js';
+import { repository } from './support/daemon.js';
 import { missing, python } from './support/parts.js';
 import { rowName } from './support/rows.js';
 
@@ -230,6 +233,54 @@ test('every version has the whole tree, and all that its listings name is there'
   assert.equal(publishedVersions.filter((version) => version >= '2021-03-23').length, 5);
 });
 
+/** The paths of a table in docs/metadata.md, by the heading of its first column. */
+function documentedPaths(heading: string): string[] {
+  const text = readFileSync(join(repository, 'docs/metadata.md'), 'utf8');
+  const [, table = ''] = text.split(`\n| ${heading} |`);
+  const rows = (table.split('\n\n')[0] ?? '').split('\n').slice(2);
+  return rows.flatMap((row) => {
+    const [, first = ''] = row.split('|');
+    return [...first.matchAll(/`([^`]+)`/g)].map(([, path = '']) => path);
+  });
+}
+
+test('docs/metadata.md names all that EC2 clients are served, and what is absent is 404 and not listed', async () => {
+  const served = serve({
+    ...complete,
+    record: {
+      ...complete.record,
+      domain_metadata: { public_ipv4: '192.0.2.1', public_hostname: 'x.example', a: 'b' },
+    },
+  });
+  const found = Object.keys(await walk(served, '/latest/')).map((path) =>
+    path.replace('/latest/', ''),
+  );
+  const mac = '52:54:00:12:34:56';
+  const isOf = (documented: string) => {
+    const path = documented.replace('/MAC/', `/${mac}/`);
+    return (name: string) =>
+      path.endsWith('/*') ? name.startsWith(path.slice(0, -1)) : name === path;
+  };
+  const documented = documentedPaths('path | where the value comes from');
+  assert.deepEqual(
+    found.filter((name) => !documented.some((path) => isOf(path)(name))),
+    [],
+    'served, but not in the table',
+  );
+  assert.deepEqual(
+    documented.filter((path) => !found.some(isOf(path))),
+    [],
+    'in the table, but not served',
+  );
+  const absent = documentedPaths('absent path | why, and what asks for it');
+  assert.ok(absent.length > 20, `${absent.length} rows`);
+  for (const path of absent) {
+    assert.deepEqual(found.filter(isOf(path)), [], `${path} is listed`);
+    const url = `/latest/${path.replace('/MAC/', `/${mac}/`).replace(/\*$/, '')}`;
+    assert.deepEqual(await served.get(url), { status: 404, text: 'not found\n' }, url);
+  }
+});
+
 test('the IPv6 address of an instance is its address, too', async () => {
   const { get } = serve(complete);
   const asked = await get('/latest/meta-data/instance-id', { from: 'fd00:122::9' });
@@ -428,6 +479,8 @@ const settable: Record<string, string> = {
   'instance-type': 'meta-data/instance-type',
   'owner-id': `${interfaceFolder}owner-id`,
   profile: 'meta-data/profile',
+  'public-hostname': 'meta-data/public-hostname',
+  'public-ipv4': 'meta-data/public-ipv4',
   region: 'meta-data/placement/region',
   'security-groups': 'meta-data/security-groups',
 };

@@ -505,6 +505,11 @@ export const options = {
     }),
     'owner-id': option(text, '000000000000', 'Account ID, which has twelve digits in EC2.'),
     profile: option(text, 'default-hvm', 'Virtualisation type.'),
+    'public-hostname': optional(text, 'Name that the outside knows the instance by.'),
+    'public-ipv4': optional(
+      text,
+      'Address that the outside reaches the instance at, such as that of the host if it forwards ports.',
+    ),
     region: optional(text, 'Region.', { defaultInWords: 'the value of service.location' }),
     'security-groups': option(text, 'default', 'Names of the security groups.'),
   },

@@ -105,6 +105,8 @@ const metaData: Tree = folder({
     region: fromSetting('region'),
   }),
   profile: fromSetting('profile'),
+  'public-hostname': fromSetting('public-hostname'),
+  'public-ipv4': fromSetting('public-ipv4'),
   'public-keys': publicKeys,
   'reservation-id': ({ instance }) => stableId('r', instance.uuid ?? instance.name),
   'security-groups': fromSetting('security-groups'),
