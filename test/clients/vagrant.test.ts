@@ -9,10 +9,10 @@ const skip =
   missing('root', 'libvirtd', 'qemu', 'virsh', 'unshare') ||
   (existsSync('/usr/share/doc/vagrant-libvirt') ? false : 'needs vagrant-libvirt');
 
-test('the Vagrantfile of the documentation makes a domain that names its datasource', {
+test('the Vagrantfile of the documentation makes a domain that names its datasource, and leaves the network when it goes', {
   skip,
 }, async (t) => {
-  const { folder, shell, attempt, datasources } = await startToolsHost(t);
+  const { folder, libvirt, shell, attempt, datasources } = await startToolsHost(t);
   // The machine here has no KVM, and the box no system: Vagrant waits for one in vain.
   const file = codeWith('recipes.md', 'Vagrant', 'Vagrant.configure')
     .replace(/^( *)config\.vm\.box.*$/m, '$&\n$1config.vm.boot_timeout = 5')
@@ -30,4 +30,7 @@ test('the Vagrantfile of the documentation makes a domain that names its datasou
   );
   assert.match(up.stderr, /^Timed out while waiting for the machine to boot/m);
   assert.deepEqual(await datasources(), { web1: 'nocloud' });
+  await shell('vagrant destroy --force');
+  assert.equal((await libvirt.virsh('list', '--all', '--name')).trim(), '');
+  assert.match(await libvirt.virsh('net-info', 'mds'), /^Active: +yes$/m);
 });

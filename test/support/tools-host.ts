@@ -44,7 +44,7 @@ export async function startToolsHost(scope: Scope): Promise<ToolsHost> {
   writeFileSync(file, `#!/bin/sh\nexec ${command.join(' ')} "$@"\n`);
   chmodSync(file, 0o755);
   const libvirt = await startLibvirt(scope);
-  const configuration = hostConfiguration(folder);
+  const configuration = hostConfiguration(folder, { sections: '[service]\nlocation = rack-1' });
   await startWithControl(scope, folder, configuration, '169.254.169.254', libvirt.start);
 
   const attempt: ToolsHost['attempt'] = (script) =>
