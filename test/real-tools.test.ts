@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { suiteScope } from './support/cleanup.js';
@@ -161,6 +162,94 @@ partition-number: unavailable
     );
     assert.equal(new Set(requests).size, requests.length, 'nothing is asked for twice');
   });
+  const notServed = (lines: readonly string[]) => lines.filter((line) => !line.endsWith(' 200'));
+
+  test('ec2-metadata (amazon-ec2-utils) shows all that there is, and asks for nothing twice', {
+    skip: missing('ec2-metadata'),
+  }, async () => {
+    const guest = await boot('amazon', {
+      userdata: '#!/bin/sh\ntrue\n',
+      metadata: { imds_tokens: 'required' },
+    });
+    const output = await guest.run('ec2-metadata');
+    assert.match(output, new RegExp(`^instance-id: i-${guest.ipv4}$`, 'm'));
+    assert.match(
+      output,
+      /^public-keys: \nkeyname:default\nindex:0\nformat:openssh-key\nkey:.*\nssh-/m,
+    );
+    assert.match(output, /^user-data: #!\/bin\/sh\ntrue\n/m);
+    const requests = await guest.requests();
+    assert.equal(new Set(requests).size, requests.length);
+    const absent = ['ancestor-ami-ids', 'block-device-mapping/', 'kernel-id', 'product-codes'];
+    assert.deepEqual(notServed(requests), [
+      ...absent.map((name) => `GET /latest/meta-data/${name} 404`),
+      'GET /latest/meta-data/public-hostname 404',
+      'GET /latest/meta-data/public-ipv4 404',
+      'GET /latest//meta-data/ramdisk-id 404',
+      'GET /latest/meta-data/tags/instance/ 404',
+    ]);
+  });
+
+  test('ohai (Chef) takes the versions from the list, and has all of the tree', {
+    skip: missing('ohai'),
+  }, async () => {
+    const guest = await boot('ohai', { metadata: { imds_tokens: 'required' } });
+    // It takes a guest for one of EC2 by Amazon's BIOS, or by this file.
+    const hints = join(guest.folder, 'hints');
+    mkdirSync(hints);
+    writeFileSync(join(hints, 'ec2.json'), '{}');
+    const settings = join(guest.folder, 'ohai.rb');
+    writeFileSync(settings, `ohai.hints_path = ['${hints}']\n`);
+    const found = JSON.parse(await guest.run('ohai', '-c', settings, 'ec2'));
+    assert.deepEqual(
+      [found.instance_id, found.public_keys_0_openssh_key, found.account_id, found.region],
+      [`i-${guest.ipv4}`, guestKey, '000000000000', 'rack1'],
+    );
+    assert.equal(found.network_interfaces_macs[guest.mac].local_ipv4s, guest.ipv4);
+    assert.equal(found.userdata, '#cloud-config\nmanage_etc_hosts: true\n');
+    const requests = await guest.requests();
+    assert.deepEqual(requests.slice(0, 3), [
+      'PUT /latest/api/token 200',
+      'GET / 200',
+      // The newest that it knows of those that are listed.
+      'GET /2019-10-01/meta-data/ 200',
+    ]);
+    assert.deepEqual(notServed(requests), []);
+    assert.equal(new Set(requests).size, requests.length);
+  });
+
+  test('facter (Puppet) has all of the tree', { skip: missing('facter') }, async () => {
+    const guest = await boot('facter', { metadata: { imds_tokens: 'required', color: 'red' } });
+    const facts = JSON.parse(await guest.run('ruby', join(fixtures, 'facter.rb')));
+    assert.deepEqual(
+      [facts.metadata['instance-id'], facts.metadata['public-keys'], facts.metadata.tags],
+      [`i-${guest.ipv4}`, { 0: { 'openssh-key': guestKey } }, { instance: { color: 'red' } }],
+    );
+    assert.equal(facts.userdata, '#cloud-config\nmanage_etc_hosts: true');
+    const requests = await guest.requests();
+    assert.deepEqual(notServed(requests), []);
+    assert.equal(new Set(requests).size, requests.length);
+  });
+
+  // amazon-ec2-net-utils tries ten times for each value that is missing (setup-policy-routes of 2.3.0),
+  // but for prefixes: with these, it does not wait.
+  test('what amazon-ec2-net-utils asks for when an interface starts is there', async () => {
+    const guest = await boot('netutils', { metadata: { imds_tokens: 'required' } });
+    const token = `$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' ${metadataUrl}/latest/api/token)`;
+    const get = (key: string) =>
+      guest.shell(
+        `curl -sf -H "X-aws-ec2-metadata-token:${token}" ${metadataUrl}/latest/meta-data/${key}`,
+      );
+    const macs = `network/interfaces/macs/${guest.mac}`;
+    assert.equal(await get('mac'), guest.mac);
+    // The first interface, with the address of `mac`: it adds no rules.
+    assert.equal(await get(`${macs}/device-number`), '0');
+    assert.match(await get(`${macs}/interface-id`), /^eni-[0-9a-f]{17}$/);
+    // The first line is the address itself; more would be aliases.
+    assert.equal(await get(`${macs}/local-ipv4s`), guest.ipv4);
+    assert.deepEqual(notServed(await guest.requests()), []);
+  });
+
   test('curl in shell scripts, with and without a token, and over HTTP/1.0', async () => {
     const guest = await boot('scripts', { userdata: 'plain\n' });
     const script = `
