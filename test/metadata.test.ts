@@ -551,6 +551,7 @@ test('NoCloud documents say what the tree of EC2 says', { skip: noYaml }, async 
   assert.deepEqual(parseYaml(await text('/nocloud/meta-data')), {
     'instance-id': 'i-10.122.7.9',
     'local-hostname': 'web1.example.net',
+    hostname: 'web1.example.net',
     'public-keys': ['ssh-ed25519 AAAAC3 me@example.net', 'ssh-rsa AAAAB3 work@example.net'],
   });
   assert.equal(await text('/nocloud/user-data'), '#cloud-config\n');
@@ -613,7 +614,7 @@ test('all four NoCloud documents are there for an instance that has nothing', as
   const { get } = serve({ userdata: false, hardware: {} });
   assert.deepEqual(await get('/nocloud/meta-data'), {
     status: 200,
-    text: 'instance-id: "i-10.122.7.9"\nlocal-hostname: "web1"\n',
+    text: 'instance-id: "i-10.122.7.9"\nlocal-hostname: "web1"\nhostname: "web1"\n',
   });
   for (const name of ['user-data', 'vendor-data', 'network-config']) {
     await t.test(name, async () => {
@@ -650,6 +651,7 @@ test('no text of a key can break the YAML', { skip: noYaml }, async () => {
   assert.deepEqual(parseYaml(await text('/nocloud/meta-data')), {
     'instance-id': 'i-10.122.7.9',
     'local-hostname': 'web1',
+    hostname: 'web1',
     'public-keys': hostileTexts,
   });
 });
@@ -673,6 +675,7 @@ test('property: NoCloud meta-data is YAML that gives keys and name back', {
     expected.push({
       'instance-id': 'i-10.122.7.9',
       'local-hostname': await served.text('/latest/meta-data/local-hostname'),
+      hostname: await served.text('/latest/meta-data/local-hostname'),
       'public-keys': [key],
     });
   }

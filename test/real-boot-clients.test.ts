@@ -173,7 +173,7 @@ describe('what an image configures itself with', { skip: missing('netns', 'curl'
     const seed = (name: string) => guest.shell(`${wget} ${metadataUrl}/nocloud//${name}`);
     assert.equal(
       await seed('meta-data'),
-      `instance-id: "i-${guest.ipv4}"\nlocal-hostname: "tiny-nocloud.example.net"\npublic-keys:\n  - "${guestKey}"\n`,
+      `instance-id: "i-${guest.ipv4}"\nlocal-hostname: "tiny-nocloud.example.net"\nhostname: "tiny-nocloud.example.net"\npublic-keys:\n  - "${guestKey}"\n`,
     );
     assert.equal(await seed('user-data'), userdata);
     assert.equal(await seed('vendor-data'), '');

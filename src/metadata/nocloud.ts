@@ -10,6 +10,8 @@ function metaData(context: MetadataContext): string {
   const lines = [
     `instance-id: ${yamlText(instanceId(context))}`,
     `local-hostname: ${yamlText(localHostname(context))}`,
+    // tiny-cloud knows no other.
+    `hostname: ${yamlText(localHostname(context))}`,
     ...(keys.length === 0 ? [] : ['public-keys:']),
     ...keys.map(({ key }) => `  - ${yamlText(key)}`),
   ];
