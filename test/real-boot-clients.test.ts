@@ -186,4 +186,134 @@ describe('what an image configures itself with', { skip: missing('netns', 'curl'
       'GET /nocloud//network-config 200',
     ]);
   });
+
+  // ---- Programs that do not run here, and those of test/clients: their requests, in their order ----
+
+  /** A request's path, and the right answer: the text, or the status of an error. */
+  type Request = readonly [path: string, answer: string | number];
+
+  const script = '#!/bin/sh\necho replayed\n';
+  const afterburn = (at: string, ipv4: string): Request[] => [
+    [`${at}/instance-id`, `i-${ipv4}`],
+    [`${at}/instance-type`, 'kvm.1cpu-1024mib'],
+    [`${at}/local-ipv4`, ipv4],
+    [`${at}/public-ipv4`, 404],
+  ];
+  const keys = (at: string): Request[] => [
+    [`${at}/public-keys`, '0=default'],
+    [`${at}/public-keys/0/openssh-key`, guestKey],
+  ];
+
+  /** What each asks for after its token, if it takes one. */
+  const programs: Record<string, { token: boolean; requests: (ipv4: string) => Request[] }> = {
+    afterburn: {
+      token: true,
+      requests: (ipv4) => [
+        ...afterburn('/2021-01-03/meta-data', ipv4),
+        ['/2021-01-03/meta-data/ipv6', 404],
+        ['/2021-01-03/meta-data/placement/availability-zone', 'rack1a'],
+        ['/2021-01-03/meta-data/placement/availability-zone-id', 404],
+        ['/2021-01-03/meta-data/hostname', 'afterburn'],
+        ['/2021-01-03/meta-data/public-hostname', 404],
+        ...keys('/2021-01-03/meta-data'),
+      ],
+    },
+    'afterburn-openstack': {
+      token: false,
+      requests: (ipv4) => [
+        ['/latest/meta-data/hostname', 'afterburn-openstack'],
+        ...afterburn('/latest/meta-data', ipv4),
+        ...keys('/latest/meta-data'),
+      ],
+    },
+    'ignition-openstack': {
+      token: false,
+      requests: () => [['/openstack/latest/user_data', script]],
+    },
+    'coreos-cloudinit': {
+      token: true,
+      requests: (ipv4) => [
+        ['/2009-04-04/', 'meta-data/\nuser-data\ndynamic/'],
+        ...keys('/2009-04-04/meta-data'),
+        ['/2009-04-04/meta-data/hostname', 'coreos-cloudinit'],
+        ['/2009-04-04/meta-data/local-ipv4', ipv4],
+        ['/2009-04-04/meta-data/public-ipv4', 404],
+        ['/2009-04-04/user-data', script],
+      ],
+    },
+    'nixos-amazon': {
+      token: true,
+      requests: (ipv4) => [
+        ['/latest/meta-data/instance-id', `i-${ipv4}`],
+        ['/latest/meta-data/ami-manifest-path', '(unknown)'],
+        ['/latest/user-data', script],
+        ['/latest/meta-data/hostname', 'nixos-amazon'],
+        ['/latest/meta-data/public-keys/0/openssh-key', guestKey],
+      ],
+    },
+    'nixos-openstack': {
+      token: false,
+      requests: () => [
+        ['/1.0/meta-data/ami-manifest-path', '(unknown)'],
+        ['/1.0/user-data', script],
+        ['/1.0/meta-data/hostname', 'nixos-openstack'],
+        ['/1.0/meta-data/public-keys/0/openssh-key', guestKey],
+      ],
+    },
+    'talos-aws': {
+      token: true,
+      requests: (ipv4) => [
+        ['/latest/user-data', script],
+        ['/latest/meta-data/hostname', 'talos-aws'],
+        ['/latest/meta-data/instance-type', 'kvm.1cpu-1024mib'],
+        ['/latest/meta-data/instance-life-cycle', 'on-demand'],
+        ['/latest/meta-data/instance-id', `i-${ipv4}`],
+        ['/latest/meta-data/public-ipv4', 404],
+        ['/latest/meta-data/ipv6', 404],
+        ['/latest/meta-data/placement/region', 'rack1'],
+        ['/latest/meta-data/placement/availability-zone', 'rack1a'],
+      ],
+    },
+    'talos-nocloud': {
+      token: false,
+      requests: (ipv4) => [
+        [
+          '/nocloud/meta-data',
+          `instance-id: "i-${ipv4}"\nlocal-hostname: "talos-nocloud.example.net"\nhostname: "talos-nocloud.example.net"\npublic-keys:\n  - "${guestKey}"\n`,
+        ],
+        ['/nocloud/network-config', ''],
+        ['/nocloud/user-data', script],
+      ],
+    },
+    'systemd-imds': {
+      token: true,
+      requests: () => [
+        ['/latest/meta-data/public-ipv4', 404],
+        ['/latest/meta-data/ipv6', 404],
+        ['/latest/meta-data/hostname', 'systemd-imds'],
+        ['/latest/meta-data/public-keys/0/openssh-key', guestKey],
+        ['/latest/user-data', script],
+      ],
+    },
+  };
+
+  for (const [name, { token, requests }] of Object.entries(programs)) {
+    test(`what ${name} asks for has the right answers`, async () => {
+      const metadata = token ? { imds_tokens: 'required' } : {};
+      const guest = await boot(name, { userdata: script, metadata });
+      const expected = requests(guest.ipv4);
+      const header = token
+        ? `X-aws-ec2-metadata-token: ${await guest.shell(
+            `curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 21600' ${metadataUrl}/latest/api/token`,
+          )}`
+        : 'Accept: */*';
+      const answers: Request[] = [];
+      for (const [path] of expected) {
+        const args = ['-sS', '-w', '\n%{http_code}', '-H', header, metadataUrl + path];
+        const [, text = '', status] = /^(.*)\n(\d+)$/s.exec(await guest.run('curl', ...args)) ?? [];
+        answers.push([path, status === '200' ? text : Number(status)]);
+      }
+      assert.deepEqual(answers, expected);
+    });
+  }
 });
