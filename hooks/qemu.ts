@@ -97,15 +97,14 @@ function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Pr
     call.on('error', reject);
     call.on('response', (response) => {
       const status = response.statusCode ?? 0;
-      // 422: the guest has no interface on mdserver's network, or an operator has to mend its domain.
-      // libvirt also runs the hook for the former, so that is not an error.
-      const isRefused = response.headers['x-mdserver-refusal'] !== undefined;
-      if ((status >= 200 && status < 300) || (status === 422 && !isRefused)) {
+      // 422: the guest has no interface on mdserver's network. libvirt also runs the hook for such guests,
+      // so that is not an error.
+      if ((status >= 200 && status < 300) || status === 422) {
         resolve();
         return;
       }
       // All other answers are about who asks, or about this moment.
-      const isFinal = status === 400 || status === 413 || isRefused;
+      const isFinal = status === 400 || status === 413;
       const refuse = (reason: string): void => {
         const text = `mdserver answered ${status} ${reason}`;
         reject(isFinal ? new Refusal(text) : new Error(text));

@@ -45,8 +45,8 @@ export interface Upload {
 
 /** The HTTP status for an error that refuses what libvirt tells; undefined for any other error. */
 export function uploadErrorStatus(error: unknown): number | undefined {
-  if (error instanceof NoInterfaceError || error instanceof ChosenAddressError) return 422;
-  if (error instanceof DomainXmlError) return 400;
+  if (error instanceof NoInterfaceError) return 422;
+  if (error instanceof DomainXmlError || error instanceof ChosenAddressError) return 400;
   if (error instanceof PortConflictError) return 409;
   if (error instanceof NoAddressError) return 503;
   return error instanceof StoreError ? 500 : undefined;

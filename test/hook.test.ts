@@ -155,16 +155,6 @@ describe('the installed hook', { concurrency: 4 }, () => {
     assert.deepEqual(await call(hookFor(port), begin, domain), silent);
   });
 
-  it('reports what an operator has to mend (422 with a header) and lets the guest start', async (t) => {
-    const { port } = await receiver(t, (response) =>
-      response.writeHead(422, { 'x-mdserver-refusal': 'address' }).end('ipv4: taken\n'),
-    );
-    assert.deepEqual(
-      await call(hookFor(port), begin, domain),
-      complaint(uploadUrl(port), 'mdserver answered 422 ipv4: taken'),
-    );
-  });
-
   for (const status of [400, 401, 404, 413, 500, 503]) {
     it(`reports the reason for a ${status} and lets the guest start`, async (t) => {
       const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));

@@ -1,6 +1,5 @@
 import { Agent, request } from 'node:http';
 import type { Health } from '../control/api.js';
-import { refusalHeader } from '../http/upload-routes.js';
 import { CommandError, exitCodes } from './errors.js';
 
 /** A client of mdserver's control socket. control/api.ts describes the paths and the answers. */
@@ -18,8 +17,6 @@ export class AnswerError extends CommandError {
     readonly status: number,
     /** The answer's text. */
     readonly text: string,
-    /** Whether it says that an operator has to mend something: see refusalHeader. */
-    readonly isRefusal: boolean,
   ) {
     super(message, status === 404 ? exitCodes.unknownInstance : exitCodes.failed);
   }
@@ -88,8 +85,7 @@ export function controlClient(socketPath: string): ControlClient {
             const text = Buffer.concat(chunks).toString();
             const status = response.statusCode ?? 0;
             if (status >= 400) {
-              const isRefusal = response.headers[refusalHeader] !== undefined;
-              reject(new AnswerError(reasonOf(text, status), status, text, isRefusal));
+              reject(new AnswerError(reasonOf(text, status), status, text));
               return;
             }
             try {

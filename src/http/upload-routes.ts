@@ -24,12 +24,6 @@ export interface UploadOptions extends UploadParts {
 /** The header in which the hook names libvirt's operation. */
 export const operationHeader = 'x-libvirt-operation';
 
-/**
- * The header of a 422 that an operator has to mend. Without it, the domain has no interface on the
- * network, which is no error: libvirt runs the hook for such domains, too.
- */
-export const refusalHeader = 'x-mdserver-refusal';
-
 /** What curl -d does to a file, and forms that it sends have no line breaks. */
 const curlHint = ' (curl -d removes newlines and so joins words; --data-binary keeps them)';
 
@@ -59,9 +53,6 @@ export function refuseUpload(
   const message = reasonOf(error as Error, request);
   if (error instanceof NoInterfaceError) log.debug(`refused an upload: ${message}`);
   else peerLog('warn', request.socket.remoteAddress, () => `refused an upload: ${message}`);
-  if (status === 422 && !(error instanceof NoInterfaceError)) {
-    reply.header(refusalHeader, 'address');
-  }
   return reply.code(status).type('text/plain').send(`${message}\n`);
 }
 

@@ -46,7 +46,7 @@ function uploadDomains(
     } catch (error) {
       // If mdserver or virsh is gone, the other domains would fail in the same way.
       if (!(error instanceof CommandError) || error.exitCode > exitCodes.failed) throw error;
-      const skipped = error instanceof AnswerError && error.status === 422 && !error.isRefusal;
+      const skipped = error instanceof AnswerError && error.status === 422;
       return { result: skipped ? 'skipped' : 'failed', name, detail: error.message };
     } finally {
       done += 1;
