@@ -46,6 +46,7 @@ function metaData(context: MetadataContext): string {
 function networkData({ instance, config }: MetadataContext): string {
   const id = config.dnsmasq.net_name;
   const mac = instance.mac;
+  // Nova puts the mode of an IPv6 subnet into the type, though its schema (doc/api_schemas) has only ipv6_dhcp.
   const types = [...(instance.ipv6 === undefined ? [] : ['ipv6_dhcpv6-stateful']), 'ipv4_dhcp'];
   return JSON.stringify({
     links: mac === undefined ? [] : [{ id, type: 'phy', ethernet_mac_address: mac }],
