@@ -16,9 +16,9 @@
  *     GET    /health                          Health
  *     GET    /metrics                         Prometheus' text format
  *
- * An error is {"error": "one line"} with status 400 (bad input), 404 (no such instance), 422 (a
- * template cannot be rendered, a domain has no interface on the network, or chooses an address that it
- * cannot have), 409 (a port whose name or MAC another record has), 500 or 503.
+ * An error is {"error": "one line"} with status 400 (bad input, a domain that chooses an address that it
+ * cannot have), 404 (no such instance), 422 (a template cannot be rendered, a domain has no interface on
+ * the network), 409 (a port whose name or MAC another record has), 500 or 503.
  */
 
 import type { BootOutcome, BootRecord, DhcpEvent } from '../boots/boots.js';
