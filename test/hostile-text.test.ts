@@ -96,6 +96,7 @@ test('old records with such names are loaded, and break nothing that is served',
     assert.deepEqual(Object.keys(parse(await get('/nocloud/meta-data'))), [
       'instance-id',
       'local-hostname',
+      'hostname',
       'public-keys',
     ]);
     assert.equal((await get('/latest/meta-data/')).includes('bootcmd'), false);

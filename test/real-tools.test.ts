@@ -250,6 +250,63 @@ partition-number: unavailable
     assert.deepEqual(notServed(await guest.requests()), []);
   });
 
+  /** What programs ask for that do not run here, in the order of their sources, and the statuses that they expect. */
+  const requestsOf: Record<string, (mac: string) => readonly string[]> = {
+    // client/fingerprint/env_aws.go, by the AWS SDK for Go. Its order is that of a map.
+    "Nomad's fingerprint": (mac) => [
+      'PUT latest/api/token 200',
+      ...['ami-id', 'hostname', 'instance-id', 'instance-life-cycle', 'instance-type'].map(of),
+      ...['local-hostname', 'local-ipv4', 'mac', 'placement/availability-zone'].map(of),
+      'GET latest/meta-data/public-hostname 404',
+      'GET latest/meta-data/public-ipv4 404',
+      `GET latest/meta-data/network/interfaces/macs/${mac}/ipv6s 404`,
+    ],
+    // plugins/processors/aws/ec2/ec2.go, and internal/aws/ec2/ec2.go of the detector.
+    "telegraf's aws_ec2 and OpenTelemetry's detector": () => [
+      'PUT latest/api/token 200',
+      of('instance-id'),
+      'GET latest/dynamic/instance-identity/document 200',
+      of('hostname'),
+    ],
+    // pkg/util/ec2/ec2.go
+    'the Datadog agent': (mac) => [
+      ...['hostname', 'instance-id', 'local-ipv4', 'network/interfaces/macs'].map(of),
+      of(`network/interfaces/macs/${mac}/vpc-id`),
+    ],
+    // common/identity/availableidentities/ec2/ec2_identity.go, up to the credentials.
+    'the SSM agent': () => [
+      'PUT latest/api/token 200',
+      of('instance-id'),
+      of('placement/region'),
+      'GET latest/meta-data/iam/security-credentials/ 404',
+      'GET latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance 404',
+    ],
+    // salt/grains/metadata.py walks on from what these list.
+    "Salt's grains": () => [
+      'GET latest/ 200',
+      'GET latest/meta-data/ 200',
+      'GET latest/user-data 200',
+      'GET latest/meta-data/public-keys/0 200',
+      'GET latest/dynamic/instance-identity/document 200',
+    ],
+  };
+
+  function of(path: string): string {
+    return `GET latest/meta-data/${path} 200`;
+  }
+
+  for (const [program, lines] of Object.entries(requestsOf)) {
+    test(`what ${program} asks for has the answers that it expects`, async () => {
+      const guest = await boot(`asks-${program.replace(/\W+/g, '-')}`.slice(0, 40));
+      for (const line of lines(guest.mac)) {
+        const [method = '', path, status] = line.split(' ');
+        const header = 'X-aws-ec2-metadata-token-ttl-seconds: 60';
+        const asked = ['-sS', '-o', '/dev/null', '-w', '%{http_code}', '-X', method, '-H', header];
+        assert.equal(await guest.run('curl', ...asked, `${metadataUrl}/${path}`), status, line);
+      }
+    });
+  }
+
   test('curl in shell scripts, with and without a token, and over HTTP/1.0', async () => {
     const guest = await boot('scripts', { userdata: 'plain\n' });
     const script = `

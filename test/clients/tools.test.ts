@@ -47,7 +47,7 @@ print(json.dumps([boto.utils.get_instance_metadata(), boto.utils.get_instance_us
     assert.deepEqual(odd(await guest.requests()), { refused: [], twice: [] });
   });
 
-  test("Ansible's ec2_metadata_facts has all of the tree, and waits for nothing", {
+  test("Ansible's ec2_metadata_facts has all of the tree", {
     skip: missing('ansible-inventory') || missingClient('amazon.aws'),
   }, async () => {
     const guest = await boot('ansible', { metadata: { color: 'red', imds_tokens: 'required' } });
