@@ -8,6 +8,8 @@ import {
   type ClientSite,
   guestKey,
   metadataUrl,
+  type ReplayedRequest,
+  replay,
   startClientSite,
 } from './support/client-site.js';
 import { ignition, missing } from './support/parts.js';
@@ -189,23 +191,23 @@ describe('what an image configures itself with', { skip: missing('netns', 'curl'
 
   // ---- Programs that do not run here, and those of test/clients: their requests, in their order ----
 
-  /** A request's path, and the right answer: the text, or the status of an error. */
-  type Request = readonly [path: string, answer: string | number];
-
   const script = '#!/bin/sh\necho replayed\n';
-  const afterburn = (at: string, ipv4: string): Request[] => [
+  const afterburn = (at: string, ipv4: string): ReplayedRequest[] => [
     [`${at}/instance-id`, `i-${ipv4}`],
     [`${at}/instance-type`, 'kvm.1cpu-1024mib'],
     [`${at}/local-ipv4`, ipv4],
     [`${at}/public-ipv4`, 404],
   ];
-  const keys = (at: string): Request[] => [
+  const keys = (at: string): ReplayedRequest[] => [
     [`${at}/public-keys`, '0=default'],
     [`${at}/public-keys/0/openssh-key`, guestKey],
   ];
 
   /** What each asks for after its token, if it takes one. */
-  const programs: Record<string, { token: boolean; requests: (ipv4: string) => Request[] }> = {
+  const programs: Record<
+    string,
+    { token: boolean; requests: (ipv4: string) => ReplayedRequest[] }
+  > = {
     afterburn: {
       token: true,
       requests: (ipv4) => [
@@ -301,19 +303,7 @@ describe('what an image configures itself with', { skip: missing('netns', 'curl'
     test(`what ${name} asks for has the right answers`, async () => {
       const metadata = token ? { imds_tokens: 'required' } : {};
       const guest = await boot(name, { userdata: script, metadata });
-      const expected = requests(guest.ipv4);
-      const header = token
-        ? `X-aws-ec2-metadata-token: ${await guest.shell(
-            `curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 21600' ${metadataUrl}/latest/api/token`,
-          )}`
-        : 'Accept: */*';
-      const answers: Request[] = [];
-      for (const [path] of expected) {
-        const args = ['-sS', '-w', '\n%{http_code}', '-H', header, metadataUrl + path];
-        const [, text = '', status] = /^(.*)\n(\d+)$/s.exec(await guest.run('curl', ...args)) ?? [];
-        answers.push([path, status === '200' ? text : Number(status)]);
-      }
-      assert.deepEqual(answers, expected);
+      await replay(guest, requests(guest.ipv4), token);
     });
   }
 });

@@ -8,6 +8,8 @@ import {
   type ClientSite,
   guestKey,
   metadataUrl,
+  type ReplayedRequest,
+  replay,
   startClientSite,
 } from './support/client-site.js';
 import { repository } from './support/daemon.js';
@@ -250,60 +252,78 @@ partition-number: unavailable
     assert.deepEqual(notServed(await guest.requests()), []);
   });
 
-  /** What programs ask for that do not run here, in the order of their sources, and the statuses that they expect. */
-  const requestsOf: Record<string, (mac: string) => readonly string[]> = {
+  const document = /^\{\n {2}"accountId": "000000000000",\n[\s\S]*\n {2}"region": "rack1",\n/;
+
+  /** What programs ask for that do not run here, after their token, if they take one. */
+  const programs: Record<
+    string,
+    { token: boolean; requests: (guest: ClientGuest) => ReplayedRequest[] }
+  > = {
     // client/fingerprint/env_aws.go, by the AWS SDK for Go. Its order is that of a map.
-    "Nomad's fingerprint": (mac) => [
-      'PUT latest/api/token 200',
-      ...['ami-id', 'hostname', 'instance-id', 'instance-life-cycle', 'instance-type'].map(of),
-      ...['local-hostname', 'local-ipv4', 'mac', 'placement/availability-zone'].map(of),
-      'GET latest/meta-data/public-hostname 404',
-      'GET latest/meta-data/public-ipv4 404',
-      `GET latest/meta-data/network/interfaces/macs/${mac}/ipv6s 404`,
-    ],
-    // plugins/processors/aws/ec2/ec2.go, and internal/aws/ec2/ec2.go of the detector.
-    "telegraf's aws_ec2 and OpenTelemetry's detector": () => [
-      'PUT latest/api/token 200',
-      of('instance-id'),
-      'GET latest/dynamic/instance-identity/document 200',
-      of('hostname'),
-    ],
-    // pkg/util/ec2/ec2.go
-    'the Datadog agent': (mac) => [
-      ...['hostname', 'instance-id', 'local-ipv4', 'network/interfaces/macs'].map(of),
-      of(`network/interfaces/macs/${mac}/vpc-id`),
-    ],
-    // common/identity/availableidentities/ec2/ec2_identity.go, up to the credentials.
-    'the SSM agent': () => [
-      'PUT latest/api/token 200',
-      of('instance-id'),
-      of('placement/region'),
-      'GET latest/meta-data/iam/security-credentials/ 404',
-      'GET latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance 404',
-    ],
+    nomad: {
+      token: true,
+      requests: ({ ipv4, mac }) => [
+        ['/latest/meta-data/ami-id', 'ami-00000000000000000'],
+        ['/latest/meta-data/hostname', 'nomad'],
+        ['/latest/meta-data/instance-id', `i-${ipv4}`],
+        ['/latest/meta-data/instance-life-cycle', 'on-demand'],
+        ['/latest/meta-data/instance-type', 'kvm.1cpu-1024mib'],
+        ['/latest/meta-data/local-hostname', 'nomad.example.net'],
+        ['/latest/meta-data/local-ipv4', ipv4],
+        ['/latest/meta-data/mac', mac],
+        ['/latest/meta-data/placement/availability-zone', 'rack1a'],
+        ['/latest/meta-data/public-hostname', 404],
+        ['/latest/meta-data/public-ipv4', 404],
+        [`/latest/meta-data/network/interfaces/macs/${mac}/ipv6s`, 404],
+      ],
+    },
+    // telegraf's plugins/processors/aws/ec2/ec2.go, and internal/aws/ec2/ec2.go of OpenTelemetry's detector.
+    'telegraf-and-opentelemetry': {
+      token: true,
+      requests: ({ ipv4 }) => [
+        ['/latest/meta-data/instance-id', `i-${ipv4}`],
+        ['/latest/dynamic/instance-identity/document', document],
+        ['/latest/meta-data/hostname', 'telegraf-and-opentelemetry'],
+      ],
+    },
+    // pkg/util/ec2/ec2.go of the Datadog agent
+    datadog: {
+      token: false,
+      requests: ({ ipv4, mac }) => [
+        ['/latest/meta-data/hostname', 'datadog'],
+        ['/latest/meta-data/instance-id', `i-${ipv4}`],
+        ['/latest/meta-data/local-ipv4', ipv4],
+        ['/latest/meta-data/network/interfaces/macs', `${mac}/`],
+        [`/latest/meta-data/network/interfaces/macs/${mac}/vpc-id`, /^vpc-[0-9a-f]{17}$/],
+      ],
+    },
+    // common/identity/availableidentities/ec2/ec2_identity.go of the SSM agent, up to the credentials.
+    ssm: {
+      token: true,
+      requests: ({ ipv4 }) => [
+        ['/latest/meta-data/instance-id', `i-${ipv4}`],
+        ['/latest/meta-data/placement/region', 'rack1'],
+        ['/latest/meta-data/iam/security-credentials/', 404],
+        ['/latest/meta-data/identity-credentials/ec2/security-credentials/ec2-instance', 404],
+      ],
+    },
     // salt/grains/metadata.py walks on from what these list.
-    "Salt's grains": () => [
-      'GET latest/ 200',
-      'GET latest/meta-data/ 200',
-      'GET latest/user-data 200',
-      'GET latest/meta-data/public-keys/0 200',
-      'GET latest/dynamic/instance-identity/document 200',
-    ],
+    salt: {
+      token: false,
+      requests: () => [
+        ['/latest/', 'meta-data/\nuser-data\ndynamic/'],
+        ['/latest/meta-data/', /^ami-id\n/],
+        ['/latest/user-data', '#cloud-config\nmanage_etc_hosts: true\n'],
+        ['/latest/meta-data/public-keys/0', 'openssh-key'],
+        ['/latest/dynamic/instance-identity/document', document],
+      ],
+    },
   };
 
-  function of(path: string): string {
-    return `GET latest/meta-data/${path} 200`;
-  }
-
-  for (const [program, lines] of Object.entries(requestsOf)) {
-    test(`what ${program} asks for has the answers that it expects`, async () => {
-      const guest = await boot(`asks-${program.replace(/\W+/g, '-')}`.slice(0, 40));
-      for (const line of lines(guest.mac)) {
-        const [method = '', path, status] = line.split(' ');
-        const header = 'X-aws-ec2-metadata-token-ttl-seconds: 60';
-        const asked = ['-sS', '-o', '/dev/null', '-w', '%{http_code}', '-X', method, '-H', header];
-        assert.equal(await guest.run('curl', ...asked, `${metadataUrl}/${path}`), status, line);
-      }
+  for (const [name, { token, requests }] of Object.entries(programs)) {
+    test(`what ${name} asks for has the right answers`, async () => {
+      const guest = await boot(name, { metadata: token ? { imds_tokens: 'required' } : {} });
+      await replay(guest, requests(guest), token);
     });
   }
 

@@ -1,16 +1,13 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { suiteScope } from '../support/cleanup.js';
 import { type ClientSite, guestKey, startClientSite } from '../support/client-site.js';
 import { clientPath, missingClient } from '../support/clients.js';
-import { missing, python } from '../support/parts.js';
+import { isModule, missing, python } from '../support/parts.js';
 
 // Tools for EC2 of which Debian's newest release has no package.
-
-const hasBoto = () => spawnSync(python, ['-c', 'import boto']).status === 0;
 
 describe('tools for EC2', { skip: missing('netns', 'curl') }, () => {
   const scope = suiteScope();
@@ -27,7 +24,7 @@ describe('tools for EC2', { skip: missing('netns', 'curl') }, () => {
   });
 
   test('boto 2 has all of the tree, and asks for nothing twice', {
-    skip: !hasBoto() && 'needs boto 2 (python3-boto)',
+    skip: !isModule('boto')() && 'needs boto 2 (python3-boto)',
   }, async () => {
     const guest = await boot('boto', { userdata: '#!/bin/sh\ntrue\n', metadata: { color: 'red' } });
     const script = `import boto.utils, json

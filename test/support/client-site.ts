@@ -128,3 +128,26 @@ ${settings.sections ?? ''}`,
 
   return { ...site, boot };
 }
+
+/** A request's path, and the right answer: the text or its form, or the status of an error. */
+export type ReplayedRequest = readonly [path: string, answer: string | RegExp | number];
+
+/** Asks for what a program asks for, in its order, behind a token of its own if it takes one. Throws for another answer. */
+export async function replay(
+  { run, shell }: ClientGuest,
+  requests: readonly ReplayedRequest[],
+  token: boolean,
+): Promise<void> {
+  const header = token
+    ? `X-aws-ec2-metadata-token: ${await shell(
+        `curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 21600' ${metadataUrl}/latest/api/token`,
+      )}`
+    : 'Accept: */*';
+  for (const [path, expected] of requests) {
+    const args = ['-sS', '-w', '\n%{http_code}', '-H', header, metadataUrl + path];
+    const [, text = '', status] = /^(.*)\n(\d+)$/s.exec(await run('curl', ...args)) ?? [];
+    const answer = status === '200' ? text : Number(status);
+    if (expected instanceof RegExp) assert.match(String(answer), expected, path);
+    else assert.equal(answer, expected, path);
+  }
+}

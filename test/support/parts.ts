@@ -12,7 +12,8 @@ function isCommand(name: string): () => boolean {
 /** Debian's Python: another one has none of Debian's modules. */
 export const python = '/usr/bin/python3';
 
-function isModule(name: string): () => boolean {
+/** Whether Debian's Python has a module: a function, since to look takes time. */
+export function isModule(name: string): () => boolean {
   return () => succeeds(python, '-c', `import ${name}`);
 }
 
