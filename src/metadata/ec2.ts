@@ -32,15 +32,19 @@ const since =
  * work as the index.
  */
 function publicKeys({ instance, config }: MetadataContext): Tree {
-  const keys = keysOf(instance, config.publicKeys);
-  const key = (text: string): Tree => folder({ 'openssh-key': () => text });
-  const byName = keys.map(({ name, key: text }) => [name, key(text)] as const);
-  const byIndex = byName.map(([, value], index) => [String(index), value] as const);
-  const lines = keys.map(({ name }, index) => `${index}=${name}`);
-  const byLine = byName.map(([, value], index) => [lines[index] ?? '', value] as const);
+  const keys = keysOf(instance, config.publicKeys).map(({ name, key }, index) => ({
+    name,
+    index: String(index),
+    line: `${index}=${name}`,
+    value: folder<MetadataContext>({ 'openssh-key': () => key }),
+  }));
+  const lines = new Map(keys.map(({ index, line }) => [index, line]));
+  const under = (form: 'name' | 'index' | 'line') =>
+    keys.map((key): [string, Entry] => [key[form], key.value]);
   return {
-    entries: new Map<string, Entry>([...byLine, ...byName, ...byIndex]),
-    listedAs: (name) => lines[byIndex.findIndex(([text]) => text === name)],
+    // The index last: it counts before a name of the same digits.
+    entries: new Map([...under('line'), ...under('name'), ...under('index')]),
+    listedAs: (name) => lines.get(name),
   };
 }
 
