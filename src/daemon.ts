@@ -28,6 +28,7 @@ import { neighbourTable } from './neighbours.js';
 import { ipv4Network, ipv6Network, peerAddress } from './network.js';
 import { keepTrying, retryInterval } from './retries.js';
 import { keepDebugCopy } from './userdata/debug-copies.js';
+import { linkProblems } from './userdata/find.js';
 import { keptTemplates } from './userdata/kept.js';
 import { refusalLines } from './userdata/refused.js';
 import { createUserdata } from './userdata/userdata.js';
@@ -114,6 +115,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
       }
     },
   });
+  for (const { message } of linkProblems(start.mdserver.userdata_dir)) log.error(message);
   const refusals = () => userdata.refusals(registry.instances.byName);
   const metrics = createMetrics({
     ...countsOf(() => registry.instances, plan, boots),

@@ -699,6 +699,25 @@ test('check reports each template with an error, with an instance that it affect
   );
 });
 
+test('check and the start say that a template is a link out of the folder, whether or not an instance has it', async (t) => {
+  const host = hostOf(t);
+  host.write('elsewhere', 'x\n');
+  for (const name of ['web1', 'web2']) {
+    symlinkSync('../elsewhere', join(host.folder, 'userdata', name));
+  }
+  const daemon = await host.start();
+  await host.ctl('upload', host.write('d.xml', domainXml(1, { name: 'web1' })));
+  const line = (name: string) =>
+    `${host.folder}/userdata/${name}: the link points to ${host.folder}/elsewhere, outside ${host.folder}/userdata: put a file there in its place`;
+  await daemon.printed(line('web1'));
+  await daemon.printed(line('web2'));
+  assert.deepEqual(linesOf(await findings(host), 'user-data'), [
+    `failure: ${line('web2')}`,
+    `failure: ${line('web1')} (web1): mdserverctl render web1 shows it`,
+    'ok: 1 instance rendered from 0 templates',
+  ]);
+});
+
 test("check runs the host's cloud-init schema for each template: what it refuses is a warning", {
   skip: missing('cloud-init'),
 }, async (t) => {

@@ -5,7 +5,13 @@ import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { candidatesOf, findUserdata, isNoUserdata, UserdataError } from '../src/userdata/find.js';
+import {
+  candidatesOf,
+  findUserdata,
+  isNoUserdata,
+  linkProblems,
+  UserdataError,
+} from '../src/userdata/find.js';
 import { builtInUserdata, TemplateError } from '../src/userdata/template.js';
 import { createUserdata, type UserdataConfig } from '../src/userdata/userdata.js';
 import { temporaryFolder } from './support/cleanup.js';
@@ -31,19 +37,29 @@ interface Query {
   readonly refused?: boolean;
 }
 
-/** What is found, in short: a path relative to the folder or the kind, then what was refused. */
+/**
+ * What is found, in short: a path relative to the folder or the kind, then what was refused. Throws what
+ * findUserdata throws.
+ */
 function lookFor(query: Query): string[] {
   const { folder, directory = 'userdata', name = 'web1', prefix, suffixes = ['', '.yaml'] } = query;
   const defaultTemplate = query.defaultTemplate && join(folder, query.defaultTemplate);
   const { builtIn = true, refused = false } = query;
   const location = { directory: join(folder, directory), suffixes, defaultTemplate, builtIn };
   const candidates = candidatesOf(location, { name, mac, prefix, refused });
-  const ignored: string[] = [];
-  const source = findUserdata(candidates, ({ message }) => ignored.push(message));
+  const source = findUserdata(candidates);
   const found = source === 'built-in' ? source : isNoUserdata(source) ? 'none' : source.path;
-  return [found, ...candidates.warnings, ...ignored].map((text) =>
-    text.replaceAll(`${folder}/`, ''),
-  );
+  return [found, ...candidates.warnings].map((text) => text.replaceAll(`${folder}/`, ''));
+}
+
+/** The message of the error that a search gives. */
+function problemOf(query: Query): string {
+  try {
+    return assert.fail(`found ${lookFor(query)}`);
+  } catch (error) {
+    if (error instanceof UserdataError) return error.message.replaceAll(`${query.folder}/`, '');
+    throw error;
+  }
 }
 
 /** Runs as a user that may not do everything, which root may. */
@@ -184,29 +200,35 @@ test('links may lead anywhere inside the directory, and nowhere else', async (t)
   assert.deepEqual(lookFor({ folder, name: 'inside' }), ['userdata/inside']);
   assert.deepEqual(lookFor({ folder, name: 'by-the-link' }), ['userdata/by-the-link']);
   assert.deepEqual(lookFor({ folder, directory: 'linked', name: 'inside' }), ['linked/inside']);
-  for (const [name, target] of [
+  const outside = [
     ['outside', 'secret.yaml'],
     ['sibling', 'userdata-2/a'],
     ['twice', 'secret.yaml'],
-  ]) {
-    await t.test(rowName(name), () => {
-      const reason = `userdata/${name}: ignored: the link points to ${target}, outside ${folder}/userdata`;
-      assert.deepEqual(lookFor({ folder, name: `${name}` }), [
-        'built-in',
-        reason.replaceAll(`${folder}/`, ''),
-      ]);
-    });
+  ].map(
+    ([name, target]) =>
+      `userdata/${name}: the link points to ${target}, outside userdata: put a file there in its place`,
+  );
+  const loop = 'userdata/loop: the link points to itself: put a file there in its place';
+  for (const [index, name] of ['outside', 'sibling', 'twice'].entries()) {
+    await t.test(name, () => assert.equal(problemOf({ folder, name }), outside[index]));
   }
-  assert.deepEqual(lookFor({ folder, name: 'loop' }), [
-    'built-in',
-    'userdata/loop: ignored: the link points to itself',
-  ]);
+  assert.equal(problemOf({ folder, name: 'loop' }), loop);
+  assert.match(
+    problemOf({ folder, prefix: 'away/a' }),
+    /points to userdata-2\/a, outside userdata/,
+  );
   assert.deepEqual(lookFor({ folder, name: 'dangling' }), ['built-in']);
   assert.deepEqual(lookFor({ folder, name: 'folder' }), ['built-in']);
   assert.deepEqual(lookFor({ folder, prefix: 'folder/base' }), ['userdata/folder/base']);
-  const [kind, reason] = lookFor({ folder, prefix: 'away/a' });
-  assert.equal(kind, 'none');
-  assert.match(reason ?? '', /points to userdata-2\/a, outside/);
+
+  const away = 'userdata/away: the link points to userdata-2, outside userdata';
+  assert.deepEqual(
+    linkProblems(join(folder, 'userdata'))
+      .map(({ message }) => message.replaceAll(`${folder}/`, ''))
+      .sort(),
+    [`${away}: put a file there in its place`, loop, ...outside].sort(),
+  );
+  assert.deepEqual(linkProblems(join(folder, 'no-such')), []);
 });
 
 test('folders and FIFOs are no files, a directory that is missing has none', (t) => {
@@ -434,20 +456,17 @@ test('a file over the size that is served is an error that says so', (t) => {
   assert.equal(serve('fits')?.length, 16 * 1024 * 1024);
 });
 
-test('a skipped file is logged once', (t) => {
-  const { serve, folder, logged } = setUp(t, { 'secret.yaml': 'secret' });
+test('a link out of the directory is an error, not another template, and is logged once', (t) => {
+  const { serve, folder, logged } = setUp(t, { 'secret.yaml': 'secret', 'userdata/web1.yaml': '' });
   symlinkSync('../secret.yaml', join(folder, 'userdata/web1'));
   for (let count = 0; count < 3; count += 1) {
-    assert.equal(serve('web1'), builtInUserdata);
+    assert.throws(() => serve('web1'), UserdataError);
     assert.equal(serve('x', '../secret'), undefined);
   }
-  assert.deepEqual(
-    logged,
-    [
-      `warn userdata/web1: ignored: the link points to secret.yaml, outside ${folder}/userdata`,
-      'warn user-data of "../secret": ignored: the name contains ".."',
-    ].map((line) => line.replaceAll(`${folder}/`, '')),
-  );
+  assert.deepEqual(logged, [
+    'error userdata/web1: the link points to secret.yaml, outside userdata: put a file there in its place',
+    'warn user-data of "../secret": ignored: the name contains ".."',
+  ]);
 });
 
 test('a new configuration is in force at once', (t) => {

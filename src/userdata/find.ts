@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { type Dirent, lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { quoted } from '../text.js';
 
@@ -154,23 +154,28 @@ function nameProblem(name: string, allowsFolders: boolean): string | undefined {
   return name.includes('/') && !allowsFolders ? 'contains "/"' : undefined;
 }
 
-/** The file that a path with symbolic links resolves to; an error if that is outside the directory. */
-function resolveLinks(directory: string, path: string): SourceFile | UserdataError | undefined {
+/**
+ * The file that a path with symbolic links resolves to. Throws UserdataError if that is outside the directory.
+ */
+function resolveLinks(directory: string, path: string): SourceFile | undefined {
   const inside = `${realpathSync.native(directory)}/`.replace('//', '/');
   const target = realpathSync.native(path);
   if (!target.startsWith(inside)) {
-    const problem = `ignored: the link points to ${target}, outside ${directory}`;
-    return new UserdataError(path, problem);
+    const problem = `the link points to ${target}, outside ${directory}: put a file there in its place`;
+    throw new UserdataError(path, problem);
   }
   const stats = statSync(target);
   return stats.isFile() ? sourceFile(path, target, stats) : undefined;
 }
 
-/** The file of a candidate; an error if it is ignored, because its link is not allowed. */
+/**
+ * The file of that name in the directory; undefined if there is none. Throws UserdataError if it cannot be
+ * accessed, or if a link leads out of the directory: the operator meant this file, and no other.
+ */
 function fileInDirectory(
   directory: string,
   { name, path }: Candidates['files'][number],
-): SourceFile | UserdataError | undefined {
+): SourceFile | undefined {
   try {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     if (stats === undefined) return undefined;
@@ -179,10 +184,33 @@ function fileInDirectory(
     if (!stats.isFile() && !stats.isSymbolicLink()) return undefined;
     return resolveLinks(directory, path);
   } catch (error) {
+    if (error instanceof UserdataError) throw error;
     if (hasCode(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG')) return undefined;
     if (!hasCode(error, 'ELOOP')) throw fileError(path, error);
-    return new UserdataError(path, 'ignored: the link points to itself');
+    throw new UserdataError(path, 'the link points to itself: put a file there in its place');
   }
+}
+
+/** What is wrong with the links directly in the directory, whether or not an instance needs them. */
+export function linkProblems(directory: string): UserdataError[] {
+  let entries: Dirent[];
+  try {
+    entries = readdirSync(directory, { withFileTypes: true });
+  } catch {
+    // The lookup of a file reports the error.
+    return [];
+  }
+  return entries.flatMap((entry) => {
+    const { name } = entry;
+    if (!entry.isSymbolicLink() || nameProblem(name, false) !== undefined) return [];
+    try {
+      fileInDirectory(directory, { name, path: `${directory}/${name}` });
+      return [];
+    } catch (error) {
+      if (error instanceof UserdataError) return [error];
+      throw error;
+    }
+  });
 }
 
 /**
@@ -252,19 +280,16 @@ export function candidatesOf(location: UserdataLocation, query: UserdataQuery): 
  * Finds the source of an instance's user-data: the first candidate that is a regular file inside the
  * directory, else what comes without one.
  * `entries` are the names in the directory, if known; they save looking for each candidate.
- * `ignored` is called for a candidate whose link is not allowed; what it throws ends the search.
- * Throws UserdataError if a file exists but cannot be accessed.
+ * Throws UserdataError if a file exists but cannot be accessed, or is a link out of the directory.
  */
 export function findUserdata(
   { directory, files, otherwise }: Candidates,
-  ignored: (problem: UserdataError) => void,
   entries?: ReadonlySet<string>,
 ): UserdataSource {
   for (const file of files) {
     if (entries?.has(file.name) === false && !file.name.includes('/')) continue;
     const found = fileInDirectory(directory, file);
-    if (found instanceof UserdataError) ignored(found);
-    else if (found !== undefined) return found;
+    if (found !== undefined) return found;
   }
   if (otherwise === 'built-in' || isNoUserdata(otherwise)) return otherwise;
   return configuredFile(otherwise.defaultTemplate, 'mdserver.default_template');

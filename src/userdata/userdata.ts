@@ -324,8 +324,6 @@ function earlierText(
 /** The inputs of rendering that do not depend on the template. */
 interface RenderInputs {
   readonly candidates: Candidates;
-  /** What to do about a candidate whose link is not allowed. */
-  readonly ignored: (problem: UserdataError) => void;
   readonly data: TemplateData;
   /** What each document is called in messages, and kept as. */
   readonly names: Readonly<Record<Document, string>>;
@@ -381,11 +379,6 @@ export function createUserdata({
     const refused = refusesUserdata(instance);
     const { name, mac } = instance;
     const made: RenderInputs = {
-      ignored: (problem) => {
-        // A link that led to a template before is like a template with an error.
-        if (hasEarlier(problem.file, instance)) throw problem;
-        warnOnce(problem.message);
-      },
       candidates: candidatesOf(location, { name, mac, prefix, refused }),
       data: dataOf(settings, instance),
       names: {
@@ -449,9 +442,9 @@ export function createUserdata({
 
   function findSource(instance: TemplateInstance, settings: UserdataConfig): UserdataSource {
     const entries = entriesOf(settings.mdserver.userdata_dir);
-    const { candidates, ignored } = inputsOf(instance, settings);
+    const { candidates } = inputsOf(instance, settings);
     for (const line of candidates.warnings) warnOnce(line);
-    return findUserdata(candidates, ignored, entries);
+    return findUserdata(candidates, entries);
   }
 
   function whyNone(instance: TemplateInstance): NoUserdata | undefined {

@@ -6,7 +6,7 @@ import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
 import { settingProblems } from '../../instances/settings.js';
 import { operand, truncate } from '../../text.js';
-import { UserdataError } from '../../userdata/find.js';
+import { linkProblems, UserdataError } from '../../userdata/find.js';
 import { keptTemplates } from '../../userdata/kept.js';
 import { lastInForce } from '../../userdata/refused.js';
 import { TemplateError } from '../../userdata/template.js';
@@ -135,6 +135,10 @@ export async function* checkTemplates(
         add('warning', `not checked: this user may not read ${error.file}`, current);
       } else add('failure', error.message, current);
     }
+  }
+  // A link that no instance needs now may be the template of one to come.
+  for (const { message } of linkProblems(config.mdserver.userdata_dir)) {
+    if (!problems.has(message)) yield failure(message);
   }
   for (const [text, { level, count, first, shownBy }] of problems) {
     const whose = count === 1 ? first : `${counted(count, 'instance')}, such as ${first}`;
