@@ -31,7 +31,7 @@ export function virshAt(uri: string, seconds?: number): Virsh {
   const signal = seconds === undefined ? undefined : AbortSignal.timeout(seconds * 1000);
   return async (...args) => {
     const line = ['--readonly', '--connect', uri, ...args];
-    const result = await runProgram('virsh', line, signal).catch((error: Error) => {
+    const result = await runProgram('virsh', line, signal && { signal }).catch((error: Error) => {
       const why = signal?.aborted ? `no answer for ${seconds} seconds` : error.message;
       throw new CommandError(`virsh (${uri}): ${why}`, exitCodes.failed);
     });

@@ -32,6 +32,7 @@ const parts = {
   'ansible-inventory': [isCommand('ansible-inventory'), 'ansible-core'],
   aws: [isCommand('aws'), 'awscli'],
   botocore: [isModule('botocore'), 'python3-botocore'],
+  bottle: [isModule('bottle'), 'python3-bottle'],
   busybox: [isCommand('busybox'), 'busybox'],
   chromium: [() => existsSync(chromium), 'chromium'],
   'cloud-init': [isModule('cloudinit'), 'cloud-init'],
