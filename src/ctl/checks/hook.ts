@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
 import { spoolFolder } from '../../control/spool.js';
 import { serverUrl } from '../../network.js';
-import { daemonAccount } from './as-daemon.js';
+import { daemonAccount } from '../as-daemon.js';
 import { exists, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 import { connectAddress } from './network.js';
