@@ -274,7 +274,7 @@ export const publishedVersions = [
 const restart = { restart: true } as const;
 
 /** The functions that templates can use. */
-export const templateFunctions = ['yaml', 'json', 'sh'] as const;
+export const templateFunctions = ['yaml', 'json', 'sh', 'int', 'repr'] as const;
 
 /** Every option: how it is parsed, and its documentation. */
 export const options = {

@@ -1,6 +1,7 @@
 import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
+import { int, repr } from '../bottle/values.js';
 import type { PublicKey, templateFunctions } from '../config/options.js';
 import { servedName } from '../instances/host-names.js';
 import { keysOf } from '../instances/settings.js';
@@ -57,15 +58,18 @@ const maxTags = 10_000;
 const maxStatementLength = 1000;
 
 /**
- * The functions of templates, which quote a value for where it is printed. `[template-data]` may have
- * the same names, which then count: templates from before there were functions stay as they are.
+ * The functions of templates: some quote a value for where it is printed, some are Python's, for converted
+ * templates. `[template-data]` may have the same names, which then count: templates from before there were
+ * functions stay as they are.
  */
-export const quotingFunctions: Readonly<
-  Record<(typeof templateFunctions)[number], (value: unknown) => string>
+export const functions: Readonly<
+  Record<(typeof templateFunctions)[number], (value: unknown) => string | number>
 > = Object.freeze({
   yaml: (value) => yamlText(printed(value)),
   json: (value) => jsonText(printed(value)),
   sh: (value) => shellWord(stringifyValue(value)),
+  int,
+  repr,
 });
 
 /** The value. Throws if it is neither an object nor something that can be printed bare. */
@@ -91,7 +95,7 @@ export function templateData(
 ): TemplateData {
   const { uuid, mac, ipv4, ipv6, location, metadata } = instance;
   const served = servedName(instance);
-  const data: Record<string | symbol, unknown> = withoutPrototype(quotingFunctions);
+  const data: Record<string | symbol, unknown> = withoutPrototype(functions);
   data[Symbol.unscopables] = hiddenNames;
   for (const [name, value] of templateData) data[name] = value;
   const keys = withoutPrototype({});

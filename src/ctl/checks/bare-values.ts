@@ -5,7 +5,7 @@ import yaml = require('yaml');
 import { controlCharacters } from '../../text.js';
 import {
   compileTemplate,
-  quotingFunctions,
+  functions,
   stringifyValue,
   type TemplateData,
   type TemplateInstance,
@@ -54,16 +54,16 @@ function read(text: string): unknown {
 function partsOf(source: string, file: string, data: TemplateData): Parts {
   const quoted = new Set<string>();
   const recorded =
-    (quote: (value: unknown) => string) =>
+    (quote: (value: unknown) => string | number) =>
     (value: unknown): string => {
-      const text = quote(value);
+      const text = String(quote(value));
       quoted.add(text);
       return text;
     };
   const own: TemplateData = Object.create(data);
   for (const name of ['yaml', 'json'] as const) {
-    if (data[name] === quotingFunctions[name]) {
-      Object.assign(own, { [name]: recorded(quotingFunctions[name]) });
+    if (data[name] === functions[name]) {
+      Object.assign(own, { [name]: recorded(functions[name]) });
     }
   }
   const prints: Print[] = [];
