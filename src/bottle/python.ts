@@ -1038,6 +1038,17 @@ function formatField(
   return [{ value, conversion, format }, end + 1];
 }
 
+/** Whether a bracket is open at the end of the text, so that the next line belongs to it. Throws PythonSyntaxError. */
+export function openBrackets(text: string): boolean {
+  let depth = 0;
+  for (const { kind, text: token } of tokensOf(text)) {
+    if (kind !== 'operator') continue;
+    if ('([{'.includes(token)) depth += 1;
+    else if (')]}'.includes(token)) depth -= 1;
+  }
+  return depth > 0;
+}
+
 /** The expression that the text is. Throws PythonSyntaxError. */
 export function parseExpression(text: string): Expression {
   const parser = new Parser(text.trim());
