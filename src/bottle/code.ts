@@ -179,12 +179,12 @@ export function printed(value: Code): Code {
     const words: Type = { kind: 'text', plain: true };
     return expression(`${at(levels.or, own)} ? 'True' : 'False'`, levels.conditional, words);
   }
-  if (isRepresentable(type)) return expression(`repr(${code})`, levels.member, result);
-  if (kinds.includes('false') && value.simple === true) {
-    const rest = kinds.filter((kind) => kind !== 'false');
-    if (rest.every((kind) => kind === 'text' || kind === 'integer' || kind === 'printable')) {
-      return expression(`${code} === false ? 'False' : ${code}`, levels.conditional, result);
-    }
+  const isSimple = (kind: Type['kind']) => ['text', 'integer', 'printable'].includes(kind);
+  if (kinds.every((kind) => kind === 'false' || isSimple(kind)) && value.simple === true) {
+    return expression(`${code} === false ? 'False' : ${code}`, levels.conditional, result);
+  }
+  if (!kinds.some(isSimple) && isRepresentable(type)) {
+    return expression(`repr(${code})`, levels.member, result);
   }
   throw new Refusal(
     `${shown(value)} is ${typeName(type)}, which cannot be printed in the same way`,

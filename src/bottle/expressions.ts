@@ -191,6 +191,14 @@ function convertKind(source: Expression, scope: Scope): Code {
     case 'unary':
       return unary(source.operator, source.operand, scope);
     case 'binary':
+      if (
+        source.operator === '%' &&
+        source.left.kind === 'string' &&
+        source.right.kind === 'tuple'
+      ) {
+        const values = source.right.items.map((item) => convert(item, scope));
+        return percentFormat(source.left.value, values);
+      }
       return binary(source.operator, convert(source.left, scope), convert(source.right, scope));
     case 'comparison':
       return comparison(source.first, source.rest, scope);
@@ -443,18 +451,15 @@ function times(value: Code, count: Code): Code {
   return expression(`${at(levels.member, value)}.repeat(${number})`, levels.member, type);
 }
 
-function percent(template: string, values: Code): Code {
-  const { type } = values;
-  if (type.kind !== 'tuple') {
-    if (type.kind === 'dictionary' || type.kind === 'either')
-      throw new Refusal(`"%" with ${typeName(type)} has no counterpart`);
-    return percentFormat(template, [values]);
+/** `template % value`, for a value that is no tuple. */
+function percent(template: string, value: Code): Code {
+  const kinds = alternatives(value.type).map(({ kind }) => kind);
+  if (kinds.includes('tuple') || kinds.includes('dictionary')) {
+    throw new Refusal(
+      `"%" with ${shown(value)}, which is ${typeName(value.type)}, has no counterpart`,
+    );
   }
-  const parts = type.items.map((item, index): Code => {
-    if (!/^\w+$/.test(values.code)) throw new Refusal('the values of "%" are no literal tuple');
-    return { code: `${values.code}[${index}]`, level: levels.member, type: item };
-  });
-  return percentFormat(template, parts);
+  return percentFormat(template, [value]);
 }
 
 const relations = new Set(['<', '>', '<=', '>=']);
