@@ -75,6 +75,14 @@ export function ipv4Network(address: Ipv4, prefix: number): Ipv4Network {
   return { address: numberToIpv4(first), prefix, first, last: first + size - 1 };
 }
 
+/** The prefix length of a netmask (255.255.0.0) or hostmask (0.0.255.255); undefined if it is neither. */
+export function prefixOfMask(mask: Ipv4): number | undefined {
+  const value = ipv4ToNumber(mask);
+  const size = value < 2 ** 31 ? value + 1 : 2 ** 32 - value;
+  const prefix = 32 - Math.log2(size);
+  return Number.isInteger(prefix) ? prefix : undefined;
+}
+
 /** The text as an address, a range (`10.0.0.2-10.0.0.9`) or a network (`10.0.0.0/28`); undefined if it is none. */
 export function parseIpv4Range(text: string): Ipv4Range | undefined {
   const [, start = '', end, digits] = /^([\d.]+)(?:\s*-\s*([\d.]+)|\/(\d{1,2}))?$/.exec(text) ?? [];

@@ -19,6 +19,7 @@ import {
   options,
   ownVersion,
   publishedVersions,
+  releaseDate,
 } from '../src/config/options.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { rowName } from './support/rows.js';
@@ -87,6 +88,8 @@ const defaults = {
     type: 'mdserver',
     location: hostname().split('.')[0],
     version: ownVersion,
+    release_date: releaseDate,
+    hostname: hostname(),
     ec2_versions: [...publishedVersions, 'latest'],
   },
   _include_: { directories: undefined, files: undefined },
@@ -178,11 +181,15 @@ test('host_names are compared in lower case, and addresses in their short form',
 test('yes and no words', async (t) => {
   for (const [word, meaning] of [
     ['yes', true],
+    ['y', true],
     ['TRUE', true],
+    ['t', true],
     ['On', true],
     ['1', true],
     ['no', false],
+    ['N', false],
     ['False', false],
+    ['f', false],
     ['OFF', false],
     ['0', false],
   ] as const) {
@@ -190,8 +197,33 @@ test('yes and no words', async (t) => {
       assert.equal(configOf(`[mdserver]\ndebug = ${word}`).mdserver.debug, meaning);
     });
   }
-  const config = configOf('[dnsmasq]\nprefix = False\ndomain = off');
-  assert.deepEqual([config.dnsmasq.prefix, config.dnsmasq.domain], [false, false]);
+  for (const [prefix, domain] of [
+    ['False', 'off'],
+    ['n', 'f'],
+  ]) {
+    const config = configOf(`[dnsmasq]\nprefix = ${prefix}\ndomain = ${domain}`);
+    assert.deepEqual([config.dnsmasq.prefix, config.dnsmasq.domain], [false, false]);
+  }
+});
+
+test('values that the Python mdserver takes mean the same', async (t) => {
+  for (const [section, key, text, value] of [
+    ['dnsmasq', 'net_prefix', '255.255.0.0', 16],
+    ['dnsmasq', 'net_prefix', '0.0.255.255', 16],
+    ['dnsmasq', 'net_prefix', '016', 16],
+    ['dnsmasq', 'prefix', 'vm_', 'vm_'],
+    ['dnsmasq', 'entry_order', 'basename', ['base']],
+    ['dnsmasq', 'entry_order', 'FQDN,Prefixed, base', ['domain', 'prefix', 'base']],
+    ['loglevels', 'stream', 'fatal', 'fatal'],
+    ['service', 'release_date', '2020-02-02', '2020-02-02'],
+    ['service', 'hostname', 'here.example.com', 'here.example.com'],
+  ] as const) {
+    await t.test(`${section}.${key} = ${text}`, () => {
+      const config: Config = configOf(`[${section}]\n${key} = ${text}`);
+      const ofSection: Readonly<Record<string, unknown>> = config[section];
+      assert.deepEqual(ofSection[key], value);
+    });
+  }
 });
 
 test('a bad value is refused with file, line, name, value and what was expected', async (t) => {
@@ -223,11 +255,11 @@ test('a bad value is refused with file, line, name, value and what was expected'
     ],
     [
       '[mdserver]\nloglevel = loud',
-      'test.conf:2: loglevels.base = "loud": expected one of debug, info, warning, warn, error, critical',
+      'test.conf:2: loglevels.base = "loud": expected one of debug, info, warning, warn, error, critical, fatal',
     ],
     [
       '[loglevels]\nbase = constructor',
-      'test.conf:2: loglevels.base = "constructor": expected one of debug, info, warning, warn, error, critical',
+      'test.conf:2: loglevels.base = "constructor": expected one of debug, info, warning, warn, error, critical, fatal',
     ],
     [
       '[dnsmasq]\ndomain = a_b.example',
@@ -281,20 +313,20 @@ test("dnsmasq's network is checked as a whole", async (t) => {
       'test.conf:2: dnsmasq.net_address = "10.122.0.0" (the default): expected a network address for dnsmasq.net_prefix 8, such as 10.0.0.0',
     ],
     [
-      'net_prefix = 24\nnet_address = 192.168.5.0',
-      'test.conf:3: dnsmasq.gateway = "10.122.0.1" (the default): expected an address in 192.168.5.0/24 (dnsmasq.net_address and net_prefix), but not its first or last',
-    ],
-    [
       'gateway = 10.122.0.0',
-      'test.conf:2: dnsmasq.gateway = "10.122.0.0": expected an address in 10.122.0.0/16 (dnsmasq.net_address and net_prefix), but not its first or last',
+      'test.conf:2: dnsmasq.gateway = "10.122.0.0": expected an address that is not the first or last of 10.122.0.0/16 (dnsmasq.net_address and net_prefix)',
     ],
     [
       'gateway = 10.122.255.255',
-      'test.conf:2: dnsmasq.gateway = "10.122.255.255": expected an address in 10.122.0.0/16 (dnsmasq.net_address and net_prefix), but not its first or last',
+      'test.conf:2: dnsmasq.gateway = "10.122.255.255": expected an address that is not the first or last of 10.122.0.0/16 (dnsmasq.net_address and net_prefix)',
     ],
     [
       'net_prefix = 31',
-      'test.conf:2: dnsmasq.net_prefix = "31": expected a whole number from 1 to 30',
+      'test.conf:2: dnsmasq.net_prefix = "31": expected a whole number from 1 to 30, or a netmask such as 255.255.0.0',
+    ],
+    [
+      'net_prefix = 255.0.255.0',
+      'test.conf:2: dnsmasq.net_prefix = "255.0.255.0": expected a whole number from 1 to 30, or a netmask such as 255.255.0.0',
     ],
   ] as const) {
     await t.test(rowName(text), () => {
@@ -308,6 +340,20 @@ test("dnsmasq's network is checked as a whole", async (t) => {
     '[dnsmasq]\nnet_address = 192.0.2.252\nnet_prefix = 30\ngateway = 192.0.2.254',
   );
   assert.equal(small.dnsmasq.gateway, '192.0.2.254');
+});
+
+test('the gateway may be outside of the range that addresses are given from, with a warning', () => {
+  const part = '[dnsmasq]\nnet_address = 10.122.128.0\nnet_prefix = 17';
+  for (const [text, described] of [
+    [`${part}\ngateway = 10.122.0.1`, 'test.conf:4: dnsmasq.gateway = "10.122.0.1"'],
+    [part, 'test.conf:2: dnsmasq.gateway = "10.122.0.1" (the default)'],
+  ] as const) {
+    const { config, warnings } = configFrom(text);
+    assert.equal(config.dnsmasq.gateway, '10.122.0.1');
+    assert.deepEqual(warnings, [
+      `${described} is outside 10.122.128.0/17 (dnsmasq.net_address and net_prefix): guests get addresses only if the network of br-mds has both`,
+    ]);
+  }
 });
 
 test('unknown sections and keys are warned about, with the nearest name', () => {
@@ -448,23 +494,69 @@ test('_config_items_ takes quotes, defaults, other sections and old spellings of
       assert.deepEqual(
         [...items(`_config_items_ = ${list}`).config.templateData],
         [
-          ['prefix', 'no'],
+          ['prefix', false],
           ['proxy', 'p'],
         ],
       );
     });
   }
   const { config, warnings } = items(
-    '_config_items_ = mdserver.default_template, mdserver.password, nothing, a.b, constructor.name',
+    '_config_items_ = dnsmasq.user, nothing, a.b, constructor.name',
   );
-  assert.deepEqual(config.templateData, new Map());
+  assert.deepEqual(config.templateData, new Map([['user', 'mdserver']]));
   assert.deepEqual(warnings.slice(1), [
-    'test.conf:6: ignored "mdserver.default_template" in _config_items_: it has no value',
-    'test.conf:6: ignored "mdserver.password" in _config_items_: it has no value',
     'test.conf:6: ignored "nothing" in _config_items_: no such option',
     'test.conf:6: ignored "a.b" in _config_items_: no such option',
     'test.conf:6: ignored "constructor.name" in _config_items_: no such option',
   ]);
+});
+
+test('_config_items_ has options that no file sets as the Python server has them, and others as text', () => {
+  const names = [
+    'mdserver.port, mdserver.password, mdserver.default_template, mdserver.debug, mdserver.vendor_data',
+    'dnsmasq.prefix, dnsmasq.domain, dnsmasq.use_dns, dnsmasq.listen_address, dnsmasq.lease_len',
+  ];
+  const itemsOf = (text: string) =>
+    Object.fromEntries(
+      configOf(`${text}\n[template-data]\n_config_items_ = ${names.join(',')}`).templateData,
+    );
+  assert.deepEqual(itemsOf(''), {
+    port: 80,
+    password: null,
+    default_template: null,
+    debug: 'no',
+    vendor_data: null,
+    prefix: false,
+    domain: false,
+    use_dns: false,
+    listen_address: null,
+    lease_len: 86400,
+  });
+  assert.deepEqual(
+    itemsOf(`[mdserver]
+port = 80
+password = None
+default_template = None
+debug = n
+[dnsmasq]
+prefix = no
+domain =
+use_dns = no
+listen_address = 10.122.0.1
+lease_len = 86400`),
+    {
+      port: '80',
+      password: 'None',
+      default_template: 'None',
+      debug: 'n',
+      vendor_data: null,
+      prefix: 0,
+      domain: '',
+      use_dns: 'no',
+      listen_address: '10.122.0.1',
+      lease_len: '86400',
+    },
+  );
 });
 
 test('includes: folders first, each in code point order, then files, the last value winning', (t) => {

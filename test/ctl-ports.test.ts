@@ -166,7 +166,7 @@ test('check: addresses outside of the bridge get nothing from dnsmasq', { skip }
   host.ip('address delete 10.122.0.1/16 dev br-mds');
   host.ip('address add 10.122.0.1/24 dev br-mds');
   assert.deepEqual((await check('network')).slice(-1), [
-    "failure: br-mds has 10.122.0.1/24, so dnsmasq gives no address outside of it, but dnsmasq.net_prefix is 16: change one of them to match the other (virsh net-edit mds: <ip address='10.122.0.1' prefix='16'>)",
+    "failure: br-mds has 10.122.0.1/24, so dnsmasq gives no address outside of it, but instances get theirs from 10.122.0.0/16 (dnsmasq.net_address and net_prefix): change one of them to match the other (virsh net-edit mds: <ip address='10.122.0.1' prefix='16'>)",
   ]);
 });
 

@@ -12,7 +12,10 @@ import {
   type OptionValues,
   options,
   type PublicKey,
+  pythonDefaults,
+  type TemplateValue,
   templateFunctions,
+  yesNo,
 } from './options.js';
 
 interface ConfigFile {
@@ -219,19 +222,24 @@ function mergeFiles(files: readonly ConfigFile[], warnings: string[]): ConfigSec
 }
 
 /** Checks the options of the networks against each other, as strictly as Python's ip_network. */
-function checkNetworkOptions(values: OptionValues, sections: ConfigSections): void {
+function checkNetworkOptions(
+  values: OptionValues,
+  sections: ConfigSections,
+  warnings: string[],
+): void {
   const entries = sections.get('dnsmasq');
   const { net_address: address, net_prefix: prefix, gateway } = values.dnsmasq;
   const network = ipv4Network(address, prefix);
-  const fail = (key: string, value: string, expected: string): never => {
+  const described = (key: string, value: string): string => {
     const entry = [key, 'net_address', 'net_prefix']
       .map((candidate) => entries?.get(candidate))
       .find((candidate) => candidate !== undefined);
     const where = entry === undefined ? '' : `${locationOf(entry)}: `;
     const defaultNote = entries?.has(key) !== true ? ' (the default)' : '';
-    throw new ConfigError(
-      `${where}dnsmasq.${key} = ${quoted(value)}${defaultNote}: expected ${expected}`,
-    );
+    return `${where}dnsmasq.${key} = ${quoted(value)}${defaultNote}`;
+  };
+  const fail = (key: string, value: string, expected: string): never => {
+    throw new ConfigError(`${described(key, value)}: expected ${expected}`);
   };
   if (network.address !== address) {
     fail(
@@ -259,15 +267,16 @@ function checkNetworkOptions(values: OptionValues, sections: ConfigSections): vo
     );
   }
   const gatewayNumber = ipv4ToNumber(gateway);
-  if (
-    !inIpv4Network(network, gateway) ||
-    gatewayNumber === network.first ||
-    gatewayNumber === network.last
-  ) {
+  if (gatewayNumber === network.first || gatewayNumber === network.last) {
     fail(
       'gateway',
       gateway,
-      `an address in ${address}/${prefix} (dnsmasq.net_address and net_prefix), but not its first or last`,
+      `an address that is not the first or last of ${address}/${prefix} (dnsmasq.net_address and net_prefix)`,
+    );
+  }
+  if (!inIpv4Network(network, gateway)) {
+    warnings.push(
+      `${described('gateway', gateway)} is outside ${address}/${prefix} (dnsmasq.net_address and net_prefix): guests get addresses only if the network of ${values.dnsmasq.interface} has both`,
     );
   }
 }
@@ -326,13 +335,25 @@ function configItemNames(entry: ConfigEntry): string[] {
     .filter((item) => item !== '');
 }
 
+/** What templates get for an option: as the Python server has it, which is text if a file sets it. */
+function itemValue(
+  name: string,
+  written: string | undefined,
+  defaultText: string | undefined,
+): TemplateValue {
+  const isName = name === 'dnsmasq.prefix' || name === 'dnsmasq.domain';
+  // Python replaces a "no" of these two by what its strtobool returns.
+  if (isName && written !== undefined && yesNo.parse(written) === false) return 0;
+  return written ?? pythonDefaults.get(name) ?? defaultText ?? null;
+}
+
 function templateDataOf(
   sections: ConfigSections,
   texts: ReadonlyMap<string, string>,
   publicKeys: readonly PublicKey[],
   warnings: string[],
 ): Pick<Config, 'templateData' | 'configItems'> {
-  const templateData = new Map<string, string>();
+  const templateData = new Map<string, TemplateValue>();
   const configItems = new Map<string, string>();
   const taken = new Set([
     'hostname',
@@ -372,12 +393,13 @@ function templateDataOf(
     const dot = item.indexOf('.');
     const [section, key] = [item.slice(0, dot), item.slice(dot + 1)];
     const isOption = table.get(section)?.has(key) ?? false;
-    const text = isOption ? texts.get(item) : sections.get(section)?.get(key)?.value;
-    if (text === undefined) {
-      const reason = isOption ? 'it has no value' : 'no such option';
-      warnings.push(`${locationOf(list)}: ignored ${quoted(item)} in _config_items_: ${reason}`);
+    const written = sections.get(section)?.get(key)?.value;
+    if (written === undefined && !isOption) {
+      warnings.push(
+        `${locationOf(list)}: ignored ${quoted(item)} in _config_items_: no such option`,
+      );
     } else if (reserve(key, `${quoted(item)} in _config_items_`, list)) {
-      templateData.set(key, text);
+      templateData.set(key, itemValue(item, written, texts.get(item)));
       configItems.set(key, item);
     }
   }
@@ -414,7 +436,7 @@ export function interpreted(sections: ConfigSections): LoadedConfig {
   }
   // Each value comes from the parse function of its option, which the compiler cannot follow.
   const optionValues = values as unknown as OptionValues;
-  checkNetworkOptions(optionValues, sections);
+  checkNetworkOptions(optionValues, sections, warnings);
   const publicKeys = publicKeysOf(sections, warnings);
   const config = {
     ...optionValues,

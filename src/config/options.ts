@@ -9,6 +9,7 @@ import {
   parseIpv4,
   parseIpv4Range,
   parseIpv6,
+  prefixOfMask,
 } from '../network.js';
 import { controlCharacters } from '../text.js';
 import type { DhcpOption } from './dhcp-options.js';
@@ -61,8 +62,9 @@ function optional<T>(
   return { ...kind, default: undefined, explanation, ...noExtras, ...extras };
 }
 
-const yesWords = ['yes', 'true', 'on', '1'];
-const noWords = ['no', 'false', 'off', '0'];
+// Those of Python's strtobool.
+const yesWords = ['yes', 'y', 'true', 't', 'on', '1'];
+const noWords = ['no', 'n', 'false', 'f', 'off', '0'];
 
 /** Yes or no, and their synonyms. */
 export const yesNo: Kind<boolean> = {
@@ -153,6 +155,7 @@ const logLevels = {
   warn: 'warn',
   error: 'error',
   critical: 'fatal',
+  fatal: 'fatal',
 } as const;
 /** A level, as pino names it. */
 export type LogLevel = (typeof logLevels)[keyof typeof logLevels];
@@ -160,6 +163,16 @@ export type LogLevel = (typeof logLevels)[keyof typeof logLevels];
 const logLevel: Kind<LogLevel> = {
   expected: `one of ${Object.keys(logLevels).join(', ')}`,
   parse: (value) => new Map<string, LogLevel>(Object.entries(logLevels)).get(value.toLowerCase()),
+};
+
+/** As Python's ip_network takes it: a number, a netmask or a hostmask. */
+const prefixLength: Kind<number> = {
+  expected: 'a whole number from 1 to 30, or a netmask such as 255.255.0.0',
+  parse: (value) => {
+    const mask = parseIpv4(value);
+    const length = mask === undefined ? value : String(prefixOfMask(mask));
+    return integer(1, 30).parse(length);
+  },
 };
 
 const suffixes: Kind<readonly string[]> = {
@@ -178,8 +191,8 @@ function orNo(kind: Kind<string>): Kind<string | false> {
 }
 
 const hostNamePrefix: Kind<string> = {
-  expected: 'letters, digits and "-"',
-  parse: (value) => (/^[A-Za-z0-9][A-Za-z0-9-]{0,62}$/.test(value) ? value : undefined),
+  expected: 'letters, digits, "-" and "_", the first of them a letter or digit',
+  parse: (value) => (/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/.test(value) ? value : undefined),
 };
 
 /** With a label in front, the name is not too long for DNS: 253 characters (RFC 1035 2.3.4). */
@@ -196,14 +209,15 @@ const dnsDomain: Kind<string> = {
 
 /** A name of an instance in DNS: its own, with the prefix, or with prefix and domain. */
 export type NameForm = 'base' | 'prefix' | 'domain';
-const nameForms = new Map<string, NameForm>([
-  ['base', 'base'],
-  ['prefix', 'prefix'],
-  ['domain', 'domain'],
-  ['fqdn', 'domain'],
-]);
+function nameForm(text: string): NameForm | undefined {
+  const word = text.toLowerCase();
+  // As in Python, which looks only at how the first two begin: "basename" is "base".
+  if (word.startsWith('base')) return 'base';
+  if (word.startsWith('prefix')) return 'prefix';
+  return word === 'domain' || word === 'fqdn' ? 'domain' : undefined;
+}
 const entryOrder = list<NameForm>(
-  { expected: '', parse: (value) => nameForms.get(value.toLowerCase()) },
+  { expected: '', parse: nameForm },
   'base, prefix and domain (or fqdn), separated by commas',
 );
 
@@ -393,8 +407,18 @@ export const options = {
       'Network that the IPv4 addresses of instances are taken from.',
       restart,
     ),
-    net_prefix: option(integer(1, 30), '16', 'Prefix length of net_address.', restart),
-    gateway: option(ipv4, '10.122.0.1', 'Address of the host in the network.', restart),
+    net_prefix: option(
+      prefixLength,
+      '16',
+      'Prefix length of net_address, or its netmask.',
+      restart,
+    ),
+    gateway: option(
+      ipv4,
+      '10.122.0.1',
+      'Address of the host on the bridge. If net_address and net_prefix are a part of the network of the bridge, it may be outside of them.',
+      restart,
+    ),
     reserved: optional(
       ranges,
       'Addresses of the network that no instance gets, unless its domain chooses one (ipv4 in its metadata) or it has one already: addresses, ranges such as 10.122.0.2-10.122.0.99 and networks such as 10.122.1.0/24, separated by commas.',
@@ -465,6 +489,12 @@ export const options = {
     version: option(text, ownVersion, 'Answer to /service/version.', {
       defaultInWords: 'the version of mdserver',
     }),
+    release_date: option(text, releaseDate, 'Date in the answer to /service/version.', {
+      defaultInWords: 'the date of the release',
+    }),
+    hostname: option(text, hostname(), 'Not used; accepted for old configurations.', {
+      defaultInWords: 'the name of the host',
+    }),
     ec2_versions: option(
       list(version, 'EC2 versions separated by commas, such as "2009-04-04, latest"'),
       [...publishedVersions, 'latest'].join(', '),
@@ -530,6 +560,18 @@ export type OptionValues = {
   readonly [S in keyof Options]: { readonly [K in keyof Options[S]]: ValueOf<Options[S][K]> };
 };
 
+/** What templates get for a name of the configuration: text, or what `_config_items_` takes from an option that no file sets. */
+export type TemplateValue = string | number | false | null;
+
+/** The defaults of the Python server that are neither text nor nothing. Its templates can tell: `% if prefix:`. */
+export const pythonDefaults: ReadonlyMap<string, number | false> = new Map<string, number | false>([
+  ['mdserver.port', 80],
+  ['dnsmasq.lease_len', 86400],
+  ['dnsmasq.prefix', false],
+  ['dnsmasq.domain', false],
+  ['dnsmasq.use_dns', false],
+]);
+
 /** A public key in `[public-keys]`. */
 export interface PublicKey {
   readonly name: string;
@@ -543,7 +585,7 @@ export interface Config extends OptionValues {
   /** `[dhcp-options]`, in the order of the file: what all guests get that ask for it. */
   readonly dhcpOptions: readonly DhcpOption[];
   /** `[template-data]`, with the options that `_config_items_` names under their keys. */
-  readonly templateData: ReadonlyMap<string, string>;
+  readonly templateData: ReadonlyMap<string, TemplateValue>;
   /** The options that `_config_items_` names: name in templates to `section.key`. */
   readonly configItems: ReadonlyMap<string, string>;
   /** The values by `section.key`, as written in a file or as the default. Options without a value are left out. */

@@ -15,6 +15,7 @@ import {
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { TemplateValue } from '../config/options.js';
 import { replaceFiles } from '../files.js';
 import { shortTurns } from '../turns.js';
 import { hasCode } from './find.js';
@@ -110,7 +111,7 @@ function parseFile(path: string, content: Buffer): TemplateVersion[] {
   for (const { bytes, machine, settings } of about.versions) {
     const source = content.subarray(start, start + bytes);
     start += bytes;
-    const templateData = new Map<string, string>(settings.templateData);
+    const templateData = new Map<string, TemplateValue>(settings.templateData);
     versions.push({ source, machine, settings: { ...settings, templateData } });
   }
   if (start !== content.length) throw new Error('has another length than it says');

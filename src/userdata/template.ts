@@ -2,7 +2,7 @@ import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
 import { int, repr } from '../bottle/values.js';
-import type { PublicKey, templateFunctions } from '../config/options.js';
+import type { PublicKey, TemplateValue, templateFunctions } from '../config/options.js';
 import { servedName } from '../instances/host-names.js';
 import { keysOf } from '../instances/settings.js';
 import { jsonText, shellWord, truncate, yamlText } from '../text.js';
@@ -42,7 +42,7 @@ export interface TemplateInstance {
 /** The part of the configuration that templates can use. */
 export interface TemplateConfig {
   readonly publicKeys: readonly PublicKey[];
-  readonly templateData: ReadonlyMap<string, string>;
+  readonly templateData: ReadonlyMap<string, TemplateValue>;
   readonly password: string | undefined;
 }
 

@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
-import { type IpAddress, serverUrl } from '../../network.js';
+import { type IpAddress, inIpv4Network, ipv4Network, serverUrl } from '../../network.js';
 import { CommandError } from '../errors.js';
 import type { Virsh } from '../virsh.js';
 import { exists } from './files.js';
@@ -65,7 +65,7 @@ async function* checkOwnDnsmasq(
 /** The libvirt network, its bridge, and the host's address on it. */
 export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGenerator<Finding> {
   const { ok, warning, failure } = findingsOf('network');
-  const { net_name: network, interface: bridge, gateway, net_prefix } = dnsmasq;
+  const { net_name: network, interface: bridge, gateway, net_address, net_prefix } = dnsmasq;
   try {
     const info = await virsh('net-info', network);
     const value = (key: string) => new RegExp(`^${key}:\\s*(\\S*)`, 'm').exec(info)?.[1];
@@ -113,9 +113,12 @@ export async function* checkNetwork({ dnsmasq }: Config, virsh: Virsh): AsyncGen
       `${bridge} does not have the address ${gateway} (dnsmasq.gateway)`,
       `add it to the network: virsh net-edit ${network}`,
     );
-  } else if (found.prefixlen > net_prefix) {
+  } else if (
+    found.prefixlen > net_prefix ||
+    !inIpv4Network(ipv4Network(gateway, found.prefixlen), net_address)
+  ) {
     yield failure(
-      `${bridge} has ${gateway}/${found.prefixlen}, so dnsmasq gives no address outside of it, but dnsmasq.net_prefix is ${net_prefix}`,
+      `${bridge} has ${gateway}/${found.prefixlen}, so dnsmasq gives no address outside of it, but instances get theirs from ${net_address}/${net_prefix} (dnsmasq.net_address and net_prefix)`,
       `change one of them to match the other (virsh net-edit ${network}: <ip address='${gateway}' prefix='${net_prefix}'>)`,
     );
   } else {

@@ -15,7 +15,10 @@ const secretNames = [...optionsByName].filter(([, { secret }]) => secret).map(([
 
 /** The value that mdserver uses, as written, on one line; undefined if there is none. */
 function effectiveValue(config: Config, name: string): string | undefined {
-  return name === 'mdserver.control_socket' ? controlSocketPath(config) : valueText(config, name);
+  if (name === 'mdserver.control_socket') return controlSocketPath(config);
+  // The units, which system-integration.sh fills in, take no netmask.
+  if (name === 'dnsmasq.net_prefix') return String(config.dnsmasq.net_prefix);
+  return valueText(config, name);
 }
 
 /** Throws UsageError, which suggests the closest name, if no option has the name. */
@@ -39,7 +42,7 @@ export const config = defineCommand({
   summary: 'Print the effective values of the configuration.',
   help: [
     'Reads the configuration as mdserver does, with the included files, [DEFAULT] and the defaults. mdserver need not be running; if it is, it keeps its values until you reload or restart it.',
-    'Prints a line "section.key=value" for each option. If you name options, prints only their values, one per line in the given order. An option that is not set has an empty value, except mdserver.control_socket, whose value is the path in use. A list that spans several lines is printed on one line. With --json, prints an object from "section.key" to value, null if it is not set.',
+    'Prints a line "section.key=value" for each option. If you name options, prints only their values, one per line in the given order. An option that is not set has an empty value, except mdserver.control_socket, whose value is the path in use. A netmask in dnsmasq.net_prefix is printed as the prefix length. A list that spans several lines is printed on one line. With --json, prints an object from "section.key" to value, null if it is not set.',
     `Prints ${secretNames.join(', ')} only if you name it. Never prints [public-keys], [template-data] and [dhcp-options].`,
   ],
   examples: [
