@@ -482,7 +482,7 @@ test('a missing, bad or multicast MAC is refused by name', async (t) => {
   }
 });
 
-test('metadata is known by its namespace, wherever that is declared, and not by its prefix', () => {
+test('metadata is known by its namespace, wherever that is declared, whatever its prefix', () => {
   const expected = { userdata_prefix: 'x' };
   assert.deepEqual(
     metadataOf(`<m:userdata_prefix xmlns:m='${ours}'>x</m:userdata_prefix>`),
@@ -522,6 +522,16 @@ test('metadata is known by its namespace, wherever that is declared, and not by 
       `<m:userdata_prefix xmlns:m='urn:md_server:domain&#95;metadata'>x</m:userdata_prefix>`,
     ),
     expected,
+  );
+});
+
+test('metadata with the prefix mdserver counts in any namespace, as the Python server reads it', () => {
+  assert.deepEqual(
+    metadataOf(
+      '<mdserver:userdata_prefix>x</mdserver:userdata_prefix>',
+      "xmlns:mdserver='http://example.com/mdserver'",
+    ),
+    { userdata_prefix: 'x' },
   );
 });
 

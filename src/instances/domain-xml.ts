@@ -10,7 +10,7 @@ import { parseUuid, type Uuid } from './uuid.js';
 /** The libvirt network whose interfaces count, and its bridge. */
 export type Network = Pick<Config['dnsmasq'], 'net_name' | 'interface'>;
 
-/** The namespace of mdserver's metadata, whatever the prefix. */
+/** The namespace of mdserver's metadata, whatever the prefix. The Python server reads its prefix, whatever the namespace. */
 const metadataNamespace = 'urn:md_server:domain_metadata';
 
 /** No element of libvirt or of mdserver has these names: as keys of an object, they reach its prototype. */
@@ -158,7 +158,7 @@ function readMac(parent: Element, where: string): Mac {
 }
 
 function isMetadata(element: Element): boolean {
-  return element.namespace === metadataNamespace;
+  return element.namespace === metadataNamespace || element.name.startsWith('mdserver:');
 }
 
 /**
