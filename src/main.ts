@@ -81,9 +81,11 @@ async function notifyReady(log: Logger): Promise<void> {
  */
 async function check(file: string): Promise<number> {
   try {
+    const warn = (warning: string) => process.stderr.write(`mdserver: warning: ${warning}\n`);
     const { config, warnings } = loadConfig(file);
-    for (const warning of warnings) process.stderr.write(`mdserver: warning: ${warning}\n`);
-    await jsonFile(config.mdserver.db_file).load();
+    warnings.forEach(warn);
+    const stored = await jsonFile(config.mdserver.db_file).load();
+    stored.warnings.forEach(warn);
     return 0;
   } catch (error) {
     if (!isOperatorError(error)) throw error;

@@ -52,7 +52,7 @@ const plan: AddressPlan = {
   restTime: 600,
 };
 const about = { location: 'lab', now: 1000 };
-const parse = (text: string) => parseDatabase(Buffer.from(text));
+const parse = (text: string) => parseDatabase(Buffer.from(text)).instances;
 const naming = namingOf(configFrom('').config);
 
 function names(draft: Draft): string[] {
@@ -437,7 +437,7 @@ test('that a domain left the network is known since the first upload that said s
   const [read] = instancesFrom(
     parseDatabase(Buffer.concat([...databasePieces(draft.pages)]), (id) =>
       parseDetails(Buffer.concat([...detailsPieces(draft)]).toString()).details.get(id),
-    ),
+    ).instances,
     naming,
   ).draft.byName.values();
   assert.equal(read?.details.leftNetwork, 2500, 'read again');
@@ -689,13 +689,6 @@ test('an invalid database is refused with what is wrong and where', async (t) =>
     ['', /^not JSON: /],
     ['[{"domain_name": "a"}', /^not JSON: /],
     ['{}', /^expected an array of records, or an object with "entries"$/],
-    ['[3]', /^record 1: a record is not a JSON object$/],
-    ['[{"domain_name": "a"}, {}]', /^record 2: domain_name is missing$/],
-    [
-      '[{"domain_name": "a", "mds_ipv4": "10.0.0.300"}]',
-      /^record 1: mds_ipv4 is "10.0.0.300", expected an IPv4 address$/,
-    ],
-    ['[{"domain_name": "a", "mds_mac": 7}]', /^record 1: mds_mac is 7, expected a MAC address$/],
   ];
   for (const [text, message] of refused) {
     await t.test(rowName(text), () => {
@@ -705,6 +698,76 @@ test('an invalid database is refused with what is wrong and where', async (t) =>
         text,
       );
     });
+  }
+});
+
+test('a record that is no instance is left out, with what is wrong and where', async (t) => {
+  for (const [record, problem] of [
+    [3, 'a record is not a JSON object'],
+    [{}, 'domain_name is missing'],
+    [{ domain_name: null }, 'domain_name is missing'],
+    [
+      { domain_name: 'b', mds_ipv4: '10.0.0.300' },
+      'mds_ipv4 is "10.0.0.300", expected an IPv4 address',
+    ],
+    [{ domain_name: 'b', mds_mac: 7 }, 'mds_mac is 7, expected a MAC address'],
+    [{ domain_name: 'b', domain_uuid: 'x' }, 'domain_uuid is "x", expected a uuid'],
+    [{ domain_name: 'b', domain_metadata: [] }, 'domain_metadata is [], expected an object'],
+  ] as const) {
+    await t.test(problem, () => {
+      const text = JSON.stringify([{ domain_name: 'a' }, record, { domain_name: 'c' }]);
+      const { instances, odd } = parseDatabase(Buffer.from(text));
+      assert.deepEqual(
+        instances.map(({ name }) => name),
+        ['a', 'c'],
+      );
+      assert.deepEqual(odd, [{ record, problem: `record 2: ${problem}` }]);
+    });
+  }
+});
+
+test('metadata that the Python server stored is read as that of the domain would be', () => {
+  const attribute = { '@xmlns:mdserver': 'urn:md_server:domain_metadata' };
+  for (const [stored, expected] of [
+    [{ userdata_prefix: 'p' }, { userdata_prefix: 'p' }],
+    [{ userdata_prefix: { ...attribute, '#text': 'p' } }, { userdata_prefix: 'p' }],
+    [
+      { userdata_prefix: null, role: attribute },
+      { userdata_prefix: '', role: '' },
+    ],
+    [{ role: ['a', { ...attribute, '#text': 'b' }] }, { role: 'a' }],
+    [{ role: [{ ...attribute, '#text': 'a' }, null] }, { role: 'a' }],
+    [
+      {
+        instance: {
+          ...attribute,
+          'mdserver:userdata_prefix': 'web',
+          role: { '@a': '1', '#text': 'x' },
+          'other:role': 'y',
+        },
+      },
+      { userdata_prefix: 'web', role: 'x' },
+    ],
+    [{ role: 'first', instance: { role: 'second' } }, { role: 'first' }],
+    [{ count: 7 }, { count: '7' }],
+  ]) {
+    const [instance] = parse(JSON.stringify([{ domain_name: 'a', domain_metadata: stored }]));
+    assert.deepEqual({ ...instance?.metadata }, expected);
+  }
+});
+
+test('of two records with one MAC address, the last in the file is kept, which Python has dnsmasq serve', () => {
+  const record = (name: string, last_update: number, mds_ipv4: string) =>
+    instanceFromRecord({ domain_name: name, mds_mac: '52:54:00:00:00:01', last_update, mds_ipv4 });
+  const one = record('one', 2, '10.122.0.5');
+  const other = record('other', 1, '10.122.0.6');
+  for (const order of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    const { draft, superseded } = instancesFrom(order, naming);
+    assert.deepEqual([...draft.byName.values()], [order[1]]);
+    assert.deepEqual(superseded, [order[0]]);
   }
 });
 
@@ -735,10 +798,8 @@ test('no two instances share an id that is made from the uuid, and each keeps th
   const databaseOf = (draft: Draft) => {
     const { details } = parseDetails(Buffer.concat([...detailsPieces(draft)]).toString());
     const database = Buffer.concat([...databasePieces(draft.pages)]);
-    return instancesFrom(
-      parseDatabase(database, (uuid) => details.get(uuid)),
-      naming,
-    ).draft;
+    return instancesFrom(parseDatabase(database, (uuid) => details.get(uuid)).instances, naming)
+      .draft;
   };
 
   const before = uuids

@@ -145,7 +145,7 @@ test('a database is read the same record by record and as a whole', () => {
       const read = [4, 2, 0].map((indent) =>
         parseDatabase(Buffer.from(JSON.stringify(records, null, indent) + end)),
       );
-      assert.equal(read[0]?.length, records.length);
+      assert.equal(read[0]?.instances.length, records.length);
       assert.deepEqual(read[0], read[1]);
       assert.deepEqual(read[0], read[2]);
     }),
@@ -153,12 +153,13 @@ test('a database is read the same record by record and as a whole', () => {
   );
 });
 
-test('a database that is wrong anywhere is refused the same whichever way it is read', () => {
+test('what is wrong with a database is found the same whichever way it is read', () => {
   const records = Array.from({ length: 5 }, (_, index) => ({ domain_name: `vm${index}` }));
   const good = JSON.stringify(records, null, 4);
-  const refusal = (content: string) => {
+  const problem = (content: string) => {
     try {
-      return parseDatabase(Buffer.from(content)).length;
+      const { instances, odd } = parseDatabase(Buffer.from(content));
+      return odd[0]?.problem ?? instances.length;
     } catch (error) {
       return error instanceof DatabaseError ? error.message.replace(/ \(.*| at .*/, '') : error;
     }
@@ -171,8 +172,55 @@ test('a database that is wrong anywhere is refused the same whichever way it is 
     ['\n]', '\n] x', 'not JSON: Unexpected non-whitespace character after JSON'],
     ['{\n        "domain_name": "vm3"\n    }', '[7]', 'record 4: a record is not a JSON object'],
   ] as const) {
-    const found = String(refusal(good.replace(from, to)));
+    const found = String(problem(good.replace(from, to)));
     assert.equal(found.slice(0, expected.length), expected, to);
   }
-  assert.equal(refusal(`${good}\n`), 5);
+  assert.equal(problem(`${good}\n`), 5);
+});
+
+test('an odd record is left out and said, stays in the file, and keeps its address for its guest', async (t) => {
+  const folder = temporaryFolder(t);
+  const file = join(folder, 'db.json');
+  const good = { domain_name: 'vm1', domain_uuid: uuid(1), mds_ipv4: '10.9.0.5' };
+  const odd = [
+    { domain_name: 'vm2', domain_uuid: uuid(2), mds_mac: 'x', mds_ipv4: '10.9.0.6' },
+    { mds_mac: '52:54:00:00:00:03' },
+    [7],
+    'vm4',
+    null,
+  ];
+  writeFileSync(file, JSON.stringify([...odd.slice(0, 2), good, ...odd.slice(2)]));
+  const { registry, lines } = await openIn(t, folder);
+  const toDo =
+    'left out, so this guest is not served; it stays in the file: repair it there, or remove it';
+  assert.deepEqual(lines, [
+    `${file}: record 1: mds_mac is "x", expected a MAC address ("vm2"): ${toDo}`,
+    `${file}: record 2: domain_name is missing: ${toDo}`,
+    ...[4, 5, 6].map(
+      (number) => `${file}: record ${number}: a record is not a JSON object: ${toDo}`,
+    ),
+  ]);
+  assert.deepEqual([...registry.instances.byName.keys()], ['vm1']);
+  assert.deepEqual([...registry.instances.resting.keys()], ['10.9.0.6']);
+
+  const uploaded = await registry.register(domain(3));
+  const recordsOf = () => JSON.parse(readFileSync(file, 'utf8'));
+  assert.deepEqual(recordsOf().slice(0, 5), odd);
+  assert.deepEqual(
+    recordsOf()
+      .slice(5)
+      .map((record: typeof good) => record.mds_ipv4),
+    ['10.9.0.5', uploaded.ipv4],
+  );
+  // Uploaded again, the guest is served with the address that it had.
+  assert.equal((await registry.register(domain(2))).ipv4, '10.9.0.6');
+  assert.deepEqual(recordsOf().slice(0, 5), odd);
+});
+
+test('of very many odd records, the first ten are named', async (t) => {
+  const folder = temporaryFolder(t);
+  writeFileSync(join(folder, 'db.json'), JSON.stringify(Array(25).fill({})));
+  const { lines } = await openIn(t, folder);
+  assert.equal(lines.length, 11);
+  assert.equal(lines.at(-1), `${join(folder, 'db.json')}: left out 15 more such records`);
 });

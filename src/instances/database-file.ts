@@ -39,11 +39,36 @@ const parsedString =
   (value: unknown) =>
     typeof value === 'string' ? parse(value) : undefined;
 
-/** Without a prototype, because templates look up names in it. */
+/** What an XML element contains, as the Python server stores it: `@…` are attributes, `#text` is its text. */
+function innerElements(item: unknown): [string, unknown][] {
+  if (!isJsonObject(item)) return [];
+  const elements = Object.entries(item).filter(([key]) => !/^[@#]/.test(key));
+  // Those of other namespaces keep their prefix.
+  return elements
+    .map(([key, inner]): [string, unknown] => [key.replace(/^mdserver:/, ''), inner])
+    .filter(([key]) => !key.includes(':'));
+}
+
+/** The text of an XML element as the Python server stores it: a list if there were several, the first counts. */
+function elementText(item: unknown): string {
+  if (Array.isArray(item)) return elementText(item[0]);
+  if (isJsonObject(item)) return elementText(item['#text']);
+  return String(item ?? '');
+}
+
+/**
+ * The values by name, read as those of a domain's XML are: an element that contains others is a container.
+ * Without a prototype, because templates look up names in it.
+ */
 function metadataOf(value: unknown): Readonly<Record<string, string>> | undefined {
   if (!isJsonObject(value)) return undefined;
   const metadata: Record<string, string> = Object.create(null);
-  for (const [key, item] of Object.entries(value)) metadata[key] = String(item ?? '');
+  for (const [key, item] of Object.entries(value)) {
+    const inner = innerElements(item);
+    for (const [name, element] of inner.length === 0 ? [[key, item] as const] : inner) {
+      metadata[name] ??= elementText(element);
+    }
+  }
   return metadata;
 }
 
@@ -141,46 +166,70 @@ function recordTexts(file: Buffer): Iterable<string> | undefined {
   })();
 }
 
-/** What is parsed of each record, with the number of a record that is invalid. */
-function eachRecord<T>(records: Iterable<T>, parse: (record: T) => Instance): Instance[] {
+/** A record that is no instance. It stays in the file as it is, and no other guest suffers from it. */
+export interface OddRecord {
+  readonly record: unknown;
+  /** What is wrong with it, and where it is. */
+  readonly problem: string;
+}
+
+/** What a database file holds. */
+export interface ParsedDatabase {
+  readonly instances: readonly Instance[];
+  readonly odd: readonly OddRecord[];
+}
+
+function eachRecord<T>(
+  records: Iterable<T>,
+  parse: (record: T) => unknown,
+  details: (uuid: string) => Details | undefined,
+): ParsedDatabase {
   const instances: Instance[] = [];
-  for (const record of records) {
+  const odd: OddRecord[] = [];
+  for (const item of records) {
+    const record = parse(item);
     try {
-      instances.push(parse(record));
+      instances.push(instanceFromRecord(record, details));
     } catch (error) {
       if (!(error instanceof DatabaseError)) throw error;
-      throw new DatabaseError(`record ${instances.length + 1}: ${error.problem}`);
+      const number = instances.length + odd.length + 1;
+      odd.push({ record, problem: `record ${number}: ${error.problem}` });
     }
   }
-  return instances;
+  return { instances, odd };
 }
 
 /**
- * Parses a database file. `details` gives those of an instance, by its uuid. Throws DatabaseError.
+ * Parses a database file. `details` gives those of an instance, by its uuid. Throws DatabaseError if
+ * it is no list of records.
  */
 export function parseDatabase(
   file: Buffer,
   details: (uuid: string) => Details | undefined = () => undefined,
-): Instance[] {
-  const fromRecord = (record: unknown) => instanceFromRecord(record, details);
+): ParsedDatabase {
   // Record by record, where possible: all together take several times the memory of the file.
   const texts = recordTexts(file);
   if (texts !== undefined) {
     try {
-      return eachRecord(texts, (text) => fromRecord(JSON.parse(text)));
+      return eachRecord(texts, (text): unknown => JSON.parse(text), details);
     } catch (error) {
       // What is wrong and where is said of the whole file, below.
       if (!(error instanceof SyntaxError)) throw error;
     }
   }
-  return eachRecord(recordsOf(parseJson(file.toString())), fromRecord);
+  return eachRecord(recordsOf(parseJson(file.toString())), (record) => record, details);
 }
 
 const indent = '    ';
 
-/** The text of an instance's record in the database, as Python's json.dump writes it: indented, in ASCII. */
+/** The text of an instance's record in the database. */
 export function recordText(instance: Instance): string {
-  const text = JSON.stringify(recordFromInstance(instance), null, indent);
+  return itemText(recordFromInstance(instance));
+}
+
+/** An item of the database's list as Python's json.dump writes it: indented, in ASCII. */
+function itemText(item: unknown): string {
+  const text = JSON.stringify(item, null, indent);
   return indent + text.replaceAll('\n', `\n${indent}`).replace(/[\u007f-\uffff]/g, unicodeEscape);
 }
 
@@ -189,8 +238,14 @@ const recordsOfPages = pageFormatter((page) =>
   page.map(({ instance }) => recordText(instance)).join(separator),
 );
 
-/** The database file in pieces: a JSON array of the records. */
-export function databasePieces(pages: Pages): Generator<Buffer> {
+function* allRecords(pages: Pages, odd: readonly OddRecord[]): Generator<Buffer> {
+  // In front: of records with the same name or MAC address, the Python server and its dnsmasq take the last.
+  for (const { record } of odd) yield Buffer.from(itemText(record));
+  yield* recordsOfPages(pages);
+}
+
+/** The database file in pieces: a JSON array of the records, the odd ones that it had included. */
+export function databasePieces(pages: Pages, odd: readonly OddRecord[] = []): Generator<Buffer> {
   const brackets = { begin: '[\n', separator, end: '\n]', empty: '[]' };
-  return listPieces(recordsOfPages(pages), brackets);
+  return listPieces(allRecords(pages, odd), brackets);
 }

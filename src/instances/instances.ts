@@ -353,7 +353,8 @@ function withOwnId(instance: Instance, shortIds: Map<string, Uuid>): Instance {
 
 /**
  * The instances of a database. Python md_server can leave two records of one machine, after its domain
- * was renamed: the one updated last counts, the others are `superseded`.
+ * was renamed: with the same MAC address, the last in the file counts, which its dnsmasq serves; else the
+ * one updated last. The others are `superseded`.
  * Their addresses rest from now on (Unix seconds).
  */
 export function instancesFrom(
@@ -375,7 +376,10 @@ export function instancesFrom(
   for (const record of records) {
     const instance = withOwnId(record, shortIds);
     const others = [...conflicting(draft, instance)];
-    if (others.some((other) => (other.lastUpdate ?? 0) > (instance.lastUpdate ?? 0))) {
+    const isOutdated = (other: Instance) =>
+      (instance.mac === undefined || other.mac !== instance.mac) &&
+      (other.lastUpdate ?? 0) > (instance.lastUpdate ?? 0);
+    if (others.some(isOutdated)) {
       superseded.push(instance);
       rest(draft, instance, { now });
       continue;

@@ -1,9 +1,18 @@
 import { readFileSync, realpathSync, type Stats, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { type FileContent, isUnchanged, limitMode, replaceFiles, statOrNone } from '../files.js';
+import { type IpAddress, parseIp } from '../network.js';
+import { quoted } from '../text.js';
 import { shortTurns } from '../turns.js';
+import type { RestingAddress, RestingAddresses } from './addresses.js';
 import type { Backend, Difference, StoredInstances } from './backend.js';
-import { DatabaseError, databasePieces, parseDatabase, recordText } from './database-file.js';
+import {
+  DatabaseError,
+  databasePieces,
+  type OddRecord,
+  parseDatabase,
+  recordText,
+} from './database-file.js';
 import {
   type DetailsFile,
   detailsPieces,
@@ -11,6 +20,8 @@ import {
   noDetailsFile,
   parseDetails,
 } from './details-file.js';
+import { asString, isJsonObject } from './json.js';
+import { parseUuid } from './uuid.js';
 
 /** Of the database and the details: for mdserver and its group. */
 const fileMode = 0o640;
@@ -44,18 +55,58 @@ function readDetails(path: string): DetailsFile & { warnings: readonly string[] 
   }
 }
 
+/** The file as it was read or written. */
+interface FileVersion {
+  readonly stats: Stats | undefined;
+  readonly odd: readonly OddRecord[];
+}
+
+/** Of more, the others are counted. */
+const maxOddNamed = 10;
+
+function oddWarnings(path: string, odd: readonly OddRecord[]): string[] {
+  const named = odd.slice(0, maxOddNamed).map(({ record, problem }) => {
+    const name = isJsonObject(record) ? asString(record['domain_name']) : undefined;
+    const whose = name === undefined ? '' : ` (${quoted(name)})`;
+    return `${path}: ${problem}${whose}: left out, so this guest is not served; it stays in the file: repair it there, or remove it`;
+  });
+  const others = odd.length - named.length;
+  return others === 0 ? named : [...named, `${path}: left out ${others} more such records`];
+}
+
+/** The addresses of odd records: their guests may use them, so they rest as if they had been given up now. */
+function restingOf(odd: readonly OddRecord[]): RestingAddresses {
+  const resting = new Map<IpAddress, RestingAddress>();
+  for (const { record } of odd) {
+    if (!isJsonObject(record)) continue;
+    const { domain_name, domain_uuid, mds_ipv4, mds_ipv6 } = record;
+    const about = {
+      since: Date.now() / 1000,
+      name: asString(domain_name) ?? '',
+      uuid: parseUuid(asString(domain_uuid) ?? ''),
+      isGone: false,
+    };
+    for (const text of [mds_ipv4, mds_ipv6]) {
+      const address = parseIp(asString(text) ?? '');
+      if (address !== undefined) resting.set(address, about);
+    }
+  }
+  return resting;
+}
+
 /**
  * The instances in one JSON file, which Python md_server can read too, and a second one for what
  * Python's format has no place for. The file's folder must exist; the file need not. A file that
  * cannot be used is never overwritten.
  */
-export function jsonFile(file: string): Backend<Stats | undefined> {
+export function jsonFile(file: string): Backend<FileVersion> {
   const paths = realPaths(file);
   const path = paths.database;
 
-  function load(): StoredInstances<Stats | undefined> {
-    const version = statOrNone(path);
-    if (version === undefined) {
+  function load(): StoredInstances<FileVersion> {
+    const stats = statOrNone(path);
+    if (stats === undefined) {
+      const version = { stats, odd: [] };
       return { version, isNew: true, records: [], resting: new Map(), warnings: [] };
     }
     const { details, resting, warnings } = readDetails(paths.details);
@@ -67,8 +118,14 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
       throw new DatabaseError(problem, undefined, { cause: error });
     }
     try {
-      const records = parseDatabase(content, (uuid) => details.get(uuid));
-      return { version, isNew: false, records, resting, warnings };
+      const { instances, odd } = parseDatabase(content, (uuid) => details.get(uuid));
+      return {
+        version: { stats, odd },
+        isNew: false,
+        records: instances,
+        resting: new Map([...restingOf(odd), ...resting]),
+        warnings: [...warnings, ...oddWarnings(path, odd)],
+      };
     } catch (error) {
       if (!(error instanceof DatabaseError)) throw error;
       throw new DatabaseError(
@@ -83,22 +140,23 @@ export function jsonFile(file: string): Backend<Stats | undefined> {
     async load() {
       return load();
     },
-    hasChanged: (version) => !isUnchanged(version, statOrNone(path)),
+    hasChanged: ({ stats }) => !isUnchanged(stats, statOrNone(path)),
     async commit(version, draft, differences) {
       const differs = (text: (instance: Difference['after']) => string | undefined) =>
         differences.some(({ before, after }) => text(before) !== text(after));
       // Without a change the file is not written: it may be open in an editor, or belong to another
       // running daemon, which this one notices only when it listens.
-      const isNew = version === undefined;
+      const isNew = version.stats === undefined;
       const writes = isNew || differs((instance) => instance && recordText(instance));
       const writesDetails = isNew || draft.resting.isChanged || differs(detailsText);
       const files: FileContent[] = [];
-      if (writes) files.push({ path, content: databasePieces(draft.pages), mode: fileMode });
+      if (writes)
+        files.push({ path, content: databasePieces(draft.pages, version.odd), mode: fileMode });
       if (writesDetails) {
         files.push({ path: paths.details, content: detailsPieces(draft), mode: fileMode });
       }
       await replaceFiles(files);
-      return writes ? statOrNone(path) : version;
+      return writes ? { ...version, stats: statOrNone(path) } : version;
     },
     async prepare(instances) {
       const turn = shortTurns();

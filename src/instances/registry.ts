@@ -180,7 +180,7 @@ export async function openRegistry<Version>({
     const { draft, superseded } = instancesFrom(records, named, resting, unixTime());
     for (const instance of superseded) {
       const described = describeInstance(instance);
-      log.warn(`${backend.name}: ignored an older record of the same machine: ${described}`);
+      log.warn(`${backend.name}: ignored another record of the same machine: ${described}`);
     }
     const large = largeRecords(records);
     if (large !== undefined) log.warn(`${backend.name} has ${large}`);

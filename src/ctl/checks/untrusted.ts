@@ -48,7 +48,7 @@ async function readDatabase(
         ...(large === undefined ? [] : [warning(`${backend.name} has ${large}`)]),
         ...superseded.map(({ name }) =>
           warning(
-            `${backend.name}: an old record of ${name} is ignored, because there is a newer one of the same machine`,
+            `${backend.name}: a record of ${name} is ignored, because there is another one of the same machine`,
           ),
         ),
         ok(`${backend.name} has ${counted(draft.byName.size, 'instance')}`),
