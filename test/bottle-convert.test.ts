@@ -64,6 +64,13 @@ for (const source of same) {
   });
 }
 
+test('a template that says that it is ours stays', () => {
+  for (const language of ['javascript', 'none']) {
+    const source = `{{% language ${language} }}\n% if x\n{{x.replace('a', 'b')}}\n`;
+    assert.deepEqual(convert(source), { text: source, changed: false });
+  }
+});
+
 const expressions: readonly (readonly [python: string, javaScript: string])[] = [
   ["hostname.replace('-', '_')", "hostname.replaceAll('-', '_')"],
   ["hostname.replace('-', '$&')", "hostname.replaceAll('-', () => '$&')"],
@@ -207,10 +214,7 @@ const refused: readonly (readonly [python: string, problem: string])[] = [
     "% role = [1]\n% include('uses-role.yaml')\n",
     '2: uses-role.yaml uses "role", which this template binds',
   ],
-  [
-    '% x = [1]\n% y = x + 1\n{{y}}',
-    '2: "+" of x, which is a list, and 1, which is an integer; 3: uses a value that could not be converted',
-  ],
+  ['% x = [1]\n% y = x + 1\n{{y}}', '2: "+" of x, which is a list, and 1, which is an integer'],
   [
     'a\n\\% b\nc\n',
     '2: Bottle 0.12 loses the first character of the line after "\\%", 0.13 does not: write {{\'%\'}} in place of \\%',
@@ -226,3 +230,19 @@ for (const [source, problem] of refused) {
     else assert.equal(refusal(source), problem);
   });
 }
+
+test("names in the converter's own functions do not hide those of the template", () => {
+  const source = "% for part in pkgs.split(', '):\n{{part.startswith(('v', 'g'))}}\n% end\n";
+  assert.equal(
+    converted(source),
+    "{{% for (const part of pkgs.split(', ')) { }}\n{{['v', 'g'].some((part_) => part.startsWith(part_)) ? 'True' : 'False'}}\n{{% } }}\n",
+  );
+  assert.equal(
+    converted("% parts = 'a-b'.split('-')\n% a, b = parts\n{{a}}\n"),
+    "{{% let parts, a, b; }}\n{{% parts = 'a-b'.split('-') }}\n{{% { const parts_ = parts; if (parts_.length !== 2) throw new Error('needs 2 parts'); [a, b] = parts_; } }}\n{{a}}\n",
+  );
+  assert.equal(
+    converted("% for pkgs in pkgs.split(', '):\n{{pkgs}}\n% end\n"),
+    "{{% for (pkgs of pkgs.split(', ')) { }}\n{{pkgs}}\n{{% } }}\n",
+  );
+});

@@ -97,6 +97,12 @@ export function method(receiver: Code, name: string, args: readonly string[], ty
   return { code, level: levels.member, type };
 }
 
+/** A name for the parameter of a function that none of the codes in its body uses. */
+export function parameter(name: string, ...codes: readonly string[]): string {
+  const isUsed = codes.some((code) => new RegExp(`(?<![\\w$])${name}(?![\\w$])`).test(code));
+  return isUsed ? parameter(`${name}_`, ...codes) : name;
+}
+
 export function expression(code: string, level: number, type: Type): Code {
   return { code, level, type };
 }

@@ -4,6 +4,7 @@ import {
   constantText,
   expectType,
   levels,
+  parameter,
   printed,
   quote,
   Refusal,
@@ -62,6 +63,9 @@ export type Conversion =
 
 /** The first line of a template that is JavaScript without doubt. */
 export const languageMark = '{{% language javascript }}';
+
+/** The first line of a template that is not Bottle's. */
+const ownMark = /^\{\{% language \w+ \}\}\r?(?:\n|$)/;
 
 /** As many levels of `include` as a template may have. */
 const maxDepth = 8;
@@ -144,9 +148,11 @@ interface Context {
 
 /**
  * Translates a template of the Python server into ours, so that it gives the same text but for the
- * escaping of HTML. What it cannot prove to give the same text, it reports.
+ * escaping of HTML. What it cannot prove to give the same text, it reports. A template that says in its first
+ * line that it is ours stays.
  */
 export function convertTemplate(source: string, options: ConvertOptions): Conversion {
+  if (ownMark.test(source)) return { text: source, changed: false };
   const { conversion } = convertAt(source, options, 0);
   return conversion;
 }
@@ -252,7 +258,7 @@ function attempt<T>(line: number, { problems }: Context, step: () => T): T | und
     if (error instanceof PythonSyntaxError) problems.push({ line, problem: error.message });
     else if (error instanceof Refusal) {
       // An empty message: the cause has been reported.
-      problems.push({ line, problem: error.message || 'uses a value that could not be converted' });
+      if (error.message !== '') problems.push({ line, problem: error.message });
     } else throw error;
     return undefined;
   }
@@ -298,8 +304,14 @@ function convertNodes(
 
 /** The scope behind a statement that was refused: what it binds is not known. */
 function afterRefusal(statement: SimpleStatement, scope: Scope): Scope {
-  if (statement.kind !== 'assignment') return scope;
   const variables = new Map(scope.variables);
+  if (statement.kind === 'import') {
+    for (const name of statement.modules) {
+      const [root = name] = name.split('.');
+      variables.set(root, { code: root, type: refused });
+    }
+  }
+  if (statement.kind !== 'assignment') return { ...scope, variables };
   for (const target of statement.targets) {
     for (const name of targetNames(target) ?? [])
       variables.set(name, { code: name, type: refused });
@@ -428,8 +440,11 @@ function convertAssignment(
   } else if (type.kind === 'list' && type.of !== undefined) {
     const { of } = type;
     types = names.map(() => of);
-    const check = `if (parts.length !== ${names.length}) throw new Error('needs ${names.length} parts')`;
-    out.addStatement(`{ const parts = ${result.code}; ${check}; [${codes.join(', ')}] = parts; }`);
+    const parts = parameter('parts', result.code, ...codes);
+    const check = `if (${parts}.length !== ${names.length}) throw new Error('needs ${names.length} parts')`;
+    out.addStatement(
+      `{ const ${parts} = ${result.code}; ${check}; [${codes.join(', ')}] = ${parts}; }`,
+    );
   } else
     throw new Refusal(
       `${shown(result)}, which is ${typeName(type)}, is taken apart into ${names.length} names`,
@@ -720,7 +735,9 @@ function convertFor(
   const names = targetNames(target);
   if (names === undefined)
     throw new Refusal('the target of "for" is neither a name nor names in a tuple');
-  const isOwn = names.every((name) => context.loopNames.has(name) && !scope.variables.has(name));
+  const isOwn = names.every(
+    (name) => context.loopNames.has(name) && !scope.variables.has(name) && !scope.data.has(name),
+  );
   const bound = bind(target, item, scope);
   const codes = isOwn ? [] : names.map((name) => codeOf(name, scope, context));
   const pattern = isOwn

@@ -8,6 +8,7 @@ import {
   floatConstant,
   integerConstant,
   levels,
+  parameter,
   printed,
   quote,
   Refusal,
@@ -1059,6 +1060,8 @@ function range(args: readonly Code[]): Code | undefined {
   const first = sure(start);
   if (first.simple !== true) return undefined;
   const difference = `${at(levels.sum, sure(stop))} - ${at(levels.sum + 1, first)}`;
-  const code = `Array.from({ length: Math.max(0, ${difference}) }, (_, index) => ${at(levels.sum, first)} + index)`;
+  const index = parameter('index', first.code);
+  const other = parameter('_', first.code);
+  const code = `Array.from({ length: Math.max(0, ${difference}) }, (${other}, ${index}) => ${at(levels.sum, first)} + ${index})`;
   return expression(code, levels.member, type);
 }

@@ -7,6 +7,7 @@ import {
   expression,
   levels,
   method,
+  parameter,
   printed,
   quote,
   Refusal,
@@ -123,7 +124,9 @@ function affix(own: 'startsWith' | 'endsWith'): Method {
     if (argument?.type.kind === 'tuple') {
       if (!argument.type.items.every(({ kind }) => kind === 'text'))
         throw new Refusal(`${shown(argument)} is not all strings`);
-      const code = `${argument.code}.some((part) => ${at(levels.member, receiver)}.${own}(part))`;
+      const value = at(levels.member, receiver);
+      const part = parameter('part', value);
+      const code = `${argument.code}.some((${part}) => ${value}.${own}(${part}))`;
       return expression(code, levels.member, boolean);
     }
     return method(receiver, own, [textArgument(argument).code], boolean);
