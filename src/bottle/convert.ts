@@ -11,18 +11,7 @@ import {
   shown,
   sure,
 } from './code.js';
-import {
-  bind,
-  convert,
-  dataType,
-  freshName,
-  isFreeName,
-  narrowed,
-  type PythonValue,
-  type Scope,
-  targetNames,
-  type Variable,
-} from './expressions.js';
+import { convert } from './expressions.js';
 import { asArray, itemType, truth } from './methods.js';
 import {
   type BlockHeader,
@@ -32,6 +21,17 @@ import {
   type SimpleStatement,
 } from './python.js';
 import {
+  bind,
+  dataType,
+  freshName,
+  isFreeName,
+  narrowed,
+  type PythonValue,
+  type Scope,
+  targetNames,
+  type Variable,
+} from './scope.js';
+import {
   type PrintedTag,
   parseBottleTemplate,
   type TemplateNode,
@@ -39,7 +39,7 @@ import {
 } from './template.js';
 import { alternatives, join, listOf, refused, sameType, type Type, typeName } from './types.js';
 
-export type { PythonValue } from './expressions.js';
+export type { PythonValue } from './scope.js';
 
 /** What a conversion depends on. */
 export interface ConvertOptions {
