@@ -212,6 +212,8 @@ test('values that the Python mdserver takes mean the same', async (t) => {
     ['dnsmasq', 'net_prefix', '0.0.255.255', 16],
     ['dnsmasq', 'net_prefix', '016', 16],
     ['dnsmasq', 'prefix', 'vm_', 'vm_'],
+    ['dnsmasq', 'domain', 'lab_1.example', 'lab_1.example'],
+    ['dnsmasq', 'domain', 'lab.example.', 'lab.example'],
     ['dnsmasq', 'entry_order', 'basename', ['base']],
     ['dnsmasq', 'entry_order', 'FQDN,Prefixed, base', ['domain', 'prefix', 'base']],
     ['loglevels', 'stream', 'fatal', 'fatal'],
@@ -262,8 +264,8 @@ test('a bad value is refused with file, line, name, value and what was expected'
       'test.conf:2: loglevels.base = "constructor": expected one of debug, info, warning, warn, error, critical, fatal',
     ],
     [
-      '[dnsmasq]\ndomain = a_b.example',
-      'test.conf:2: dnsmasq.domain = "a_b.example": expected a DNS domain name, or "no"',
+      '[dnsmasq]\ndomain = a._b.example',
+      'test.conf:2: dnsmasq.domain = "a._b.example": expected a DNS domain name, or "no"',
     ],
     [
       '[dnsmasq]\nentry_order = base, mac',

@@ -120,6 +120,28 @@ test('what is the network’s is looked up in the zones of the network and no ot
   });
 });
 
+test('dnsmasq leaves the loopback interface alone, unless an address of it is asked for', () => {
+  const listening = (settings: string) =>
+    fileText(dnsmasqConfiguration(config(settings)))
+      .split('\n')
+      .filter((line) => /interface|listen|^bind/.test(line));
+  const always = ['bind-dynamic', 'interface=br-mds'];
+  assert.deepEqual(listening(''), ['except-interface=lo', ...always]);
+  assert.deepEqual(listening('listen_address = 10.122.0.1, fd00::1'), [
+    'except-interface=lo',
+    'listen-address=10.122.0.1',
+    'listen-address=fd00::1',
+    ...always,
+  ]);
+  for (const address of ['127.0.0.1', '::1']) {
+    assert.deepEqual(listening(`listen_address = 10.122.0.1, ${address}`), [
+      'listen-address=10.122.0.1',
+      `listen-address=${address}`,
+      ...always,
+    ]);
+  }
+});
+
 test('the host’s /etc/hosts and domains with private addresses are served where they are asked for', () => {
   const lines = (file: FileContent) =>
     fileText(file)

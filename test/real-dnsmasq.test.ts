@@ -350,6 +350,65 @@ entry_order = prefix, base, domain`,
 
 // ---- changes while it runs ----
 
+test('with listen_address, dnsmasq serves guests and leaves the ports of the host’s own resolver alone', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq: 'user = root\nlisten_address = 10.122.0.1',
+    records: [record(1, 'web1')],
+  });
+  await host.startDnsmasq();
+  const guest = host.addGuest(mac(1));
+  assert.equal((await askForLease(host, guest))?.['ip'], '10.122.1.3');
+  assert.deepEqual(await host.resolve('web1'), ['10.122.1.3']);
+  const { stdout } = await host.namespace.run('ss', ['-Hlntu', 'sport = :53']);
+  const addresses = stdout.split('\n').flatMap((line) => line.trim().split(/\s+/)[4] ?? []);
+  assert.deepEqual([...new Set(addresses)].sort(), ['10.122.0.1:53', '169.254.169.254:53']);
+});
+
+test('names with underscores, in a prefix and a domain, too, are in DNS as the Python server had them', {
+  skip,
+}, async (t) => {
+  const names = ['db_1', 'vagrant_default'];
+  const host = await startHost(t, {
+    dnsmasq:
+      'user = root\nprefix = vm_\ndomain = lab_1.example\nentry_order = basename, prefix, domain',
+    records: names.map((name, index) => record(index + 1, name)),
+  });
+  await host.startDnsmasq();
+  for (const [index, name] of names.entries()) {
+    const { mds_ipv4, mds_mac } = record(index + 1, name);
+    const lease = await askForLease(host, host.addGuest(mds_mac));
+    assert.deepEqual([lease?.['ip'], lease?.['hostname']], [mds_ipv4, name]);
+    for (const form of [name, `vm_${name}`, `vm_${name}.lab_1.example`]) {
+      assert.deepEqual(await host.resolve(form), [mds_ipv4], form);
+    }
+  }
+});
+
+test('of two records with one MAC address, the guest has that of the last, with the lines of Python, too', {
+  skip,
+}, async (t) => {
+  const records = [record(1, 'before'), { ...record(2, 'after'), mds_mac: mac(1) }];
+  const host = await startHost(t, { records });
+  const lease = { ip: '10.122.1.4', hostname: 'after' };
+  const guest = host.addGuest(mac(1));
+  const leased = async () => {
+    const { ip, hostname } = (await askForLease(host, guest)) ?? {};
+    return { ip, hostname };
+  };
+  const dnsmasq = await host.startDnsmasq();
+  assert.deepEqual(await leased(), lease);
+
+  const line = ({ mds_mac, mds_ipv4, domain_name }: DatabaseRecord) =>
+    `${mds_mac},id:*,${mds_ipv4},${domain_name},86400\n`;
+  writeFileSync(join(host.folder, 'dnsmasq/dhcp/mds.dhcp-hosts'), records.map(line).join(''));
+  const before = dnsmasq.rounds();
+  dnsmasq.process.kill('SIGHUP');
+  await eventually('dnsmasq has read them', () => dnsmasq.rounds() > before);
+  assert.deepEqual(await leased(), lease);
+});
+
 test('an upload is served at the next request, with no restart of dnsmasq', { skip }, async (t) => {
   const host = await startHost(t);
   const dnsmasq = await host.startDnsmasq();

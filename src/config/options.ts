@@ -198,13 +198,16 @@ const hostNamePrefix: Kind<string> = {
 /** With a label in front, the name is not too long for DNS: 253 characters (RFC 1035 2.3.4). */
 const maxDomainLength = 253 - '.'.length - 63;
 
+/** As dnsmasq takes it: with "_", but not in front of a label, and with a dot at its end, which means nothing. */
 const dnsDomain: Kind<string> = {
   expected: 'a DNS domain name',
-  parse: (value) =>
-    value.length <= maxDomainLength &&
-    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i.test(value)
-      ? value
-      : undefined,
+  parse: (value) => {
+    const name = value.replace(/\.$/, '');
+    const isValid =
+      name.length <= maxDomainLength &&
+      /^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/i.test(name);
+    return isValid ? name : undefined;
+  },
 };
 
 /** A name of an instance in DNS: its own, with the prefix, or with prefix and domain. */

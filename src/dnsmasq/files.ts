@@ -61,15 +61,22 @@ function ownLookups({ mdserver, dnsmasq }: DnsmasqConfig): string[] {
   ];
 }
 
+/**
+ * Whether dnsmasq serves the loopback interface: only if one of its addresses is asked for. Without
+ * except-interface=lo, dnsmasq adds it to any other, where the host's own resolver may be.
+ */
+export function servesLoopback({ listen_address }: DnsmasqConfig['dnsmasq']): boolean {
+  return listen_address?.some((address) => /^127\.|^::1$/.test(address)) ?? false;
+}
+
 /** dnsmasq's main configuration file (dnsmasq(8)). */
 export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
   const { dnsmasq } = config;
   const paths = dnsmasqPaths(dnsmasq);
   const network = ipv4Network(dnsmasq.net_address, dnsmasq.net_prefix);
   const listen = [
-    ...(dnsmasq.listen_address === undefined
-      ? ['except-interface=lo']
-      : dnsmasq.listen_address.map((address) => `listen-address=${address}`)),
+    ...(servesLoopback(dnsmasq) ? [] : ['except-interface=lo']),
+    ...(dnsmasq.listen_address ?? []).map((address) => `listen-address=${address}`),
     // Leaves the ports of other addresses to libvirt's dnsmasqs and the host's resolver.
     'bind-dynamic',
   ];

@@ -1,6 +1,6 @@
 import type { Config } from '../../config/options.js';
 import { commandLine, readsConfiguration } from '../../dnsmasq/dnsmasq.js';
-import { dnsmasqPaths } from '../../dnsmasq/files.js';
+import { dnsmasqPaths, servesLoopback } from '../../dnsmasq/files.js';
 import { exists } from './files.js';
 import { type Finding, findingsOf, notChecked } from './finding.js';
 import { addressesOf, type Listener, listeners, ownerText, type SocketOwner } from './iproute2.js';
@@ -25,13 +25,14 @@ function portsText(sockets: readonly Listener[]): string {
 /** The sockets that have a port of DNS or DHCP where mdserver's dnsmasq needs it. */
 async function socketsOnBridge(
   all: readonly Listener[],
-  { interface: bridge, listen_address, net_address6 }: Config['dnsmasq'],
+  dnsmasq: Config['dnsmasq'],
 ): Promise<Listener[]> {
+  const { interface: bridge, listen_address = [], net_address6 } = dnsmasq;
   const onBridge = (await addressesOf(bridge)) ?? [];
   const addresses = new Set([
     ...['*', '0.0.0.0', ...onBridge.map(({ local }) => local)],
-    // dnsmasq adds the loopback interface to those that it listens on.
-    ...(listen_address === undefined ? [] : ['127.0.0.1', '::1', ...listen_address]),
+    ...listen_address,
+    ...(servesLoopback(dnsmasq) ? ['127.0.0.1', '::1'] : []),
   ]);
   if ([...addresses].some((address) => address.includes(':'))) addresses.add('::');
   const ports = [53, 67, ...(net_address6 === undefined ? [] : [547])];
