@@ -28,7 +28,7 @@ import { neighbourTable } from './neighbours.js';
 import { ipv4Network, ipv6Network, peerAddress } from './network.js';
 import { keepTrying, retryInterval } from './retries.js';
 import { keepDebugCopy } from './userdata/debug-copies.js';
-import { linkProblems } from './userdata/find.js';
+import { linkProblems, missingDefault } from './userdata/find.js';
 import { keptTemplates } from './userdata/kept.js';
 import { refusalLines } from './userdata/refused.js';
 import { createUserdata } from './userdata/userdata.js';
@@ -116,6 +116,8 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
     },
   });
   for (const { message } of linkProblems(start.mdserver.userdata_dir)) log.error(message);
+  const missing = missingDefault(start.mdserver.default_template);
+  if (missing !== undefined) log.warn(missing);
   const refusals = () => userdata.refusals(registry.instances.byName);
   const metrics = createMetrics({
     ...countsOf(() => registry.instances, plan, boots),

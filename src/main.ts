@@ -21,6 +21,7 @@ import { giveMemoryBack, keepHeapSmall } from './memory.js';
 import { serverUrl } from './network.js';
 import { keepTrying } from './retries.js';
 import { defaultConfigFile, usage } from './usage.js';
+import { missingDefault } from './userdata/find.js';
 
 /** EX_CONFIG (sysexits.h): a restart would not help, so systemd does not try. */
 const configExit = 78;
@@ -84,6 +85,8 @@ async function check(file: string): Promise<number> {
     const warn = (warning: string) => process.stderr.write(`mdserver: warning: ${warning}\n`);
     const { config, warnings } = loadConfig(file);
     warnings.forEach(warn);
+    const missing = missingDefault(config.mdserver.default_template);
+    if (missing !== undefined) warn(missing);
     const stored = await jsonFile(config.mdserver.db_file).load();
     stored.warnings.forEach(warn);
     return 0;

@@ -456,6 +456,14 @@ _config_items_ = dnsmasq.prefix, service.name, dnsmasq.user, mdserver.hostname
   ]);
 });
 
+test('public_key_default is a name of templates also without that key', () => {
+  const { config, warnings } = configFrom('[template-data]\npublic_key_default = x');
+  assert.deepEqual(config.templateData, new Map());
+  assert.deepEqual(warnings, [
+    'test.conf:2: ignored template-data.public_key_default: templates already have a "public_key_default"',
+  ]);
+});
+
 test('mdserver_password may be template data where no password is set, as in Python', () => {
   const config = configOf('[template-data]\nmdserver_password = x');
   assert.deepEqual(config.templateData, new Map([['mdserver_password', 'x']]));

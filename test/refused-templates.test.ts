@@ -51,7 +51,7 @@ function setUp(t: TestContext, files: Readonly<Record<string, string | Buffer>>)
   const log = { error: note, warn: note };
   const settings = {
     config: {
-      publicKeys: [{ name: 'default', key: 'ssh-ed25519 AAAA one' }],
+      publicKeys: [{ name: 'ops', key: 'ssh-ed25519 AAAA one' }],
       templateData: new Map([['proxy', 'one.example']]),
       mdserver: {
         userdata_dir: join(folder, 'userdata'),
@@ -163,7 +163,7 @@ const faults: readonly (readonly [string, (site: Site) => void, RegExp])[] = [
     ({ settings }) => {
       settings.config = { ...settings.config, publicKeys: [] };
     },
-    /^userdata\/web1:1: unknown name "public_key_default"/,
+    /^userdata\/web1:1: unknown name "public_key_ops"/,
   ],
   [
     'a password that is gone',
@@ -175,7 +175,7 @@ const faults: readonly (readonly [string, (site: Site) => void, RegExp])[] = [
   ],
 ];
 
-const template = '{{hostname}} {{proxy}} {{public_key_default}} {{mdserver_password}}';
+const template = '{{hostname}} {{proxy}} {{public_key_ops}} {{mdserver_password}}';
 const text = 'web1 one.example ssh-ed25519 AAAA one one';
 
 for (const [what, happen, problem] of faults) {

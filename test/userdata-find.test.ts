@@ -10,6 +10,8 @@ import {
   findUserdata,
   isNoUserdata,
   linkProblems,
+  MissingFileError,
+  missingDefault,
   UserdataError,
 } from '../src/userdata/find.js';
 import { builtInUserdata, TemplateError } from '../src/userdata/template.js';
@@ -253,9 +255,12 @@ test('a default template may be anywhere, and has to be a file', (t) => {
       constructor: UserdataError,
       message: `${join(folder, defaultTemplate)}: ${problem} (set by mdserver.default_template)`,
     });
-  failure('no-such', 'no such file');
   failure('userdata', 'is not a regular file');
   failure('fifo', 'is not a regular file');
+  assert.throws(() => lookFor({ folder, defaultTemplate: 'no-such' }), {
+    constructor: MissingFileError,
+    message: `${join(folder, 'no-such')}: no such file (set by mdserver.default_template)`,
+  });
 });
 
 interface SetUp {
@@ -320,6 +325,30 @@ test("serves an instance's own file, the default one or the built-in one", (t) =
   assert.equal(serve('empty'), '');
   const { serve: serveBare } = setUp(t, {});
   assert.equal(serveBare('web1'), builtInUserdata);
+});
+
+test('in place of a default template that is missing comes the built-in one, with a warning, until there is one', (t) => {
+  const parts = setUp(t, { 'userdata/db': 'own' }, 'base');
+  assert.equal(parts.serve('db'), 'own');
+  assert.deepEqual(parts.logged, []);
+  assert.equal(parts.serve('web1'), builtInUserdata);
+  assert.equal(parts.serve('web2'), builtInUserdata);
+  const warning =
+    'base: no such file (set by mdserver.default_template): the built-in template takes its place';
+  assert.deepEqual(parts.logged, [`warn ${warning}`]);
+  assert.equal(missingDefault('base'), warning);
+  assert.equal(missingDefault(undefined), undefined);
+
+  writeFileSync(join(parts.folder, 'base'), 'of {{hostname}}');
+  assert.equal(parts.serve('web1'), 'of web1');
+  assert.equal(missingDefault(join(parts.folder, 'base')), undefined);
+});
+
+test('without the built-in template, a default template that is missing is an error', (t) => {
+  const parts = setUp(t, {}, 'base');
+  const { mdserver } = parts.config;
+  parts.config = { ...parts.config, mdserver: { ...mdserver, builtin_template: false } };
+  assert.throws(() => parts.serve('web1'), MissingFileError);
 });
 
 test('a change of a file is seen at the next request, also one of the same size', (t) => {

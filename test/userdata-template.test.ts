@@ -74,6 +74,20 @@ test('renders what Python rendered', () => {
   );
 });
 
+test("without a key named default, templates get Python's word for it, and a loop over the keys does not meet it", () => {
+  const loop = '{{% for (const name in public_keys) { }}{{name}} {{% } }}';
+  const both = "{{public_key_default}} {{public_keys['default']}} ";
+  const word = '__NOT_CONFIGURED__';
+  for (const [data, expected] of [
+    [dataOf({ keys: {} }), `${word} ${word} `],
+    [dataOf({ keys: { ops: 'k' } }), `${word} ${word} ops `],
+    [dataOf({ keys: { ops: 'k' }, metadata: { public_keys: 'none' } }), `${word} ${word} `],
+    [dataOf({ keys: { default: 'k' } }), 'k k default '],
+  ] as const) {
+    assert.equal(render(both + loop, data), expected);
+  }
+});
+
 test('values are printed as they are', () => {
   const values = { html: `a&b <c> "d" 'e'`, js: '$' + "{x} `y` \\n '", lines: 'a\r\nb\n' };
   for (const [name, value] of Object.entries(values)) {

@@ -8,6 +8,7 @@ import { type DhcpOption, DhcpOptionError, dhcpOption } from './dhcp-options.js'
 import { type ConfigEntry, ConfigError, type ConfigSections, parseConfigFile } from './dialect.js';
 import {
   type Config,
+  defaultKey,
   type Option,
   type OptionValues,
   options,
@@ -287,7 +288,7 @@ function publicKeysOf(sections: ConfigSections, warnings: string[]): PublicKey[]
   for (const [name, entry] of sections.get('public-keys') ?? []) {
     if (entry.value === '') {
       warnings.push(`${locationOf(entry)}: ignored public-keys.${name}: it is empty`);
-    } else if (name === 'default') {
+    } else if (name === defaultKey) {
       keys.unshift({ name, key: entry.value });
     } else {
       keys.push({ name, key: entry.value });
@@ -360,6 +361,7 @@ function templateDataOf(
     'instance',
     'it',
     'public_keys',
+    `public_key_${defaultKey}`,
     ...publicKeys.map(({ name }) => `public_key_${name}`),
     ...(texts.has('mdserver.password') ? ['mdserver_password'] : []),
   ]);

@@ -575,6 +575,9 @@ export const pythonDefaults: ReadonlyMap<string, number | false> = new Map<strin
   ['dnsmasq.use_dns', false],
 ]);
 
+/** The name of the public key that has index 0 in the metadata. Templates have a value for it in any case. */
+export const defaultKey = 'default';
+
 /** A public key in `[public-keys]`. */
 export interface PublicKey {
   readonly name: string;

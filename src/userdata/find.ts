@@ -75,6 +75,9 @@ export class UserdataError extends Error {
   }
 }
 
+/** There is no file where the configuration names one. */
+export class MissingFileError extends UserdataError {}
+
 const notPermitted = 'mdserver is not allowed to read it: give its user read permission';
 const reasons = new Map([
   ['EACCES', notPermitted],
@@ -227,8 +230,26 @@ export function configuredFile(path: string, option: string): SourceFile {
   } catch (error) {
     throw fileError(path, error);
   }
-  const problem = stats === undefined ? 'no such file' : 'is not a regular file';
-  throw new UserdataError(path, `${problem} (set by ${option})`);
+  if (stats !== undefined)
+    throw new UserdataError(path, `is not a regular file (set by ${option})`);
+  throw new MissingFileError(path, `no such file (set by ${option})`);
+}
+
+/** What the log says of a default template that is missing. */
+export const builtInInstead = 'the built-in template takes its place';
+
+/**
+ * What to say of a default template that is configured and not there: the built-in one takes its place, as in
+ * the Python server. Undefined if none is configured, or if it is there.
+ */
+export function missingDefault(path: string | undefined): string | undefined {
+  try {
+    if (path !== undefined) configuredFile(path, 'mdserver.default_template');
+    return undefined;
+  } catch (error) {
+    // Any other error is said where the template is rendered.
+    return error instanceof MissingFileError ? `${error.message}: ${builtInInstead}` : undefined;
+  }
 }
 
 /** What comes if there is no file for an instance. */

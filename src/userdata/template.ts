@@ -2,7 +2,12 @@ import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
 import { int, repr } from '../bottle/values.js';
-import type { PublicKey, TemplateValue, templateFunctions } from '../config/options.js';
+import {
+  defaultKey,
+  type PublicKey,
+  type TemplateValue,
+  type templateFunctions,
+} from '../config/options.js';
 import { servedName } from '../instances/host-names.js';
 import { keysOf } from '../instances/settings.js';
 import { jsonText, shellWord, truncate, yamlText } from '../text.js';
@@ -78,6 +83,9 @@ function printed(value: unknown): unknown {
   return value;
 }
 
+/** What templates get for the key `default` if the configuration has none, as in the Python server. */
+const noDefaultKey = '__NOT_CONFIGURED__';
+
 function withoutPrototype(entries: object): Record<string, unknown> {
   return Object.assign(Object.create(null), entries);
 }
@@ -99,6 +107,11 @@ export function templateData(
   data[Symbol.unscopables] = hiddenNames;
   for (const [name, value] of templateData) data[name] = value;
   const keys = withoutPrototype({});
+  if (!publicKeys.some(({ name }) => name === defaultKey)) {
+    data[`public_key_${defaultKey}`] = noDefaultKey;
+    // A loop over the keys does not meet it: it is none.
+    Object.defineProperty(keys, defaultKey, { value: noDefaultKey });
+  }
   // A key that the instance does not have is a name without a value.
   for (const { name } of publicKeys) data[`public_key_${name}`] = undefined;
   for (const { name, key } of keysOf(instance, publicKeys)) {

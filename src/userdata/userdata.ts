@@ -4,6 +4,7 @@ import type { Config } from '../config/options.js';
 import { machineKey } from '../instances/instance.js';
 import { fromMetadata, refusesUserdata } from '../instances/settings.js';
 import {
+  builtInInstead,
   type Candidates,
   cachedDirectoryEntries,
   candidatesOf,
@@ -14,6 +15,7 @@ import {
   hasCode,
   isNoUserdata,
   isSettled,
+  MissingFileError,
   type NoUserdata,
   type SourceFile,
   sameVersion,
@@ -444,7 +446,15 @@ export function createUserdata({
     const entries = entriesOf(settings.mdserver.userdata_dir);
     const { candidates } = inputsOf(instance, settings);
     for (const line of candidates.warnings) warnOnce(line);
-    return findUserdata(candidates, entries);
+    try {
+      return findUserdata(candidates, entries);
+    } catch (error) {
+      const isMissing = error instanceof MissingFileError && settings.mdserver.builtin_template;
+      // One that was there before is like a template with an error: the last version stays in force.
+      if (!isMissing || hasEarlier(error.file, instance)) throw error;
+      warnOnce(`${error.message}: ${builtInInstead}`);
+      return 'built-in';
+    }
   }
 
   function whyNone(instance: TemplateInstance): NoUserdata | undefined {

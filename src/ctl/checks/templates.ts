@@ -6,7 +6,7 @@ import type { Config } from '../../config/options.js';
 import type { Instance } from '../../instances/instance.js';
 import { settingProblems } from '../../instances/settings.js';
 import { operand, truncate } from '../../text.js';
-import { linkProblems, UserdataError } from '../../userdata/find.js';
+import { linkProblems, missingDefault, UserdataError } from '../../userdata/find.js';
 import { keptTemplates } from '../../userdata/kept.js';
 import { lastInForce } from '../../userdata/refused.js';
 import { TemplateError } from '../../userdata/template.js';
@@ -140,6 +140,8 @@ export async function* checkTemplates(
   for (const { message } of linkProblems(config.mdserver.userdata_dir)) {
     if (!problems.has(message)) yield failure(message);
   }
+  const missing = missingDefault(config.mdserver.default_template);
+  if (missing !== undefined && !problems.has(missing)) yield warning(missing);
   for (const [text, { level, count, first, shownBy }] of problems) {
     const whose = count === 1 ? first : `${counted(count, 'instance')}, such as ${first}`;
     const finding = { ok, warning, failure }[level];
