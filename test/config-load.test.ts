@@ -358,6 +358,32 @@ test('the gateway may be outside of the range that addresses are given from, wit
   }
 });
 
+test('a value that Bottle 0.13 reads as another one is warned about by its key, and not shown', () => {
+  const { config, warnings } = configFrom(`[DEFAULT]
+shared = $$
+[mdserver]
+password = $$6$$salt$$hash
+[template-data]
+proxy = http://\${service:location}/
+home = \${HOME}
+price = $5 $ {x}
+[public-keys]
+ops = $6$salt$hash
+`);
+  assert.equal(config.mdserver.password, '$$6$$salt$$hash');
+  assert.equal(config.templateData.get('proxy'), `http://\${service:location}/`);
+  const text = 'which is text here, as with Bottle 0.12: if the file is for Bottle 0.13 or later,';
+  assert.deepEqual(
+    warnings.filter((line) => line.includes('Bottle')),
+    [
+      `test.conf:2: mdserver.shared contains "$$", ${text} write one "$"`,
+      `test.conf:4: mdserver.password contains "$$", ${text} write one "$"`,
+      `test.conf:6: template-data.proxy contains "\${", ${text} write the value of that option`,
+      `test.conf:7: template-data.home contains "\${", ${text} write the value of that option`,
+    ],
+  );
+});
+
 test('unknown sections and keys are warned about, with the nearest name', () => {
   const { config, warnings } = configFrom(`[mdserver]
 prot = 1

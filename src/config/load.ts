@@ -408,6 +408,28 @@ function templateDataOf(
   return { templateData, configItems };
 }
 
+/**
+ * A warning for each value that Bottle from 0.13 on reads as another one: there, "$$" is "$", and "${…}" the
+ * value of another option. Before, and here, both are text. The value may be a secret.
+ */
+function otherDialect(sections: ConfigSections): string[] {
+  // By place, because every section inherits an entry of [DEFAULT].
+  const warnings = new Map<string, string>();
+  for (const [section, entries] of sections) {
+    for (const [key, entry] of entries) {
+      const [found] = /\$\$|\$\{[^}]*\}/.exec(entry.value) ?? [];
+      const where = locationOf(entry);
+      if (found === undefined || warnings.has(where)) continue;
+      const meant = found === '$$' ? 'write one "$"' : 'write the value of that option';
+      warnings.set(
+        where,
+        `${where}: ${section}.${key} contains "${found.slice(0, 2)}", which is text here, as with Bottle 0.12: if the file is for Bottle 0.13 or later, ${meant}`,
+      );
+    }
+  }
+  return [...warnings.values()];
+}
+
 /** A configuration, and what it was made from. */
 export interface LoadedConfig {
   readonly config: Config;
@@ -425,7 +447,7 @@ function buildConfig(files: readonly ConfigFile[]): LoadedConfig {
 
 /** The configuration that merged entries make. Throws ConfigError. */
 export function interpreted(sections: ConfigSections): LoadedConfig {
-  const warnings: string[] = [];
+  const warnings = otherDialect(sections);
   const texts = new Map<string, string>();
   const values: Record<string, Record<string, unknown>> = {};
   for (const { section, key, name, option } of tableOptions()) {
