@@ -12,7 +12,8 @@
 #
 # Running it again keeps what you have changed. The files it installs contain a checksum: a file
 # that still matches is replaced; any other is kept, and the new one is installed as FILE.new.
-# Files of the Python md_server are replaced, and kept as FILE.md_server.
+# Files of the Python md_server are replaced, and kept as FILE.md_server, unless something would break:
+# then the script says what, and changes nothing.
 
 set -euo pipefail
 umask 022
@@ -139,6 +140,24 @@ upload_url() {
 }
 url=$(upload_url)
 
+# --- the Python md_server ------------------------------------------------------------------------
+
+# The files of the Python md_server that ours replace.
+declare -A python_files=()
+migrates=yes
+fates=$(cd / && PREFIX=$prefix "$node" "$control" migrate "$settings_file" 2>"$work/errors") || migrates=no
+while IFS=$'\t' read -r fate file _; do
+  if [ "$fate" = replaced ]; then python_files[$file]=yes; fi
+done <<<"$fates"
+if [ "${#python_files[@]}" -gt 0 ]; then
+  say "$fates"
+  cat -- "$work/errors" >&2
+  [ "$migrates" = yes ] ||
+    fail "the Python md_server is installed, and something would break: nothing is replaced. See docs/migration.md in $here"
+fi
+
+from_python() { [ -n "${python_files[$1]:-}" ]; }
+
 # --- the programs ------------------------------------------------------------------------------
 
 hook_source=$here/dist/hooks/qemu.js
@@ -155,15 +174,21 @@ case $node in
   *) warn "node is $node, but the units look for it in /usr/local/bin and /usr/bin only" ;;
 esac
 
-program=/usr/local/bin/mdserver
-if [ ! -e "$prefix$program" ]; then
-  if [ -e "$prefix/usr/bin/mdserver" ]; then
-    program=/usr/bin/mdserver
-  elif [ -z "$prefix" ]; then
-    program=$(command -v mdserver) || program=/usr/local/bin/mdserver
-    [[ $program =~ ^/[A-Za-z0-9._/+-]+$ ]] || fail "mdserver is '$program': it must be an absolute path of letters, digits and . _ + -"
-  fi
-fi
+# By its own path: a program of this name in /usr/local/bin or /usr/bin may be the Python md_server.
+program=$here/dist/src/main.js
+case $program in
+  "$prefix"/*) program=${program#"$prefix"} ctl=${control#"$prefix"} ;;
+  *)
+    # The package is not below PREFIX: npm will install it there.
+    program=/usr/local/bin/mdserver
+    if [ -e "$prefix/usr/bin/mdserver" ] && ! grep -q '^#!.*node' "$prefix$program" 2>/dev/null; then
+      program=/usr/bin/mdserver
+    fi
+    ctl=${program}ctl
+    ;;
+esac
+[[ $program =~ ^/[A-Za-z0-9._/+@-]+$ ]] ||
+  fail "the package is in $here: the units need a path of letters, digits and . _ + @ -"
 
 if [ -z "$prefix" ] && [ ! -x /usr/sbin/dnsmasq ]; then
   warn "/usr/sbin/dnsmasq does not exist: install dnsmasq-base (the program without its own service)"
@@ -250,18 +275,6 @@ marked() { grep -q -- "$mark" "$1"; }
 # Whether this script installed the file, and nobody has edited it.
 untouched() { marked "$1" && grep -q -- "$mark$(checksum "$1")" "$1"; }
 
-python_unit() {
-  grep -Eq '^ExecStart=.*(/mdserver |dnsmasq .*--conf-file[= ].*mds\.conf)' "$1" &&
-    ! grep -Eq '^Type=(notify|exec)' "$1" && ! marked "$1"
-}
-
-python_hook() {
-  [ ! -L "$1" ] && head -n 1 "$1" | grep -Eq '^#!.*sh' && grep -q instance-upload "$1" &&
-    grep -Eq '/etc/default/mdserver|qemu-hook' "$1"
-}
-
-never() { false; }
-
 # TARGET: keeps a copy of the Python md_server's file, under a name that nothing runs.
 keep_python() {
   cp --backup=numbered -- "$1" "$1.md_server"
@@ -269,15 +282,14 @@ keep_python() {
   say "kept the Python md_server's $1 as $1.md_server"
 }
 
-# SOURCE TARGET MODE COMMENT LINE PYTHON: installs the file, with its mark as the given line. PYTHON
-# is a command that recognises the file of the Python md_server.
+# SOURCE TARGET MODE COMMENT LINE: installs the file, with its mark as the given line.
 install_ours() {
-  local source=$1 target=$2 mode=$3 comment=$4 line=$5 python=$6 rendered=$work/rendered
+  local source=$1 target=$2 mode=$3 comment=$4 line=$5 rendered=$work/rendered
   sed "${line}i $comment $mark$(checksum "$source")" "$source" >"$rendered"
   if exists "$target"; then
     if cmp -s -- "$rendered" "$target"; then return; fi
     if [ -L "$target" ] || ! untouched "$target"; then
-      if "$python" "$target"; then
+      if from_python "$target"; then
         keep_python "$target"
       else
         put "$rendered" "$target.new" 0644
@@ -461,8 +473,8 @@ fill_unit() {
   fi
   case $base in "$data"/*) writable=${writable/ -$base/} ;; esac
   sed -e "s|^User=.*|User=$user|" -e "s|^Group=.*|Group=$unit_group|" \
-    -e "s@^\(ExecStart\|ExecReload\)=[^ ]*/mdserver @\1=$program @" \
-    -e "s|^ExecStartPost=-[^ ]*/mdserverctl |ExecStartPost=-${program}ctl |" \
+    -e "s,^\(ExecStart\|ExecReload\)=[^ ]*/mdserver ,\1=$program ," \
+    -e "s|^ExecStartPost=-[^ ]*/mdserverctl |ExecStartPost=-$ctl |" \
     -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" "${logs[@]}" -e "$dnsmasq_logs" \
     -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
     -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \
@@ -476,7 +488,7 @@ units=$prefix/etc/systemd/system
 install -d -m 0755 -- "$units" "$prefix/etc/logrotate.d" "$prefix/etc/libvirt/hooks"
 for unit in mdserver.service mdserver-dnsmasq.service mdserver-dnsmasq.target; do
   fill_unit "$here/systemd/$unit" >"$work/$unit"
-  install_ours "$work/$unit" "$units/$unit" 0644 '#' 1 python_unit
+  install_ours "$work/$unit" "$units/$unit" 0644 '#' 1
 done
 # mdserver starts its dnsmasq. One that is enabled, as the units of before allowed, would not stop with it.
 enabled=$units/multi-user.target.wants
@@ -485,12 +497,15 @@ if [ -L "$enabled/mdserver-dnsmasq.service" ] && grep -q '^StopWhenUnneeded=' "$
   rm -- "$enabled/mdserver-dnsmasq.service"
   say "enabled mdserver.service in place of mdserver-dnsmasq.service, which it starts"
 fi
-# With this unit, the Python md_server waited for dnsmasq's configuration.
-path_unit=$units/mdserver-dnsmasq.path
-if [ -f "$path_unit" ] && grep -q '^PartOf=mdserver.service' "$path_unit"; then
-  keep_python "$path_unit"
-  rm -- "$path_unit"
-fi
+# Units of the Python md_server with other names would do the same as ours, beside them.
+retired=()
+for path in "${!python_files[@]}"; do
+  if [ "$(dirname -- "$path")" != "$units" ] || ! exists "$path" || marked "$path"; then continue; fi
+  unit=$(basename -- "$path")
+  keep_python "$path"
+  rm -f -- "$path" "$units"/*.wants/"$unit" "$units"/*.requires/"$unit"
+  retired+=("$unit")
+done
 
 if [ "$log_directory" != /dev ]; then
   # In a folder of root's, the user cannot rename the logs.
@@ -502,12 +517,12 @@ if [ "$log_directory" != /dev ]; then
     -e "s|^/var/log/mdserver/mdserver-dnsmasq.log |$dnsmasq_log |" -e "$switch_user" \
     -e "s|create 0640 .*|create 0640 $user $unit_group|" \
     "$here/etc/logrotate/mdserver" >"$work/logrotate"
-  install_ours "$work/logrotate" "$prefix/etc/logrotate.d/mdserver" 0644 '#' 1 never
+  install_ours "$work/logrotate" "$prefix/etc/logrotate.d/mdserver" 0644 '#' 1
 fi
 
 completions=$prefix/usr/local/share/bash-completion/completions
 install -d -m 0755 -- "$completions"
-install_ours "$here/etc/bash-completion/mdserverctl" "$completions/mdserverctl" 0644 '#' 1 never
+install_ours "$here/etc/bash-completion/mdserverctl" "$completions/mdserverctl" 0644 '#' 1
 
 # The same file is libvirt's hook of guests and of networks. If a hook fails, libvirt does not start the
 # guest, or kills a running one, and libvirt waits for it. So a shell starts the hook, kills it after 5
@@ -531,14 +546,14 @@ hook_operations="$hook_operations | 'release end '* | 'port-created begin $netwo
 install_hook() {
   local hooks=$prefix/etc/libvirt/hooks
   local hook=$hooks/$1
-  if exists "$hook" && ! marked "$hook" 2>/dev/null && ! python_hook "$hook"; then
+  if exists "$hook" && ! marked "$hook" 2>/dev/null && ! from_python "$hook"; then
     hook=$hooks/$1.d/mdserver
     install -d -m 0755 -- "$hooks/$1.d"
     say "kept $hooks/$1, which is not mdserver's; mdserver's hook is $hook, which libvirt 6.5 and newer runs"
   elif ! exists "$hook" && exists "$hooks/$1.d/mdserver"; then
     hook=$hooks/$1.d/mdserver
   fi
-  install_ours "$work/hook" "$hook" 0755 '//' 3 python_hook
+  install_ours "$work/hook" "$hook" 0755 '//' 3
 }
 install_hook qemu
 install_hook network
@@ -558,9 +573,12 @@ if [ -n "$group" ]; then
 fi
 
 if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+printf '\nWhat to do next:\n'
+if [ "${#python_files[@]}" -gt 0 ]; then
+  # systemd starts none that runs already, and both servers want the same ports.
+  say "  - stop what the Python md_server runs: systemctl stop mdserver mdserver-dnsmasq${retired[*]:+ ${retired[*]}}"
+fi
 cat <<EOF
-
-What to do next:
   - edit $configuration: add at least a public key
   - unless libvirt already has the network $network:
       virsh net-define $here/etc/libvirt/mds-network.xml

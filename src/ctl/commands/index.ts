@@ -4,6 +4,7 @@ import { config } from './config.js';
 import { explain } from './explain.js';
 import { knownHosts } from './known-hosts.js';
 import { list } from './list.js';
+import { migrate } from './migrate.js';
 import { password } from './password.js';
 import { remove } from './remove.js';
 import { render } from './render.js';
@@ -23,6 +24,7 @@ export const commands: readonly Command[] = [
   explain,
   check,
   config,
+  migrate,
   knownHosts,
   password,
   wait,

@@ -1,0 +1,65 @@
+import { printable } from '../../text.js';
+import { defaultConfigFile } from '../../usage.js';
+import { defineCommand } from '../command.js';
+import { pathPrefix } from '../connection.js';
+import { exitCodes } from '../errors.js';
+import type { Fate, MigrationFinding } from '../migration/finding.js';
+import { coloured, counted, note, print, printJson, stdoutStyle } from '../output.js';
+
+const colours = {
+  stays: 'green',
+  replaced: 'green',
+  converted: 'green',
+  differs: 'yellow',
+  convert: 'red',
+  decide: 'red',
+} as const satisfies Record<Fate, string>;
+
+/** On a terminal, the fates are in a column; elsewhere, tabs are between the columns. */
+function findingLine({ fate, file, line, text }: MigrationFinding): string {
+  const place = line === undefined ? file : `${file}:${line}`;
+  if (!stdoutStyle.terminal) return `${[fate, place, text].map(printable).join('\t')}\n`;
+  return `${coloured(stdoutStyle, colours[fate], fate.padEnd(9))}  ${printable(`${place}: ${text}`)}\n`;
+}
+
+export const migrate = defineCommand({
+  name: 'migrate',
+  usage: ['[CONFIG]'],
+  operands: [0, 1],
+  completes: ['file'],
+  options: {
+    write: {
+      short: 'w',
+      explanation:
+        'Convert the templates that can be converted; each old one stays as FILE.bottle.',
+    },
+  },
+  summary: 'Say what becomes of an installation of the Python md_server.',
+  help: [
+    'Reads the configuration of the Python md_server, its database, its templates and its units, hooks and programs on this host. Prints one line for each part, with file and line, that begins with what becomes of it: it stays; it is replaced by system-integration.sh, which keeps it as FILE.md_server; it is converted; it differs, which works, but not as before; convert, what --write converts; decide, what you have to change first.',
+    'The exit status is 1 if something would break: if there is a line that begins with "convert" or "decide". Writes nothing without --write. system-integration.sh runs this first where it finds the Python md_server, and replaces nothing unless the exit status is 0.',
+    'docs/migration.md has the way to mdserver, and back.',
+  ],
+  examples: [
+    ['mdserverctl migrate', 'what would become of everything'],
+    ['mdserverctl migrate --write', 'converts the templates'],
+  ],
+  run: async ([operand], options) => {
+    // Imported here, because it needs most of mdserver: the other commands start faster.
+    const { migration } = await import('../migration/migration.js');
+    const file = operand ?? options.config ?? defaultConfigFile;
+    const findings: MigrationFinding[] = [];
+    for await (const finding of migration(file, { prefix: pathPrefix, write: options.write })) {
+      findings.push(finding);
+      if (!options.json) print(findingLine(finding));
+    }
+    if (options.json) printJson(findings);
+    const count = (fate: Fate) => findings.filter((finding) => finding.fate === fate).length;
+    const toDecide = count('decide');
+    const toConvert = count('convert');
+    if (toDecide > 0) note(`${counted(toDecide, 'thing')} to decide first`);
+    if (toConvert > 0)
+      note(`${counted(toConvert, 'template')} to convert: mdserverctl migrate --write`);
+    return toDecide + toConvert > 0 ? exitCodes.failed : exitCodes.ok;
+  },
+});

@@ -1,0 +1,110 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { convertTemplate } from '../../bottle/convert.js';
+import { ConfigError } from '../../config/dialect.js';
+import { type LoadedConfig, loadConfig } from '../../config/load.js';
+import { DatabaseError } from '../../instances/database-file.js';
+import { namingOf } from '../../instances/host-names.js';
+import { instancesFrom } from '../../instances/instances.js';
+import { jsonFile } from '../../instances/json-file.js';
+import { quoted } from '../../text.js';
+import { exists, statIfPresent } from '../checks/files.js';
+import { counted } from '../output.js';
+import { pythonNames } from '../python-names.js';
+import type { MigrationFinding } from './finding.js';
+import { pythonFiles } from './python-host.js';
+
+/** A message of the configuration, which begins with its file and line, or not. */
+function located(fate: MigrationFinding['fate'], file: string, message: string): MigrationFinding {
+  const [, named, line, text] = /^(\/[^:]*)(?::(\d+))?: (.*)$/s.exec(message) ?? [];
+  if (named === undefined || text === undefined) return { fate, file, text: message };
+  return { fate, file: named, ...(line !== undefined && { line: Number(line) }), text };
+}
+
+/** What becomes of the database: what is left out, and the instances that get another name. */
+async function* databaseFindings(
+  { config }: LoadedConfig,
+  prefix: string,
+): AsyncGenerator<MigrationFinding> {
+  const file = join(prefix, config.mdserver.db_file);
+  if (!exists(file)) return;
+  try {
+    const { records, warnings } = await jsonFile(file).load();
+    for (const text of warnings) yield { fate: 'differs', file, text };
+    const { draft, superseded } = instancesFrom(records, namingOf(config));
+    for (const { name, mac } of superseded) {
+      const text = `the record of ${quoted(name)} (${mac}) is left out: another one has its MAC address, name, uuid or address`;
+      yield { fate: 'differs', file, text };
+    }
+    for (const [name, hostName] of draft.hostNames.entries()) {
+      if (name === hostName) continue;
+      yield { fate: 'differs', file, text: `${quoted(name)} is ${hostName} in DHCP and DNS` };
+    }
+    const { size } = draft.byName;
+    yield {
+      fate: 'stays',
+      file,
+      text: `${counted(size, 'instance')}: Python can read it later, too`,
+    };
+  } catch (error) {
+    if (!(error instanceof DatabaseError)) throw error;
+    yield { fate: 'decide', file, text: error.message.replace(`${file}: `, '') };
+  }
+}
+
+/** The files that can be templates: not hidden ones, and not what a conversion or an editor leaves there. */
+function templateFiles({ config }: LoadedConfig, prefix: string): string[] {
+  const { userdata_dir, default_template } = config.mdserver;
+  const folder = join(prefix, userdata_dir);
+  const names = statIfPresent(folder)?.isDirectory()
+    ? readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()
+    : [];
+  const inFolder = names
+    .filter((name) => !/(^|\/)\.|\.(bottle|new)$|~$/.test(name))
+    .map((name) => join(folder, name));
+  const others = default_template === undefined ? [] : [join(prefix, default_template)];
+  return [...new Set([...inFolder, ...others])].filter((file) => statIfPresent(file)?.isFile());
+}
+
+/** What becomes of the templates. */
+function* templateFindings(loaded: LoadedConfig, prefix: string): Generator<MigrationFinding> {
+  for (const file of templateFiles(loaded, prefix)) {
+    const conversion = convertTemplate(readFileSync(file, 'utf8'), {
+      names: pythonNames(loaded, 'hostname'),
+      part: () => undefined,
+    });
+    if ('problems' in conversion) {
+      for (const { line, problem } of conversion.problems) {
+        yield { fate: 'decide', file, line, text: problem };
+      }
+    } else if (conversion.changed) {
+      yield { fate: 'convert', file, text: 'mdserverctl convert --write converts it' };
+    } else {
+      yield { fate: 'stays', file, text: 'gives the same text' };
+    }
+  }
+}
+
+/**
+ * What becomes of the Python installation that a configuration belongs to. It writes nothing but, with `write`,
+ * the converted templates. Throws CommandError if a template cannot be read or written.
+ */
+export async function* migration(
+  file: string,
+  { prefix }: { prefix: string; write: boolean },
+): AsyncGenerator<MigrationFinding> {
+  const configFile = resolve(file);
+  let loaded: ReturnType<typeof loadConfig>;
+  try {
+    loaded = loadConfig(configFile, prefix);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    yield located('decide', configFile, error.message);
+    return;
+  }
+  for (const message of loaded.warnings) yield located('differs', configFile, message);
+  for (const path of loaded.files) yield { fate: 'stays', file: path, text: 'is read as it is' };
+  yield* databaseFindings(loaded, prefix);
+  yield* templateFindings(loaded, prefix);
+  yield* pythonFiles({ config: loaded.config, configFile, prefix });
+}

@@ -1,0 +1,152 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, it } from 'node:test';
+import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { program, run } from './support/ctl.js';
+
+const scope = suiteScope();
+const packageFolder = temporaryFolder(scope);
+const packageRoot = layPackage(packageFolder);
+
+/** What Python's system-integration.sh installs, with the network `lab` and units of the operator's own names. */
+const labHost = {
+  'etc/mdserver/mdserver.conf':
+    '[mdserver]\nuserdata_suffixes = :.yaml\n\n[dnsmasq]\nuser = nobody\nnet_name = lab\ngateway = 10.122.0.1\n',
+  'etc/mdserver/userdata/web1': '#cloud-config\nhostname: {{hostname}}\n',
+  'etc/systemd/system/mdserver.service':
+    '[Service]\nTimeoutSec=60\nExecStart=/opt/venv/bin/mdserver /etc/mdserver/mdserver.conf\nRestart=on-failure\n',
+  'etc/systemd/system/lab-dhcp.service':
+    '[Service]\nExecStart=/usr/sbin/dnsmasq \\\n  --keep-in-foreground \\\n  -C /var/lib/mdserver/dnsmasq/lab.conf\n',
+  'etc/systemd/system/lab-dhcp.path':
+    '[Path]\nPathExists=/var/lib/mdserver/dnsmasq/lab.conf\nUnit=lab-dhcp.service\n',
+  'etc/systemd/system/other-dhcp.service':
+    '[Service]\nExecStart=/usr/sbin/dnsmasq --conf-file=/etc/other/other.conf\n',
+  'etc/libvirt/hooks/qemu':
+    '#!/bin/bash\nlogger -t \'qemu-hook\' "$1"\ncurl -s -d @- "http://169.254.169.254/instance-upload"\n',
+  'usr/local/bin/mdserver': '#!/usr/bin/python3\nimport mdserver.server\n',
+};
+
+function hostWith(files: Readonly<Record<string, string>>): string {
+  const prefix = temporaryFolder(scope, {});
+  for (const [path, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(prefix, path)), { recursive: true });
+    writeFileSync(join(prefix, path), text);
+  }
+  return prefix;
+}
+
+/** The lines of `mdserverctl migrate`, without the prefix. */
+async function migrated(prefix: string, ...args: string[]) {
+  const file = join(prefix, 'etc/mdserver/mdserver.conf');
+  const { status, stdout } = await run(process.execPath, [program, 'migrate', ...args, file], '', {
+    PREFIX: prefix,
+  });
+  return { status, lines: stdout.replaceAll(prefix, '').split('\n').slice(0, -1) };
+}
+
+function allFiles(prefix: string): string[] {
+  return readdirSync(prefix, { recursive: true, encoding: 'utf8' }).sort();
+}
+
+describe('units, hooks and programs of the Python md_server', () => {
+  it('are found by what they run, whatever their names are', async () => {
+    const prefix = hostWith(labHost);
+    assert.deepEqual(await migrated(prefix), {
+      status: 0,
+      lines: [
+        'stays\t/etc/mdserver/mdserver.conf\tis read as it is',
+        'stays\t/etc/mdserver/userdata/web1\tgives the same text',
+        "replaced\t/etc/systemd/system/lab-dhcp.path\twaits for dnsmasq's configuration: kept as lab-dhcp.path.md_server",
+        'replaced\t/etc/systemd/system/lab-dhcp.service\truns dnsmasq with /var/lib/mdserver/dnsmasq/lab.conf: kept as lab-dhcp.service.md_server',
+        'replaced\t/etc/systemd/system/mdserver.service\truns the Python md_server: kept as mdserver.service.md_server',
+        'replaced\t/etc/libvirt/hooks/qemu\tuploads guests to the Python md_server: kept as qemu.md_server',
+        'differs\t/usr/local/bin/mdserver\tis the Python md_server, and is in the way of ours in /usr/local/bin: /usr/bin/python3 -m pip uninstall mdserver. The unit starts ours by its own path',
+      ],
+    });
+  });
+
+  it('are taken away, kept and no longer enabled: they would do the same as ours, beside them', () => {
+    const prefix = hostWith(labHost);
+    const units = join(prefix, 'etc/systemd/system');
+    mkdirSync(join(units, 'multi-user.target.wants'));
+    symlinkSync(
+      '/etc/systemd/system/lab-dhcp.service',
+      join(units, 'multi-user.target.wants/lab-dhcp.service'),
+    );
+    const said = integrate(packageRoot, prefix);
+    assert.deepEqual(allFiles(units), [
+      'lab-dhcp.path.md_server',
+      'lab-dhcp.service.md_server',
+      'mdserver-dnsmasq.service',
+      'mdserver-dnsmasq.target',
+      'mdserver.service',
+      'mdserver.service.md_server',
+      'multi-user.target.wants',
+      'other-dhcp.service',
+    ]);
+    assert.match(said, /systemctl stop mdserver mdserver-dnsmasq .*lab-dhcp\.service/);
+    assert.equal(
+      readFileSync(join(units, 'lab-dhcp.service.md_server'), 'utf8'),
+      labHost['etc/systemd/system/lab-dhcp.service'],
+    );
+  });
+
+  it('that another program or a second start would come of have to be decided first', async () => {
+    const prefix = hostWith({
+      ...labHost,
+      'etc/systemd/system/mdserver.service.d/venv.conf':
+        '[Service]\nExecStart=\nExecStart=/opt/venv/bin/mdserver /etc/mdserver/mdserver.conf\n',
+      'usr/lib/systemd/system/packaged.service':
+        '[Service]\nExecStart=/usr/bin/python3 -m mdserver.server /etc/mdserver/mdserver.conf\n',
+      'etc/libvirt/hooks/qemu.d/upload': labHost['etc/libvirt/hooks/qemu'],
+    });
+    const { status, lines } = await migrated(prefix);
+    assert.equal(status, 1);
+    assert.deepEqual(
+      lines.filter((line) => line.startsWith('decide')),
+      [
+        'decide\t/usr/lib/systemd/system/packaged.service\tdoes what our units do: systemctl disable --now packaged.service && systemctl mask packaged.service',
+        'decide\t/etc/systemd/system/mdserver.service.d/venv.conf:3\tstarts /opt/venv/bin/mdserver in place of what our mdserver.service starts: remove the setting',
+        'decide\t/etc/libvirt/hooks/qemu.d/upload\tuploads every guest a second time, and what it prints can stop a migration: remove it',
+      ],
+    );
+  });
+});
+
+describe('system-integration.sh over the Python md_server', () => {
+  it('replaces nothing where a template would break, and says which line', () => {
+    const prefix = hostWith({
+      ...labHost,
+      'etc/mdserver/userdata/web2': 'a\n% import subprocess\nb\n',
+    });
+    const before = allFiles(prefix);
+    assert.throws(
+      () => integrate(packageRoot, prefix),
+      ({ stdout }: { stdout: string }) => {
+        assert.match(stdout, /^decide\t\S+\/userdata\/web2:2\t/m);
+        assert.match(stdout, /nothing is replaced/);
+        return true;
+      },
+    );
+    assert.deepEqual(allFiles(prefix), before);
+  });
+
+  it("starts our program by its own path: the one in /usr/local/bin is Python's", () => {
+    const prefix = hostWith(labHost);
+    const installed = layPackage(join(prefix, 'usr'));
+    integrate(installed, prefix);
+    const unit = readFileSync(join(prefix, 'etc/systemd/system/mdserver.service'), 'utf8');
+    const main = '/usr/lib/node_modules/mdserver/dist/src';
+    assert.deepEqual(
+      unit.split('\n').filter((line) => /^Exec\w+=/.test(line)),
+      [
+        `ExecStart=${main}/main.js /etc/mdserver/mdserver.conf`,
+        `ExecStartPost=-${main}/ctl/main.js wait --config /etc/mdserver/mdserver.conf`,
+        `ExecReload=${main}/main.js --check /etc/mdserver/mdserver.conf`,
+        'ExecReload=/bin/kill -HUP $MAINPID',
+      ],
+    );
+  });
+});
