@@ -10,6 +10,8 @@ export interface FileContent {
   readonly content: string | Iterable<Buffer>;
   /** Permission bits, whatever the umask is; 0644 by default. */
   readonly mode?: number;
+  /** Only root can name another one. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
 }
 
 // A dnsmasq that reads whole folders of hosts files, as Python's does, ignores names with a dot in front.
@@ -91,6 +93,7 @@ interface PreparedFile {
   readonly path: string;
   readonly pieces: readonly Buffer[];
   readonly mode: number;
+  readonly owner: FileContent['owner'];
 }
 
 /**
@@ -105,12 +108,13 @@ async function refuseFolder(path: string): Promise<void> {
 }
 
 /** Writes the content to disk under the temporary name. */
-async function stage({ path, pieces, mode }: PreparedFile): Promise<void> {
+async function stage({ path, pieces, mode, owner }: PreparedFile): Promise<void> {
   try {
     await refuseFolder(path);
     // Not a file that is there: a killed process left it, and whoever has it open could read on.
     await rm(temporaryName(path), { force: true });
     await withFile(temporaryName(path), 'wx', async (file) => {
+      if (owner !== undefined) await file.chown(owner.uid, owner.gid);
       await file.chmod(mode);
       await writePieces(file, pieces);
       await file.sync();
@@ -171,8 +175,8 @@ async function stageAll(files: readonly PreparedFile[]): Promise<StagedFiles> {
 
 async function prepareAll(files: readonly FileContent[]): Promise<readonly PreparedFile[]> {
   const prepared: PreparedFile[] = [];
-  for (const { path, content, mode = 0o644 } of files) {
-    prepared.push({ path, pieces: await piecesOf(content), mode });
+  for (const { path, content, mode = 0o644, owner } of files) {
+    prepared.push({ path, pieces: await piecesOf(content), mode, owner });
   }
   return prepared;
 }

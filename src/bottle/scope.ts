@@ -99,7 +99,7 @@ export function freshName(name: string, scope: Scope): string {
     ...scope.data.keys(),
     ...[...scope.variables.values()].map(({ code }) => code),
   ]);
-  let fresh = name;
+  let fresh = name.replace(/[^A-Za-z0-9_]/g, '_');
   while (
     !isFreeName(fresh) ||
     ownFunctions.has(fresh) ||

@@ -1,7 +1,5 @@
+import type { PythonValue } from '../bottle/convert.js';
 import { runProgram } from './programs.js';
-
-/** A value that Python gave to templates. */
-export type PythonValue = string | number | boolean | null | { readonly [name: string]: string };
 
 /** What Python gave to templates, by name. */
 export type PythonNames = ReadonlyMap<string, PythonValue>;

@@ -1,5 +1,5 @@
 import { ConfigError } from '../config/dialect.js';
-import { loadConfig } from '../config/load.js';
+import { type LoadedConfig, loadConfig } from '../config/load.js';
 import type { Config } from '../config/options.js';
 import { controlSocketPath } from '../control/socket.js';
 import { defaultConfigFile } from '../usage.js';
@@ -14,7 +14,7 @@ export const pathPrefix = process.env['PREFIX'] ?? '';
 export function readConfiguration(
   { config: file = defaultConfigFile }: Pick<GlobalOptions, 'config'>,
   hint = '',
-): { config: Config; warnings: readonly string[] } {
+): LoadedConfig {
   try {
     return loadConfig(file, pathPrefix);
   } catch (error) {

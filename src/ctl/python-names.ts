@@ -1,7 +1,8 @@
 import { hostname } from 'node:os';
+import type { PythonValue } from '../bottle/convert.js';
 import type { LoadedConfig } from '../config/load.js';
 import { ownVersion, releaseDate } from '../config/options.js';
-import type { PythonNames, PythonValue } from './bottle.js';
+import type { PythonNames } from './bottle.js';
 
 /** What Python's server has for each option that no file sets (`set_defaults` in its config.py). */
 const pythonDefaults: readonly (readonly [name: string, value: PythonValue])[] = [

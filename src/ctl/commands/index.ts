@@ -1,6 +1,7 @@
 import type { Command } from '../command.js';
 import { check } from './check.js';
 import { config } from './config.js';
+import { convert } from './convert.js';
 import { explain } from './explain.js';
 import { knownHosts } from './known-hosts.js';
 import { list } from './list.js';
@@ -25,6 +26,7 @@ export const commands: readonly Command[] = [
   check,
   config,
   migrate,
+  convert,
   knownHosts,
   password,
   wait,
