@@ -62,7 +62,7 @@ export const convert = defineCommand({
       explanation: 'Put each converted template in the place of FILE, which stays as FILE.bottle.',
     },
   },
-  summary: "Convert templates of the Python md_server (Bottle's) to ours.",
+  summary: 'Convert templates of the Python md_server.',
   help: [
     'Writes each template that it can convert to FILE.new, to look at. With --write, puts it in the place of FILE. A template that means the same in both languages stays as it is.',
     'Refuses what it cannot prove to give the same text: one line for each place, with the reason and what to write. Then it writes nothing for that file, and the exit status is 1.',
