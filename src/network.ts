@@ -47,10 +47,15 @@ export function parseIp(text: string): IpAddress | undefined {
   return bare === undefined ? (parseIpv4(text) ?? parseIpv6(text)) : parseIpv6(bare);
 }
 
-/** The text as a MAC address in lower case; undefined if it is not one. */
+/**
+ * The text as a MAC address in lower case; undefined if it is not one. Bytes may have one digit, as
+ * libvirt and dnsmasq take them.
+ */
 export function parseMac(text: string): Mac | undefined {
   const lower = text.toLowerCase();
-  return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(lower) ? (lower as Mac) : undefined;
+  if (!/^[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5}$/.test(lower)) return undefined;
+  const isLong = lower.length === 17;
+  return (isLong ? lower : lower.replace(/\b[0-9a-f]\b/g, '0$&')) as Mac;
 }
 
 /** The address as an unsigned 32-bit number. */

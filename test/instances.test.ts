@@ -639,7 +639,7 @@ test('the database of Python is read in both of its forms, old records with miss
       domain_name: 'full',
       domain_uuid: 'AECB25C7B5814ECDB60EA9942AD18879',
       domain_metadata: { userdata_prefix: 'p', ['__proto__']: 'x' },
-      mds_mac: '52:54:00:AB:cd:01',
+      mds_mac: '52:54:0:AB:cd:1',
       mds_ipv4: '10.122.0.9',
       mds_ipv6: null,
       first_seen: 1.5,

@@ -192,6 +192,32 @@ test('a database that does not parse stops the start and is not written over', a
   assert.ok(!existsSync(join(folder, 'dnsmasq')), 'nor are files for dnsmasq written');
 });
 
+test('a record that is no instance does not stop the start: it is said, and the others are served', async (t) => {
+  const odd = { domain_name: 'odd', mds_mac: 'x', mds_ipv4: '127.134.0.8' };
+  const prefix = { '@xmlns:mdserver': 'urn:md_server:domain_metadata', '#text': 'p' };
+  const good = databaseRecord(1, {
+    mds_ipv4: '127.134.0.9',
+    domain_metadata: { userdata_prefix: prefix },
+  });
+  const folder = temporaryFolder(t, {
+    'db.json': JSON.stringify([odd, good]),
+    'userdata/p.yaml': 'of {{hostname}}',
+  });
+  const line = `${folder}/db.json: record 1: mds_mac is "x", expected a MAC address ("odd"): left out, so this guest is not served; it stays in the file: repair it there, or remove it`;
+  const file = join(folder, 'check.conf');
+  writeFileSync(file, configuration(folder).replace('{port}', '1'));
+  const checked = await run(['--check', file]);
+  assert.deepEqual([checked.code, checked.stderr], [0, `mdserver: warning: ${line}\n`]);
+
+  const daemon = await startDaemon(t, folder, configuration(folder), address);
+  assert.ok(daemon.output().includes(` WARN  ${line}\n`), daemon.output());
+  const served = await daemon.ask('/latest/user-data', { from: '127.134.0.9' });
+  assert.deepEqual([served.status, served.text], [200, 'of vm1']);
+  assert.equal((await daemon.ask('/latest/user-data', { from: '127.134.0.8' })).status, 404);
+  assert.equal(await daemon.stop(), 0);
+  assert.deepEqual(JSON.parse(readFileSync(join(folder, 'db.json'), 'utf8'))[0], odd);
+});
+
 const badPlaces: [string, (folder: string) => string, RegExp][] = [
   [
     'the database is a folder',

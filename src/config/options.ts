@@ -233,10 +233,10 @@ const hosts: Kind<readonly [string, ...string[]]> = list(
   'a host name or an IP address, or several separated by commas',
 );
 
-/** An EC2 API version, or "latest". */
+/** An EC2 API version, or "latest". As in Python, with or without a slash in front. */
 const version: Kind<string> = {
   expected: 'a version',
-  parse: (value) => (/^(\d{4}-\d{2}-\d{2}|\d+\.\d+|latest)$/.test(value) ? value : undefined),
+  parse: (value) => /^\/?(\d{4}-\d{2}-\d{2}|\d+\.\d+|latest)$/.exec(value)?.[1],
 };
 
 const paths: Kind<readonly string[]> = {

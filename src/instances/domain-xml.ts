@@ -146,8 +146,7 @@ function readMac(parent: Element, where: string): Mac {
   if (address === undefined) {
     throw new DomainXmlError(`${where} has no <mac address=…>: libvirt writes one`);
   }
-  // libvirt takes bytes of one digit.
-  const mac = parseMac(address.replace(/(?<![^:])[0-9a-f](?![^:])/gi, '0$&'));
+  const mac = parseMac(address);
   if (mac === undefined) {
     throw new DomainXmlError(`${where} has an invalid MAC address: ${quoted(address)}`);
   }
