@@ -1,6 +1,6 @@
 import { defaultConfigFile } from '../../usage.js';
 import type { BottleAnswer } from '../bottle.js';
-import { defineCommand } from '../command.js';
+import { defineCommand, writeOption } from '../command.js';
 import type { Comparison } from '../comparison.js';
 import { readConfiguration } from '../connection.js';
 import type { ConvertedFile } from '../conversion.js';
@@ -56,12 +56,7 @@ export const convert = defineCommand({
   usage: ['FILE...'],
   operands: [1, Number.POSITIVE_INFINITY],
   completes: ['file'],
-  options: {
-    write: {
-      short: 'w',
-      explanation: 'Put each converted template in the place of FILE, which stays as FILE.bottle.',
-    },
-  },
+  options: { write: writeOption },
   summary: 'Convert templates of the Python md_server.',
   help: [
     'Writes each template that it can convert to FILE.new, to look at. With --write, puts it in the place of FILE. A template that means the same in both languages stays as it is.',

@@ -1,6 +1,6 @@
 import { printable } from '../../text.js';
 import { defaultConfigFile } from '../../usage.js';
-import { defineCommand } from '../command.js';
+import { defineCommand, writeOption } from '../command.js';
 import { pathPrefix } from '../connection.js';
 import { exitCodes } from '../errors.js';
 import type { Fate, MigrationFinding } from '../migration/finding.js';
@@ -27,13 +27,7 @@ export const migrate = defineCommand({
   usage: ['[CONFIG]'],
   operands: [0, 1],
   completes: ['file'],
-  options: {
-    write: {
-      short: 'w',
-      explanation:
-        'Convert the templates that can be converted; each old one stays as FILE.bottle.',
-    },
-  },
+  options: { write: writeOption },
   summary: 'Say what becomes of an installation of the Python md_server.',
   help: [
     'Reads the configuration of the Python md_server, its database, its templates and its units, hooks and programs on this host. Prints one line for each part, with file and line, that begins with what becomes of it: it stays; it is replaced by system-integration.sh, which keeps it as FILE.md_server; it is converted; it differs, which works, but not as before; convert, what --write converts; decide, what you have to change first.',
