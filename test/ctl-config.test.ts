@@ -51,6 +51,11 @@ test('config prints the named values in the order given, an empty line for none,
   );
 });
 
+test('config prints a netmask as the prefix length, which units take', (t) => {
+  const { run } = configCommand(t, { 'mdserver.conf': '[dnsmasq]\nnet_prefix = 255.255.0.0\n' });
+  assert.deepEqual(run('dnsmasq.net_prefix'), { status: 0, stdout: '16\n', stderr: '' });
+});
+
 test('config reads [DEFAULT] and the included files, those under PREFIX, as mdserver does', (t) => {
   const { run } = configCommand(t, {
     'mdserver.conf':

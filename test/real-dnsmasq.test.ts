@@ -366,6 +366,29 @@ test('with listen_address, dnsmasq serves guests and leaves the ports of the hos
   assert.deepEqual([...new Set(addresses)].sort(), ['10.122.0.1:53', '169.254.169.254:53']);
 });
 
+test('a guest with an address of a part of the bridge’s network has the mask of all of it, and a gateway outside of the part', {
+  skip,
+}, async (t) => {
+  const host = await startHost(t, {
+    dnsmasq:
+      'user = root\nnet_address = 10.122.128.0\nnet_prefix = 255.255.128.0\ngateway = 10.122.0.1',
+  });
+  await host.startDnsmasq();
+  const { status, body } = await host.upload(record(1, 'web1'));
+  assert.equal(status, 200);
+  const { mds_ipv4 } = JSON.parse(body);
+  const [, , third] = mds_ipv4.split('.').map(Number);
+  assert.ok(third >= 128, mds_ipv4);
+  const guest = host.addGuest(mac(1));
+  const lease = await askForLease(host, guest);
+  assert.deepEqual(
+    [lease?.['ip'], lease?.['subnet'], lease?.['router']],
+    [mds_ipv4, '255.255.0.0', gateway],
+  );
+  assert.deepEqual(await host.resolve('web1'), [mds_ipv4]);
+  assert.deepEqual(await host.reverse(mds_ipv4), ['web1.']);
+});
+
 test('names with underscores, in a prefix and a domain, too, are in DNS as the Python server had them', {
   skip,
 }, async (t) => {
