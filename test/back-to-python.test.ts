@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { integrate, layPackage } from './fixtures/hook/installed.js';
+import { labHost, layHost, migrated } from './support/python-host.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { hostOf } from './support/ctl.js';
+import { repository } from './support/daemon.js';
+
+/** The commands of the section in docs/migration.md. */
+function backCommands(): string {
+  const page = readFileSync(join(repository, 'docs/migration.md'), 'utf8');
+  const commands = /\n## Back to Python\n[\s\S]*?\n```\n([\s\S]*?)```\n/.exec(page)?.[1];
+  assert.ok(commands);
+  return commands;
+}
+
+test('the commands in "Back to Python" put each file back as Python had it', async (t) => {
+  const bottle = '#cloud-config\n% if hostname:\nx: {{hostname.upper()}}\n% end\n';
+  const files = { ...labHost, 'etc/mdserver/userdata/web2': bottle };
+  const prefix = layHost(t, files);
+  chmodSync(join(prefix, 'etc/libvirt/hooks/qemu'), 0o755);
+  const { status } = await migrated(prefix, '--write');
+  assert.equal(status, 0);
+  integrate(layPackage(temporaryFolder(t)), prefix);
+  assert.notEqual(readFileSync(join(prefix, 'etc/mdserver/userdata/web2'), 'utf8'), bottle);
+
+  const bin = join(prefix, 'bin');
+  mkdirSync(bin);
+  writeFileSync(join(bin, 'systemctl'), '#!/bin/sh\n', { mode: 0o755 });
+  const commands = backCommands().replaceAll(' /etc/', ` ${prefix}/etc/`);
+  const env = { PATH: `${bin}:${process.env['PATH']}` };
+  const shell = spawnSync('bash', ['-ec', commands], { encoding: 'utf8', env });
+  assert.deepEqual([shell.status, shell.stdout, shell.stderr], [0, '', '']);
+
+  for (const [path, text] of Object.entries(files)) {
+    assert.equal(readFileSync(join(prefix, path), 'utf8'), text, path);
+  }
+  assert.equal(statSync(join(prefix, 'etc/libvirt/hooks/qemu')).mode & 0o777, 0o755);
+  const inEtc = (folder: string) => readdirSync(join(prefix, 'etc', folder)).sort();
+  assert.deepEqual(inEtc('systemd/system'), [
+    'lab-dhcp.path',
+    'lab-dhcp.service',
+    'mdserver.service',
+    'other-dhcp.service',
+  ]);
+  assert.deepEqual(inEtc('libvirt/hooks'), ['qemu']);
+  assert.deepEqual(inEtc('mdserver/userdata'), ['web1', 'web2']);
+});
+
+/** The fields of a record that Python indexes and writes into dnsmasq's files, and what it takes in them. */
+const pythonFields: Readonly<Record<string, (value: unknown) => boolean>> = {
+  domain_name: isText,
+  domain_uuid: isText,
+  domain_metadata: (value) => Object.values(value as object).every(isText),
+  mds_mac: isText,
+  mds_ipv4: isText,
+  mds_ipv6: (value) => value === null || isText(value),
+  first_seen: isNumber,
+  last_update: isNumber,
+  location: isText,
+};
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string';
+}
+
+function isNumber(value: unknown): boolean {
+  return typeof value === 'number';
+}
+
+test('the database that mdserver leaves has what Python needs, in each record and for each guest', async (t) => {
+  const host = hostOf(t);
+  mkdirSync(join(host.folder, 'data'));
+  const old = {
+    domain_name: 'old',
+    domain_uuid: 'ad0e1f2a-b581-4ecd-b60e-a9942ad18879',
+    domain_metadata: {},
+    mds_mac: '52:54:00:3a:cf:02',
+    mds_ipv4: '127.77.0.5',
+    mds_ipv6: null,
+    location: 'lab',
+    first_seen: 1,
+    last_update: 2,
+  };
+  const database = host.write(
+    'data/db_file.json',
+    JSON.stringify({ metadata: { locations: {} }, entries: [old] }, null, 4),
+  );
+  const daemon = await host.start();
+  const xml = host.write(
+    'new.xml',
+    `<domain type='kvm'><name>n\u00e4w</name><uuid>bd0e1f2a-b581-4ecd-b60e-a9942ad18879</uuid>
+      <metadata><mds:mdserver xmlns:mds='http://localhost/mdserver'><mds:ipv4>127.77.0.9</mds:ipv4>
+        <mds:role kind='x'>web</mds:role></mds:mdserver></metadata>
+      <devices><interface type='network'><mac address='52:54:00:3a:cf:09'/><source network='mds'/>
+      </interface></devices></domain>`,
+  );
+  const uploaded = await host.ctl('upload', xml);
+  assert.equal(uploaded.status, 0, uploaded.stderr);
+  await daemon.stop();
+
+  const text = readFileSync(database, 'latin1');
+  // Python opens it with the encoding of its locale, which is ASCII under systemd.
+  assert.match(text, /^[\n\x20-\x7e]*$/);
+  const parsed: unknown = JSON.parse(text);
+  const records = (Array.isArray(parsed) ? parsed : []) as Record<string, unknown>[];
+  assert.deepEqual(
+    records.map(({ domain_name }) => domain_name),
+    ['old', 'n\u00e4w'],
+  );
+  for (const record of records) {
+    for (const [field, takes] of Object.entries(pythonFields)) {
+      assert.ok(takes(record[field]), `${record['domain_name']}: ${field} is ${record[field]}`);
+    }
+  }
+  // Python's dnsmasq reads all that is in these folders, and Python writes the files of these names anew.
+  assert.deepEqual(readdirSync(join(host.folder, 'dnsmasq/dhcp')), ['mds.dhcp-hosts']);
+  assert.deepEqual(readdirSync(join(host.folder, 'dnsmasq/dns')), ['mds.dns-hosts']);
+});
