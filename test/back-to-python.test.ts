@@ -4,10 +4,10 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSyn
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
-import { labHost, layHost, migrated } from './support/python-host.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { hostOf } from './support/ctl.js';
 import { repository } from './support/daemon.js';
+import { labHost, layHost, migrated } from './support/python-host.js';
 
 /** The commands of the section in docs/migration.md. */
 function backCommands(): string {
@@ -32,7 +32,12 @@ test('the commands in "Back to Python" put each file back as Python had it', asy
   writeFileSync(join(bin, 'systemctl'), '#!/bin/sh\n', { mode: 0o755 });
   const commands = backCommands().replaceAll(' /etc/', ` ${prefix}/etc/`);
   const env = { PATH: `${bin}:${process.env['PATH']}` };
-  const shell = spawnSync('bash', ['-ec', commands], { encoding: 'utf8', env });
+  const shell = spawnSync('bash', ['-ec', commands], {
+    encoding: 'utf8',
+    env,
+    // Bash would read start-up files if its standard input were a socket.
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   assert.deepEqual([shell.status, shell.stdout, shell.stderr], [0, '', '']);
 
   for (const [path, text] of Object.entries(files)) {

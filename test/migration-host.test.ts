@@ -3,8 +3,8 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
-import { labHost, layHost, migrated } from './support/python-host.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
+import { labHost, layHost, migrated } from './support/python-host.js';
 
 const scope = suiteScope();
 const packageFolder = temporaryFolder(scope);

@@ -50,6 +50,13 @@ export const connectOption = {
   explanation: 'Connect to libvirt at URI (default: qemu:///system).',
 } as const satisfies CommandOption;
 
+/** An option of the commands that convert templates. */
+export const writeOption = {
+  short: 'w',
+  explanation:
+    'Put each converted template in the place of the old one, which stays as FILE.bottle.',
+} as const satisfies CommandOption;
+
 /** An option of the commands that remove instances. */
 export const yesOption = {
   short: 'y',

@@ -1,16 +1,16 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { convertTemplate } from '../../bottle/convert.js';
+import { readdirSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
 import { ConfigError } from '../../config/dialect.js';
 import { type LoadedConfig, loadConfig } from '../../config/load.js';
 import { DatabaseError } from '../../instances/database-file.js';
 import { namingOf } from '../../instances/host-names.js';
 import { instancesFrom } from '../../instances/instances.js';
 import { jsonFile } from '../../instances/json-file.js';
-import { quoted } from '../../text.js';
+import { operand, quoted } from '../../text.js';
 import { exists, statIfPresent } from '../checks/files.js';
+import type { ConvertedTemplate } from '../comparison.js';
+import { compareAsDaemon, convertFile, replaceTemplate } from '../conversion.js';
 import { counted } from '../output.js';
-import { pythonNames } from '../python-names.js';
 import type { MigrationFinding } from './finding.js';
 import { pythonFiles } from './python-host.js';
 
@@ -66,23 +66,65 @@ function templateFiles({ config }: LoadedConfig, prefix: string): string[] {
   return [...new Set([...inFolder, ...others])].filter((file) => statIfPresent(file)?.isFile());
 }
 
-/** What becomes of the templates. */
-function* templateFindings(loaded: LoadedConfig, prefix: string): Generator<MigrationFinding> {
+/** What becomes of the templates. With `write`, those that can be converted are. */
+async function* templateFindings(
+  loaded: LoadedConfig,
+  { prefix, write }: MigrationOptions,
+  configFile: string,
+): AsyncGenerator<MigrationFinding> {
+  const converted: ConvertedTemplate[] = [];
   for (const file of templateFiles(loaded, prefix)) {
-    const conversion = convertTemplate(readFileSync(file, 'utf8'), {
-      names: pythonNames(loaded, 'hostname'),
-      part: () => undefined,
-    });
-    if ('problems' in conversion) {
-      for (const { line, problem } of conversion.problems) {
+    const one = convertFile(file, loaded);
+    if (one.result === 'refused') {
+      for (const { line, problem } of one.problems) {
         yield { fate: 'decide', file, line, text: problem };
       }
-    } else if (conversion.changed) {
-      yield { fate: 'convert', file, text: 'mdserverctl convert --write converts it' };
-    } else {
+    } else if (one.result === 'binary' || one.after === one.before) {
       yield { fate: 'stays', file, text: 'gives the same text' };
+    } else {
+      converted.push(one);
     }
   }
+  const compared = await compareAsDaemon(converted, loaded, configFile);
+  const comparisons = new Map(
+    'problem' in compared ? [] : compared.comparisons.map((one) => [one.file, one]),
+  );
+  for (const { file, after } of converted) {
+    const { different = 0, bottle, instances = 0 } = comparisons.get(file) ?? {};
+    if (different > 0) {
+      const text = `converted, it gives another text than in Bottle: mdserverctl convert ${operand(file)} shows it`;
+      yield { fate: 'decide', file, text };
+      continue;
+    }
+    const problem = 'problem' in compared ? `, not compared with Bottle: ${compared.problem}` : '';
+    const same =
+      bottle === undefined
+        ? problem
+        : `: the same text as Bottle ${bottle} for ${counted(instances, 'instance')}`;
+    if (!write) {
+      yield { fate: 'convert', file, text: `mdserverctl migrate --write converts it${same}` };
+      continue;
+    }
+    try {
+      const kept = await replaceTemplate(file, after);
+      yield { fate: 'converted', file, text: `the old one is ${basename(kept)}${same}` };
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      const isKept = code === 'EEXIST' && message.includes(`${file}.bottle`);
+      const text = isKept
+        ? `${basename(file)}.bottle is there from an earlier conversion: remove it, or move it away`
+        : `cannot be converted: ${message}`;
+      yield { fate: 'decide', file, text };
+    }
+  }
+}
+
+/** How a migration is looked at. */
+interface MigrationOptions {
+  /** Put before all paths but that of the configuration, as in system-integration.sh. */
+  readonly prefix: string;
+  /** Whether to convert the templates. */
+  readonly write: boolean;
 }
 
 /**
@@ -91,9 +133,10 @@ function* templateFindings(loaded: LoadedConfig, prefix: string): Generator<Migr
  */
 export async function* migration(
   file: string,
-  { prefix }: { prefix: string; write: boolean },
+  options: MigrationOptions,
 ): AsyncGenerator<MigrationFinding> {
   const configFile = resolve(file);
+  const { prefix } = options;
   let loaded: ReturnType<typeof loadConfig>;
   try {
     loaded = loadConfig(configFile, prefix);
@@ -105,6 +148,6 @@ export async function* migration(
   for (const message of loaded.warnings) yield located('differs', configFile, message);
   for (const path of loaded.files) yield { fate: 'stays', file: path, text: 'is read as it is' };
   yield* databaseFindings(loaded, prefix);
-  yield* templateFindings(loaded, prefix);
+  yield* templateFindings(loaded, options, configFile);
   yield* pythonFiles({ config: loaded.config, configFile, prefix });
 }
