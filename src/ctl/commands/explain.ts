@@ -325,7 +325,7 @@ function adviceLines(
     );
   } else if (userdata !== null && userdata.status < 400 && userdata.file === null) {
     lines.push(
-      'Its user-data comes from the built-in template: mdserver.userdata_dir has no file for its name or MAC address, and mdserver.default_template is not set.',
+      'Its user-data comes from the built-in template: mdserver.userdata_dir has no file for its name or MAC address, and mdserver.default_template is not set, or names no file.',
     );
   }
   if (boot.outcome === 'configured' && userdata !== null && userdata.status < 400) {
