@@ -63,13 +63,6 @@ export const yesOption = {
   explanation: 'Remove without asking.',
 } as const satisfies CommandOption;
 
-/** An option of the commands that convert templates. */
-export const writeOption = {
-  short: 'w',
-  explanation:
-    'Put each converted template in the place of the old one, which stays as FILE.bottle.',
-} as const satisfies CommandOption;
-
 /** What `--help`, the manual page and the completion say about a command. */
 interface CommandDescription {
   readonly name: string;
