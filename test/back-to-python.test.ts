@@ -5,9 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
 import { temporaryFolder } from './support/cleanup.js';
-import { hostOf } from './support/ctl.js';
 import { repository } from './support/daemon.js';
-import { labHost, layHost, migrated } from './support/python-host.js';
+import { labHost, layHost, leaveHost, migrated } from './support/python-host.js';
 
 /** The commands of the section in docs/migration.md. */
 function backCommands(): string {
@@ -77,36 +76,7 @@ function isNumber(value: unknown): boolean {
 }
 
 test('the database that mdserver leaves has what Python needs, in each record and for each guest', async (t) => {
-  const host = hostOf(t);
-  mkdirSync(join(host.folder, 'data'));
-  const old = {
-    domain_name: 'old',
-    domain_uuid: 'ad0e1f2a-b581-4ecd-b60e-a9942ad18879',
-    domain_metadata: {},
-    mds_mac: '52:54:00:3a:cf:02',
-    mds_ipv4: '127.77.0.5',
-    mds_ipv6: null,
-    location: 'lab',
-    first_seen: 1,
-    last_update: 2,
-  };
-  const database = host.write(
-    'data/db_file.json',
-    JSON.stringify({ metadata: { locations: {} }, entries: [old] }, null, 4),
-  );
-  const daemon = await host.start();
-  const xml = host.write(
-    'new.xml',
-    `<domain type='kvm'><name>n\u00e4w</name><uuid>bd0e1f2a-b581-4ecd-b60e-a9942ad18879</uuid>
-      <metadata><mds:mdserver xmlns:mds='http://localhost/mdserver'><mds:ipv4>127.77.0.9</mds:ipv4>
-        <mds:role kind='x'>web</mds:role></mds:mdserver></metadata>
-      <devices><interface type='network'><mac address='52:54:00:3a:cf:09'/><source network='mds'/>
-      </interface></devices></domain>`,
-  );
-  const uploaded = await host.ctl('upload', xml);
-  assert.equal(uploaded.status, 0, uploaded.stderr);
-  await daemon.stop();
-
+  const { folder, database } = await leaveHost(t);
   const text = readFileSync(database, 'latin1');
   // Python opens it with the encoding of its locale, which is ASCII under systemd.
   assert.match(text, /^[\n\x20-\x7e]*$/);
@@ -122,6 +92,6 @@ test('the database that mdserver leaves has what Python needs, in each record an
     }
   }
   // Python's dnsmasq reads all that is in these folders, and Python writes the files of these names anew.
-  assert.deepEqual(readdirSync(join(host.folder, 'dnsmasq/dhcp')), ['mds.dhcp-hosts']);
-  assert.deepEqual(readdirSync(join(host.folder, 'dnsmasq/dns')), ['mds.dns-hosts']);
+  assert.deepEqual(readdirSync(join(folder, 'dnsmasq/dhcp')), ['mds.dhcp-hosts']);
+  assert.deepEqual(readdirSync(join(folder, 'dnsmasq/dns')), ['mds.dns-hosts']);
 });

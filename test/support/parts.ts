@@ -71,6 +71,7 @@ const parts = {
   'virt-install': [isCommand('virt-install'), 'virtinst'],
   'virt-xml': [isCommand('virt-xml'), 'virtinst'],
   xsltproc: [isCommand('xsltproc'), 'xsltproc'],
+  xmltodict: [isModule('xmltodict'), 'python3-xmltodict'],
   yaml: [isModule('yaml'), 'python3-yaml'],
 } as const satisfies Record<string, readonly [isThere: () => boolean, debianPackage: string]>;
 

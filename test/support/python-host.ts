@@ -1,7 +1,8 @@
+import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Scope, temporaryFolder } from './cleanup.js';
-import { program, run } from './ctl.js';
+import { type Host, hostOf, program, run } from './ctl.js';
 
 /** What Python's system-integration.sh installs, with the network `lab` and units of the operator's own names. */
 export const labHost = {
@@ -41,4 +42,42 @@ export async function migrated(
     PREFIX: prefix,
   });
   return { status, lines: stdout.replaceAll(prefix, '').split('\n').slice(0, -1) };
+}
+
+/**
+ * What mdserver leaves of a host that had the Python md_server: a guest from then and one that
+ * came later.
+ */
+export async function leaveHost(scope: Scope): Promise<Host & { database: string }> {
+  const host = hostOf(scope);
+  mkdirSync(join(host.folder, 'data'));
+  const old = {
+    domain_name: 'old',
+    domain_uuid: 'ad0e1f2a-b581-4ecd-b60e-a9942ad18879',
+    domain_metadata: {},
+    mds_mac: '52:54:00:3a:cf:02',
+    mds_ipv4: '127.77.0.5',
+    mds_ipv6: null,
+    location: 'lab',
+    first_seen: 1,
+    last_update: 2,
+  };
+  const database = host.write(
+    'data/db_file.json',
+    JSON.stringify({ metadata: { locations: {} }, entries: [old] }, null, 4),
+  );
+  const daemon = await host.start();
+  const xml = host.write(
+    'new.xml',
+    `<domain type='kvm'><name>n\u00e4w</name><uuid>bd0e1f2a-b581-4ecd-b60e-a9942ad18879</uuid>
+      <metadata xmlns:mdserver='urn:mdserver'>
+        <mdserver:ipv4>127.77.0.9</mdserver:ipv4><mdserver:role kind='x'>web</mdserver:role>
+      </metadata>
+      <devices><interface type='network'><mac address='52:54:00:3a:cf:09'/><source network='mds'/>
+      </interface></devices></domain>`,
+  );
+  const uploaded = await host.ctl('upload', xml);
+  assert.equal(uploaded.status, 0, uploaded.stderr);
+  await daemon.stop();
+  return { ...host, database };
 }
