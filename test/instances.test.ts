@@ -701,6 +701,16 @@ test('an invalid database is refused with what is wrong and where', async (t) =>
   }
 });
 
+test('an empty field of a record is one without a value', () => {
+  const names = ['domain_uuid', 'domain_metadata', 'mds_mac', 'mds_ipv4', 'mds_ipv6'];
+  const empty = (value: unknown) =>
+    Object.fromEntries([...names, 'first_seen', 'last_update'].map((name) => [name, value]));
+  const texts = ['', null].map((value) => JSON.stringify([{ domain_name: 'a', ...empty(value) }]));
+  const [written, missing] = texts.map(parse);
+  assert.equal(written?.length, 1);
+  assert.deepEqual(written, missing);
+});
+
 test('a record that is no instance is left out, with what is wrong and where', async (t) => {
   for (const [record, problem] of [
     [3, 'a record is not a JSON object'],

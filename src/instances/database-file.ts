@@ -18,7 +18,7 @@ export class DatabaseError extends Error {
   }
 }
 
-/** The parsed value of a field that may be missing or null. Throws DatabaseError. */
+/** The parsed value of a field that may be missing, null or empty. Throws DatabaseError. */
 function optionalField<T>(
   record: JsonObject,
   name: string,
@@ -26,7 +26,7 @@ function optionalField<T>(
   parse: (value: unknown) => T | undefined,
 ): T | undefined {
   const value = record[name];
-  if (value === undefined || value === null) return undefined;
+  if (value === undefined || value === null || value === '') return undefined;
   const parsed = parse(value);
   if (parsed === undefined) {
     throw new DatabaseError(`${name} is ${truncate(jsonText(value))}, expected ${expected}`);
