@@ -589,6 +589,7 @@ test('beyond the limits, what rendered longest ago goes first, and paths keep on
     const kept = keptTemplates(database, log, limits);
     const version = (text: string) => ({
       source: Buffer.from(text),
+      parts: [],
       settings,
       machine: undefined,
     });

@@ -194,6 +194,16 @@ function fileInDirectory(
   }
 }
 
+/** The file of the directory that a template includes. Throws UserdataError. */
+export function includedFile(directory: string, name: string): SourceFile {
+  const problem = nameProblem(name, true);
+  if (problem !== undefined) throw new UserdataError(name, `the name ${problem}`);
+  const path = `${directory}/${name}`;
+  const found = fileInDirectory(directory, { name, path });
+  if (found === undefined) throw new UserdataError(path, 'no such file');
+  return found;
+}
+
 /** What is wrong with the links directly in the directory, whether or not an instance needs them. */
 export function linkProblems(directory: string): UserdataError[] {
   let entries: Dirent[];

@@ -21,9 +21,19 @@ import { shortTurns } from '../turns.js';
 import { hasCode } from './find.js';
 import type { TemplateConfig } from './template.js';
 
+/** A file that a version of a template includes. */
+interface KeptPart {
+  /** As the template names it. */
+  readonly name: string;
+  readonly path: string;
+  readonly source: Buffer;
+}
+
 /** A version of a template that has rendered. */
 export interface TemplateVersion {
   readonly source: Buffer;
+  /** Undefined for a version of before mdserver 1.1, when there were none. */
+  readonly parts: readonly KeptPart[] | undefined;
   /** What it rendered with. */
   readonly settings: TemplateConfig;
   /** The key of the only machine that may get it; undefined for a template that several may share. */
@@ -62,12 +72,30 @@ const maxMemory = 64 * 1024 * 1024;
 const overhead = 1024;
 
 function bytesOf(versions: readonly TemplateVersion[]): number {
-  return versions.reduce((sum, { source }) => sum + source.length + overhead, 0);
+  return versions.reduce((sum, version) => {
+    return sum + sourcesOf(version).reduce((bytes, { length }) => bytes + length, overhead);
+  }, 0);
+}
+
+/** The texts of a version: its own, then those of its parts. */
+function sourcesOf({ source, parts = [] }: TemplateVersion): Buffer[] {
+  return [source, ...parts.map((part) => part.source)];
 }
 
 function isSameVersion(a: TemplateVersion, b: TemplateVersion): boolean {
   return (
-    a.machine === b.machine && a.source.equals(b.source) && isSameSettings(a.settings, b.settings)
+    a.machine === b.machine &&
+    a.source.equals(b.source) &&
+    isSameParts(a.parts, b.parts) &&
+    isSameSettings(a.settings, b.settings)
+  );
+}
+
+function isSameParts(a: TemplateVersion['parts'], b: TemplateVersion['parts']): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    a.length === b.length &&
+    a.every(({ name, source }, index) => name === b[index]?.name && source.equals(b[index].source))
   );
 }
 
@@ -94,11 +122,16 @@ function limited(versions: readonly TemplateVersion[], most: number): TemplateVe
 
 /** The file of a path's versions: a line of JSON about them, then their sources, end to end. */
 function* filePieces(path: string, versions: readonly TemplateVersion[]): Generator<Buffer> {
-  const about = versions.map(({ source, machine, settings }) => {
-    return { bytes: source.length, machine, settings: plainSettings(settings) };
+  const about = versions.map(({ source, parts, machine, settings }) => {
+    const files = parts?.map((part) => ({
+      name: part.name,
+      path: part.path,
+      bytes: part.source.length,
+    }));
+    return { bytes: source.length, parts: files, machine, settings: plainSettings(settings) };
   });
   yield Buffer.from(`${JSON.stringify({ path, versions: about })}\n`);
-  for (const { source } of versions) yield source;
+  for (const version of versions) yield* sourcesOf(version);
 }
 
 /** Parses what filePieces makes. Throws if it is anything else. */
@@ -107,12 +140,18 @@ function parseFile(path: string, content: Buffer): TemplateVersion[] {
   const about = JSON.parse(content.toString('utf8', 0, end));
   if (about.path !== path) throw new Error(`is about ${about.path}`);
   let start = end + 1;
-  const versions: TemplateVersion[] = [];
-  for (const { bytes, machine, settings } of about.versions) {
-    const source = content.subarray(start, start + bytes);
+  const take = (bytes: number): Buffer => {
     start += bytes;
+    return content.subarray(start - bytes, start);
+  };
+  const versions: TemplateVersion[] = [];
+  for (const { bytes, parts: files, machine, settings } of about.versions) {
+    const source = take(bytes);
+    const parts = files?.map((file: { name: string; path: string; bytes: number }): KeptPart => {
+      return { name: file.name, path: file.path, source: take(file.bytes) };
+    });
     const templateData = new Map<string, TemplateValue>(settings.templateData);
-    versions.push({ source, machine, settings: { ...settings, templateData } });
+    versions.push({ source, parts, machine, settings: { ...settings, templateData } });
   }
   if (start !== content.length) throw new Error('has another length than it says');
   return versions;

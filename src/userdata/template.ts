@@ -11,6 +11,21 @@ import {
 import { servedName } from '../instances/host-names.js';
 import { keysOf } from '../instances/settings.js';
 import { jsonText, shellWord, truncate, yamlText } from '../text.js';
+import { doubleMeaning, doubleMeaningOfStatement, newForms } from './meanings.js';
+import { formOfFunction, formOfMethod, isPythonFunction } from './python-forms.js';
+import {
+  type DoubtfulLine,
+  type Include,
+  isOurs,
+  keepsBraces,
+  parseSource,
+  type Tag,
+  TemplateError,
+  tagCounter,
+  tokensOf,
+} from './source.js';
+
+export { TemplateError };
 
 /** The values that a template can use, by name. Has no prototype, which would add names. */
 export type TemplateData = Readonly<Record<string, unknown>>;
@@ -20,18 +35,6 @@ export type Template = ((data: TemplateData) => string) & {
   /** Whether the text depends on nothing but the data: not on the time, chance or other state. */
   readonly isPure?: boolean;
 };
-
-/** A template cannot be compiled or rendered; the message is one line for the log. */
-export class TemplateError extends Error {
-  constructor(
-    readonly file: string,
-    /** The line in the template, counted from 1. */
-    readonly line: number,
-    problem: string,
-  ) {
-    super(`${file}:${line}: ${problem}`);
-  }
-}
 
 /** The part of an instance that templates can use. */
 export interface TemplateInstance {
@@ -56,11 +59,6 @@ export interface TemplateConfig {
  * from the metadata of each datasource, and the names there are those in DNS.
  */
 export const builtInUserdata = '#cloud-config\nmanage_etc_hosts: true\n';
-
-/** Limits, so that no template keeps the server busy for long. Lengths are in characters. */
-const maxTagLength = 65_536;
-const maxTags = 10_000;
-const maxStatementLength = 1000;
 
 /**
  * The functions of templates: some quote a value for where it is printed, some are Python's, for converted
@@ -127,178 +125,8 @@ export function templateData(
   return data;
 }
 
-/** A tag of a template: `{{code}}` prints a value, `{{% code }}` is a statement or part of one. */
-export interface Tag {
-  readonly line: number;
-  readonly code: string;
-  readonly prints: boolean;
-}
-
 /** For the position in a template without tags, which is never needed. */
-const unknownTag: Tag = { line: 1, code: '', prints: true };
-
-const comment = String.raw`[ \t]*(?:#.*)?$`;
-/** Statements of Bottle templates (the text after the "%") and how to write them here. */
-const bottleStatements: readonly (readonly [RegExp, string])[] = [
-  [new RegExp(`^(if)\\b.*:${comment}`), '{{% if (…) { }}'],
-  [new RegExp(`^(elif)\\b.*:${comment}`), '{{% } else if (…) { }}'],
-  [new RegExp(`^(else)\\s*:${comment}`), '{{% } else { }}'],
-  [new RegExp(`^(for)\\b(?=.*\\sin\\b).*:${comment}`), '{{% for (const … of …) { }}'],
-  [new RegExp(`^(while)\\b.*:${comment}`), '{{% while (…) { }}'],
-  [new RegExp(`^(end)${comment}`), '{{% } }}'],
-  [/^(#)/, '{{% /* … */ }}'],
-  [/^([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)\s*=(?!=)/, '{{% let … = … }}'],
-  [
-    /^([A-Za-z_][\w.]*(?:\[[^\]]*\])?)\s*(?:[-+*/%&|^]|\/\/|\*\*|<<|>>)?=(?!=)/,
-    '{{% … = … }} in JavaScript',
-  ],
-  [new RegExp(`^(try|finally)\\s*:${comment}`), '{{% … }} in JavaScript'],
-  [new RegExp(`^(except|with|def|class)\\b.*:${comment}`), '{{% … }} in JavaScript'],
-  [new RegExp(`^(pass|break|continue)${comment}`), '{{% … }} in JavaScript'],
-  [/^(import)\s+[\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*\s*$/, '{{% … }} in JavaScript'],
-  [/^(from)\s+[\w.]+\s+import\s/, '{{% … }} in JavaScript'],
-  [/^(include|rebase)\s*\(/, 'the text of that template'],
-  [/^(setdefault|print|[A-Za-z_]\w*(?:\.\w+)+)\s*\(.*\)\s*$/, '{{% … }} in JavaScript'],
-];
-
-const anyStatement = new RegExp(bottleStatements.map(([{ source }]) => source).join('|'));
-
-/**
- * The problem with a line that is a statement in Bottle templates; undefined for text such as
- * `%wheel ALL=(ALL) ALL`. `opener` is the line's "%" or "<%", `code` the rest of it.
- */
-function bottleProblem(opener: string, code: string): string | undefined {
-  const trimmed = code.replace(/^[ \t]+/, '').trimEnd();
-  // One regular expression rules out nearly all lines of text, faster than sixteen.
-  if (!anyStatement.test(trimmed)) return undefined;
-  for (const [pattern, newForm] of bottleStatements) {
-    const word = pattern.exec(trimmed)?.[1];
-    if (word === undefined) continue;
-    const asText = opener === '%' ? '\\%' : "{{'<%'}}";
-    return `"${opener} ${word}" is a Bottle statement: write ${newForm}, or ${asText} if the line is text`;
-  }
-  return undefined;
-}
-
-/**
- * Like bottleProblem, for the line whose opener is at `start`. `lastBlockEnd` is the position of the
- * template's last `%>`.
- */
-function problemAt(
-  source: string,
-  opener: string,
-  start: number,
-  lastBlockEnd: number,
-): string | undefined {
-  const newline = source.indexOf('\n', start);
-  const end = newline < 0 ? source.length : newline;
-  if (end - start > maxStatementLength) return undefined;
-  const code = source.slice(start + opener.length, end);
-  if (opener === '%') return bottleProblem(opener, code);
-  if (code.trim() === '' && lastBlockEnd > end) {
-    return `"<%" opens a Bottle block: write {{% … }} in JavaScript, or {{'<%'}} if the line is text`;
-  }
-  return bottleProblem(opener, code.replace(/%>\s*$/, ''));
-}
-
-// An unpaired quote is a separate token; the JavaScript compiler reports it.
-const tokens =
-  /'(?:[^'\\\n]|\\[\s\S])*'|"(?:[^"\\\n]|\\[\s\S])*"|`(?:[^`\\]|\\[\s\S])*`|\/\*(?:[\s\S]*?\*\/|[\s\S]*)|\/\/(?:(?!\}\})[^\n])*|[{}]|[^'"`/{}]+|['"`/]/y;
-
-/** A regular expression on one line. In a character class, "/" needs a backslash. */
-const regularExpression = /\/(?:[^/\\\n]|\\.)+\//y;
-
-/** Splits JavaScript into tokens, as far as that is needed to find its braces. */
-function* tokensOf(text: string): Generator<readonly [position: number, token: string]> {
-  let position = 0;
-  // The last character that is not a space tells a regular expression from a division.
-  let before = '(';
-  while (position < text.length) {
-    tokens.lastIndex = position;
-    regularExpression.lastIndex = position;
-    const plain = tokens.exec(text)?.[0];
-    if (plain === undefined) return;
-    const opens = plain === '/' && /[(,=:[!&|?{};+*%~^<>-]/.test(before);
-    const token = (opens ? regularExpression.exec(text)?.[0] : undefined) ?? plain;
-    yield [position, token];
-    position += token.length;
-    before = token.trimEnd().at(-1) ?? before;
-  }
-}
-
-/**
- * The length of the tag content at the start of the text; undefined if no `}}` ends it. A `}}` in a
- * string, a comment or an object (`{a: {b: 1}}`) does not end it.
- */
-function contentLength(text: string): number | undefined {
-  const prints = !/^\s*%/.test(text);
-  let braces = 0;
-  for (const [position, token] of tokensOf(text)) {
-    if (token === '{') braces += 1;
-    if (token !== '}') continue;
-    // The braces of a statement need not be balanced: `{{% if (x) { }}`.
-    if (text.startsWith('}}', position) && (braces === 0 || !prints)) return position;
-    braces = Math.max(0, braces - 1);
-  }
-  return undefined;
-}
-
-/**
- * Splits a template into text and tags. Eta's own parser changes line ends, removes "-" and "_" next
- * to braces, and can take minutes for a file; this one takes linear time. Throws TemplateError.
- */
-function parseTemplate(source: string, file: string): (string | Tag)[] {
-  const found: (string | Tag)[] = [];
-  const marks = /\{\{|(?<=^|\n)[ \t]*(?:\\?%|<%)/g;
-  const lastBlockEnd = source.lastIndexOf('%>');
-  let text = '';
-  let taken = 0;
-  let tags = 0;
-  let line = 1;
-  let counted = 0;
-  for (let mark = marks.exec(source); mark !== null; mark = marks.exec(source)) {
-    for (;;) {
-      const newline = source.indexOf('\n', counted);
-      if (newline < 0 || newline >= mark.index) break;
-      counted = newline + 1;
-      line += 1;
-    }
-    const after = marks.lastIndex;
-    const opener = mark[0].trimStart();
-    if (opener === '\\%') {
-      text += source.slice(taken, after - 2);
-      taken = after - 1;
-    } else if (opener === '{{') {
-      const inside = source.slice(after, after + maxTagLength);
-      const length = contentLength(inside);
-      if (length === undefined) {
-        const problem = `"{{" has no "}}" within ${maxTagLength} characters: add it, or write {{'{{'}} if the braces are text`;
-        throw new TemplateError(file, line, problem);
-      }
-      tags += 1;
-      if (tags > maxTags) {
-        throw new TemplateError(
-          file,
-          line,
-          `more than ${maxTags} tags: use a loop, or split the template`,
-        );
-      }
-      text += source.slice(taken, mark.index);
-      if (text !== '') found.push(text);
-      text = '';
-      const [, sign, code = ''] = /^([%!]?)([\s\S]*)$/.exec(inside.slice(0, length).trim()) ?? [];
-      found.push({ line, code: code.trim(), prints: sign !== '%' });
-      taken = after + length + 2;
-      marks.lastIndex = taken;
-    } else {
-      const problem = problemAt(source, opener, after - opener.length, lastBlockEnd);
-      if (problem !== undefined) throw new TemplateError(file, line, problem);
-    }
-  }
-  text += source.slice(taken);
-  if (text !== '') found.push(text);
-  return found;
-}
+const unknownTag: Tag = { file: '', line: 1, code: '', prints: true, isJavaScript: true };
 
 function isExpression(code: string): boolean {
   try {
@@ -334,6 +162,46 @@ function singleQuotedContent(text: string): string {
   return JSON.stringify(text).slice(1, -1).replaceAll("'", "\\'");
 }
 
+/**
+ * The text for a value that a tag prints. Throws for what Python printed as another text, unless the
+ * template says that it is JavaScript, and as stringifyValue does.
+ */
+export function printValue(
+  value: unknown,
+  { isJavaScript, code }: Pick<Tag, 'isJavaScript' | 'code'>,
+): string {
+  const text = stringifyValue(value);
+  if (isJavaScript || typeof value === 'string') return text;
+  const short = truncate(code, 40);
+  const operand = /^[\w.]+$/.test(code) ? short : `(${short})`;
+  const refused = (problem: string) => new Error(`${problem}; ${isOurs}`);
+  if (value === true) {
+    throw refused(
+      `is true, which Python printed as True: write {{String(${short})}}, or {{${operand} ? 'yes' : 'no'}}`,
+    );
+  }
+  if (value === false) {
+    throw refused(
+      `is false, which Python printed as False: write {{${operand} || ''}} to print nothing, or {{String(${short})}}`,
+    );
+  }
+  if (Array.isArray(value)) {
+    throw refused(
+      `is a list, which Python printed as ['a', 'b']: write {{yaml(${short})}}, or {{${operand}.join(', ')}}`,
+    );
+  }
+  // Python prints 1e+16 where JavaScript prints 10000000000000000, and 0.00001 as 1e-05.
+  if (typeof value === 'number' && !isPrintedAlike(value)) {
+    throw refused(`is a number that Python printed otherwise: write {{String(${short})}}`);
+  }
+  return text;
+}
+
+function isPrintedAlike(value: number): boolean {
+  if (Number.isInteger(value)) return Number.isSafeInteger(value);
+  return Math.abs(value) >= 1e-4 && Math.abs(value) < 1e15;
+}
+
 /** The text for a value. Throws for values whose text would be useless, such as an object. */
 export function stringifyValue(value: unknown): string {
   switch (typeof value) {
@@ -354,7 +222,7 @@ export function stringifyValue(value: unknown): string {
       if (value === null) return stringifyValue(undefined);
       const prototype: unknown = Object.getPrototypeOf(value);
       if (prototype === null || prototype === Object.prototype) {
-        throw new Error('is an object: print one of its properties');
+        throw new Error('is an object: print one of its properties, or write {{yaml(…)}}');
       }
       return String(value);
     }
@@ -366,7 +234,7 @@ function collapseSpaces(text: string): string {
 }
 
 function problemText(text: string): string {
-  return truncate(collapseSpaces(text), 200);
+  return truncate(collapseSpaces(text), 300);
 }
 
 /** The tag as a message shows it. */
@@ -374,18 +242,30 @@ function tagText({ code, prints }: Tag): string {
   return `{{${prints ? '' : '% '}${truncate(collapseSpaces(code), 60)}}}`;
 }
 
+/** What to do about a name that a tag uses and nobody knows. */
+function nameAdvice(name: string, { code }: Tag): string {
+  const form = formOfFunction(name);
+  if (form !== undefined) return `write ${form}`;
+  const advice = 'set it in [template-data], or correct the name';
+  return /^[A-Za-z_$][\w$]*$/.test(code) ? advice : `${advice}; ${keepsBraces}`;
+}
+
 /** The message for an error that a tag's code threw. */
 function runtimeProblem(tag: Tag, error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
+  const forms = tag.prints ? newForms(tag.code) : undefined;
   const unknown = error instanceof ReferenceError && /^(.+) is not defined$/.exec(message)?.[1];
   // A name of JavaScript or of the generated code, not of the template data.
   const leaked =
     tag.code in Object.prototype || /^\w+: is a function/.test(`${tag.code}: ${message}`);
   const name = unknown || (leaked && tag.prints ? tag.code : undefined);
-  if (name === undefined) return problemText(`${tagText(tag)} ${message}`);
-  return problemText(
-    `unknown name "${name}" in ${tagText(tag)}: set it in [template-data], or correct the name`,
-  );
+  if (name !== undefined) {
+    const advice = isPythonFunction(name) && forms ? `write ${forms}` : nameAdvice(name, tag);
+    return `${problemText(`unknown name "${name}" in ${tagText(tag)}`)}: ${advice}`;
+  }
+  const method = /(?:^|\.)(\w+) is not a function$/.exec(message)?.[1];
+  const advice = forms ?? (method && (formOfMethod(method) ?? formOfFunction(method)));
+  return problemText(`${tagText(tag)} ${message}`) + (advice ? `; write ${advice}` : '');
 }
 
 /** The tag with an unbalanced brace, and the problem. */
@@ -416,7 +296,10 @@ function syntaxProblem(tags: readonly Tag[], code: string): { tag: Tag; problem:
     const place = Number(/^template:(\d+)/.exec(stack)?.[1] ?? 0);
     const before = code.split('\n', place).join('\n');
     const number = [...before.matchAll(/^__eta\.line=(\d+)$/gm)].at(-1)?.[1];
-    return { tag: tags[Number(number)] ?? first, problem: `is not JavaScript: ${message}` };
+    const tag = tags[Number(number)] ?? first;
+    const forms = tag.prints ? newForms(tag.code) : undefined;
+    const advice = forms === undefined ? `; ${keepsBraces}` : `; write ${forms}`;
+    return { tag, problem: `is not JavaScript: ${message}${tag.prints ? advice : ''}` };
   }
   return { tag: first, problem: 'or a later tag is not JavaScript' };
 }
@@ -454,29 +337,130 @@ function isPureCode(code: string): boolean {
 /** Hides the names of Object.prototype, where unknown names would be found otherwise. */
 const shadowedGlobals = `let ${Object.getOwnPropertyNames(Object.prototype).join(', ')};`;
 
+/** A file that a template includes, or why there is none. */
+export type Part =
+  | { readonly path: string; readonly source: string }
+  | { readonly problem: string };
+
+/** What the compilation of a template depends on. */
+export interface CompileOptions {
+  /** Makes the text for a value that a tag prints. */
+  readonly print?: (value: unknown, tag: Tag) => string;
+  /** Finds a file that the template includes, by its name in userdata_dir. */
+  readonly part?: (name: string) => Part;
+  /** The template is JavaScript, whatever its first line says. */
+  readonly isJavaScript?: boolean;
+}
+
+/** How deep files may include each other. */
+const maxDepth = 8;
+/** Of a template with all that it includes, in characters. */
+const maxLength = 4 * 1024 * 1024;
+
+/** A template with the files that it includes in place. */
+interface Expanded {
+  readonly pieces: readonly (string | Tag)[];
+  readonly doubtful: readonly DoubtfulLine[];
+}
+
+/** Puts the files in place that a template includes, each in a block. Throws TemplateError. */
+function expand(
+  whole: string,
+  file: string,
+  part: (name: string) => Part,
+  isJavaScript: boolean,
+): Expanded {
+  const pieces: (string | Tag)[] = [];
+  const doubtful: DoubtfulLine[] = [];
+  const countTag = tagCounter();
+  let length = 0;
+
+  function addFile(source: string, path: string, ancestors: readonly string[]): void {
+    length += source.length;
+    const parsed = parseSource(source, path, countTag, isJavaScript);
+    for (const one of parsed.doubtful) doubtful.push(one);
+    for (const piece of parsed.pieces) {
+      if (typeof piece === 'object' && 'include' in piece) addPart(piece, [...ancestors, path]);
+      else pieces.push(piece);
+    }
+  }
+
+  function addPart({ file: by, line, include }: Include, ancestors: readonly string[]): void {
+    const found = part(include);
+    const name = `include('${include}')`;
+    const refused = (problem: string) => new TemplateError(by, line, `${name}: ${problem}`);
+    if ('problem' in found) throw refused(found.problem);
+    if (ancestors.includes(found.path)) throw refused('the file includes itself');
+    if (ancestors.length > maxDepth) throw refused(`is more than ${maxDepth} files deep`);
+    if (length + found.source.length > maxLength) {
+      throw refused(`the template is longer than ${maxLength} characters with what it includes`);
+    }
+    const block = { file: by, line, prints: false, isJavaScript: true };
+    pieces.push({ ...block, code: '{' });
+    try {
+      addFile(found.source, found.path, ancestors);
+    } catch (error) {
+      if (!(error instanceof TemplateError) || error.file === by) throw error;
+      throw new TemplateError(error.file, error.line, `${error.problem} (in ${by}:${line})`);
+    }
+    pieces.push({ ...block, code: '}' });
+  }
+
+  addFile(whole, file, []);
+  return { pieces, doubtful };
+}
+
+/** Throws TemplateError if a tag means one thing in Python and another in JavaScript. */
+function refuseDoubleMeaning(tag: Tag): void {
+  if (tag.isJavaScript) return;
+  const problem = tag.prints ? doubleMeaning(tag.code) : doubleMeaningOfStatement(tag.code);
+  if (problem === undefined) return;
+  throw new TemplateError(
+    tag.file,
+    tag.line,
+    `${tagText(tag)} ${truncate(problem, 300)}; ${isOurs}`,
+  );
+}
+
+/** Throws TemplateError if a line is a statement of Bottle, because the template has all of its names. */
+function refuseStatements(doubtful: readonly DoubtfulLine[], data: TemplateData): void {
+  const isPythons = (name: string) =>
+    isPythonFunction(name) ||
+    (name in data &&
+      name !== 'instance' &&
+      !Object.values(functions).includes(data[name] as never));
+  for (const { file, line, text, names } of doubtful) {
+    if (!names.every(isPythons)) continue;
+    const problem = `"${truncate(text.trim(), 40)}" is a Bottle statement, because ${names.join(' and ')} is in the data: take the line out, or put a backslash before it if it is text`;
+    throw new TemplateError(file, line, problem);
+  }
+}
+
 /**
  * Compiles a template: `{{name}}` and `{{!name}}` print a value unescaped, `{{% … }}` is JavaScript, a
- * line that begins with `\%` loses the backslash, and everything else is literal text. `print` makes
- * the text for a value that a tag prints. Throws TemplateError for a syntax error or a line that is a
- * Bottle statement.
+ * line that begins with `\%` loses the backslash, and everything else is literal text. Throws
+ * TemplateError for a syntax error, for a line that is a Bottle statement, and for a tag that meant
+ * something else in Bottle.
  */
 export function compileTemplate(
   source: string,
   file: string,
-  print: (value: unknown, tag: Tag) => string = stringifyValue,
+  {
+    print = printValue,
+    part = () => ({ problem: 'no such file' }),
+    isJavaScript = false,
+  }: CompileOptions = {},
 ): Template {
-  const parts = parseTemplate(source, file);
-  const tags = parts.filter((part) => typeof part !== 'string');
+  const { pieces, doubtful } = expand(source, file, part, isJavaScript);
+  const tags = pieces.filter((piece) => typeof piece !== 'string');
   if (tags.length === 0) {
-    const text = parts.join('');
-    return () => text;
+    const text = pieces.join('');
+    return (data) => {
+      refuseStatements(doubtful, data);
+      return text;
+    };
   }
-  for (const tag of tags) {
-    if (tag.prints && tag.code === '') {
-      const problem = "{{}} is empty: write {{'{{}}'}} if the braces are text";
-      throw new TemplateError(file, tag.line, problem);
-    }
-  }
+  for (const tag of tags) refuseDoubleMeaning(tag);
   const eta = new Eta({
     autoEscape: false,
     autoFilter: true,
@@ -490,10 +474,11 @@ export function compileTemplate(
   });
   eta.parse = () => {
     let number = 0;
-    const body = parts.map((part) => {
-      if (typeof part === 'string') return singleQuotedContent(part);
-      const val = part.prints ? interpolation(part.code) : part.code;
-      return { t: part.prints ? 'i' : 'e', val, lineNo: number++ };
+    const body = pieces.map((piece) => {
+      if (typeof piece === 'string') return singleQuotedContent(piece);
+      // Without a semicolon, a statement that begins with "[" or "(" would go on with what is before it.
+      const val = piece.prints ? interpolation(piece.code) : `;${piece.code}`;
+      return { t: piece.prints ? 'i' : 'e', val, lineNo: number++ };
     });
     // In Eta's own `with`, its helpers (output, block, …) would hide data with their names. In the
     // strict function, assigning to an unknown name is an error; it does not create a global.
@@ -502,7 +487,7 @@ export function compileTemplate(
   };
   eta.RuntimeErr = (error: unknown, _source, number) => {
     const tag = tags[number] ?? unknownTag;
-    throw new TemplateError(file, tag.line, runtimeProblem(tag, error));
+    throw new TemplateError(tag.file, tag.line, runtimeProblem(tag, error));
   };
   let render: ReturnType<typeof eta.compile>;
   try {
@@ -511,8 +496,14 @@ export function compileTemplate(
     // Eta's message contains all of the generated code.
     if (!(error instanceof Error)) throw error;
     const { tag, problem } = syntaxProblem(tags, eta.compileToString(''));
-    throw new TemplateError(file, tag.line, problemText(`${tagText(tag)} ${problem}`));
+    throw new TemplateError(tag.file, tag.line, `${tagText(tag)} ${collapseSpaces(problem)}`);
   }
   const isPure = tags.every(({ code }) => isPureCode(code));
-  return Object.assign((data: TemplateData) => render.call(eta, data, {}), { isPure });
+  return Object.assign(
+    (data: TemplateData) => {
+      refuseStatements(doubtful, data);
+      return render.call(eta, data, {});
+    },
+    { isPure },
+  );
 }

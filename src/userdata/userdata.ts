@@ -13,6 +13,7 @@ import {
   fileError,
   findUserdata,
   hasCode,
+  includedFile,
   isNoUserdata,
   isSettled,
   MissingFileError,
@@ -24,9 +25,12 @@ import {
 } from './find.js';
 import { type KeptTemplates, noKeptTemplates, type TemplateVersion } from './kept.js';
 import { byProblem, type Document, lastInForce, type Refusal } from './refused.js';
+import { isGuestTemplate, languageLine } from './source.js';
 import {
   builtInUserdata,
+  type CompileOptions,
   compileTemplate,
+  type Part,
   type Template,
   type TemplateConfig,
   type TemplateData,
@@ -107,8 +111,16 @@ type Text = string | Buffer;
 /** Makes the text of a file. */
 type Renderer = ((data: TemplateData) => Text) & Pick<Template, 'isPure'>;
 
+/** A file that a template includes, as it was read, or why it cannot be included. */
+type FoundPart = { readonly name: string } & (
+  | ({ readonly path: string } & FileSnapshot)
+  | { readonly problem: string }
+);
+
 interface CacheEntry extends FileSnapshot {
   readonly render: Renderer;
+  /** The files that it includes, and those that they include. */
+  readonly parts: readonly FoundPart[];
 }
 
 /** Reads the file; undefined if it is gone or no longer a regular file. */
@@ -136,18 +148,66 @@ function readFile({ path, target }: SourceFile): FileSnapshot | undefined {
   }
 }
 
-/** cloud-init's own templates: cloud-init replaces their double braces in the guest. */
-const guestTemplate = /^## template: *jinja/i;
+/** Reads a file that a template includes. */
+function readPart(directory: string, name: string): FoundPart {
+  try {
+    const file = includedFile(directory, name);
+    const snapshot = readFile(file);
+    if (snapshot === undefined) return { name, problem: `${file.path}: no such file` };
+    if (!isUtf8(snapshot.bytes)) return { name, problem: `${file.path}: is not UTF-8 text` };
+    return { name, path: file.path, ...snapshot };
+  } catch (error) {
+    if (error instanceof UserdataError) return { name, problem: error.message };
+    throw error;
+  }
+}
+
+/** Whether the file that a template includes is as it was when it was read. */
+function isUnchanged(directory: string, part: FoundPart): boolean {
+  if ('problem' in part) return isSamePart(part, readPart(directory, part.name));
+  try {
+    const { version } = includedFile(directory, part.name);
+    return part.settled && sameVersion(part.version, version);
+  } catch (error) {
+    if (error instanceof UserdataError) return false;
+    throw error;
+  }
+}
+
+function isSamePart(a: FoundPart, b: FoundPart): boolean {
+  if ('problem' in a || 'problem' in b) {
+    return 'problem' in a && 'problem' in b && a.problem === b.problem;
+  }
+  return a.bytes.equals(b.bytes);
+}
+
+/** What a template takes in place of a tag that includes a file. */
+function partOf(found: FoundPart): Part {
+  if ('problem' in found) return found;
+  return { path: found.path, source: found.bytes.toString('utf8') };
+}
+
+/** Returns a function that finds the files that templates include, by their names in the directory. */
+export function partsIn(directory: string): (name: string) => Part {
+  return (name) => partOf(readPart(directory, name));
+}
 
 /** Renders text as a template, and anything else unchanged. */
-function renderer(bytes: Buffer, path: string): Renderer {
-  if (!isUtf8(bytes) || guestTemplate.test(bytes.toString('latin1', 0, 40))) return () => bytes;
+function renderer(
+  bytes: Buffer,
+  path: string,
+  options: Pick<CompileOptions, 'part' | 'isJavaScript'>,
+): Renderer {
+  const start = bytes.toString('latin1', 0, 1024);
+  const { language, length } = languageLine(start);
+  if (language === 'none') return () => bytes.subarray(length);
+  if (!isUtf8(bytes) || isGuestTemplate(start)) return () => bytes;
   try {
     if (bytes.length > maxTextLength) {
       const problem = `is too long: ${bytes.length} bytes, the limit for text is ${maxTextLength}`;
       throw new UserdataError(path, problem);
     }
-    return compileTemplate(bytes.toString('utf8'), path);
+    return compileTemplate(bytes.toString('utf8'), path, options);
   } catch (error) {
     return () => {
       throw error;
@@ -157,28 +217,65 @@ function renderer(bytes: Buffer, path: string): Renderer {
 
 /**
  * Returns a function that returns a file's content and renderer and caches them, so that an unchanged file is neither
- * read nor compiled again. It returns undefined for a file that is gone.
+ * read nor compiled again: a file and all that it includes from the directory. It returns undefined for a file that is gone.
  */
-function cachedRenderers(): (file: SourceFile) => CacheEntry | undefined {
+function cachedRenderers(): (file: SourceFile, directory: string) => CacheEntry | undefined {
   const cache = new Map<string, CacheEntry>();
   let cachedBytes = 0;
 
+  function bytesOf({ bytes, parts }: CacheEntry): number {
+    return parts.reduce(
+      (sum, part) => sum + ('bytes' in part ? part.bytes.length : 0),
+      bytes.length,
+    );
+  }
+
   function evict(path: string): void {
-    cachedBytes -= cache.get(path)?.bytes.length ?? 0;
+    const entry = cache.get(path);
+    if (entry !== undefined) cachedBytes -= bytesOf(entry);
     cache.delete(path);
   }
 
-  return (file) => {
+  /** The renderer of the file, and what it was compiled with: the same one for the same texts. */
+  function rendererOf(
+    { bytes }: FileSnapshot,
+    path: string,
+    directory: string,
+    cached: CacheEntry | undefined,
+  ): Pick<CacheEntry, 'render' | 'parts'> {
+    if (cached?.bytes.equals(bytes)) {
+      const parts = cached.parts.map(({ name }) => readPart(directory, name));
+      const isSame = parts.every((part, index) => {
+        const before = cached.parts[index];
+        return before !== undefined && isSamePart(part, before);
+      });
+      if (isSame) return { render: cached.render, parts };
+    }
+    const found = new Map<string, FoundPart>();
+    const part = (name: string): Part => {
+      const known = found.get(name) ?? readPart(directory, name);
+      found.set(name, known);
+      return partOf(known);
+    };
+    const render = renderer(bytes, path, { part });
+    return { render, parts: [...found.values()] };
+  }
+
+  return (file, directory) => {
     const cached = cache.get(file.path);
-    if (cached?.settled && sameVersion(cached.version, file.version)) return cached;
+    if (
+      cached?.settled &&
+      sameVersion(cached.version, file.version) &&
+      cached.parts.every((part) => isUnchanged(directory, part))
+    ) {
+      return cached;
+    }
     evict(file.path);
     const snapshot = readFile(file);
     if (snapshot === undefined) return undefined;
-    const same = cached?.bytes.equals(snapshot.bytes);
-    const render = same ? cached?.render : undefined;
-    const entry = { ...snapshot, render: render ?? renderer(snapshot.bytes, file.path) };
+    const entry = { ...snapshot, ...rendererOf(snapshot, file.path, directory, cached) };
     cache.set(file.path, entry);
-    cachedBytes += snapshot.bytes.length;
+    cachedBytes += bytesOf(entry);
     for (const path of cache.keys()) {
       if (path === file.path) break;
       if (cache.size <= maxCachedFiles && cachedBytes <= maxCachedBytes) break;
@@ -294,6 +391,17 @@ export function dataOf(config: UserdataConfig, instance: TemplateInstance): Temp
   return templateData(templateConfig(config), instance);
 }
 
+/** The renderer of a version of a template that rendered before. */
+function earlierRenderer({ source, parts }: TemplateVersion, path: string): Renderer {
+  const part = (name: string): Part => {
+    const found = parts?.find((one) => one.name === name);
+    if (found === undefined) return { problem: 'no such file' };
+    return { path: found.path, source: found.source.toString('utf8') };
+  };
+  // Before templates could include files, they were JavaScript without saying so.
+  return renderer(source, path, { part, isJavaScript: parts === undefined });
+}
+
 /** The versions of a template that rendered before, the newest first. */
 interface EarlierVersions extends Pick<Template, 'isPure'> {
   readonly versions: readonly (TemplateVersion & { readonly render: Renderer })[];
@@ -401,20 +509,27 @@ export function createUserdata({
   /** Notes that the version of a template has rendered, once. */
   function noteRendered(
     path: string,
-    { bytes, render }: CacheEntry,
+    { bytes, render, parts }: CacheEntry,
     machine: string | undefined,
     settings: UserdataConfig,
   ): void {
     if (noted.has(render) && noted.get(render) === machine) return;
     noted.set(render, machine);
-    kept.keep(path, { source: bytes, machine, settings: templateConfig(settings) });
+    kept.keep(path, {
+      source: bytes,
+      parts: parts.flatMap((part) =>
+        'bytes' in part ? [{ name: part.name, path: part.path, source: part.bytes }] : [],
+      ),
+      machine,
+      settings: templateConfig(settings),
+    });
   }
 
   function earlierVersions(path: string): EarlierVersions {
     const versions = kept.versions(path);
     const known = earlier.get(versions);
     if (known !== undefined) return known;
-    const compiled = versions.map((one) => ({ ...one, render: renderer(one.source, path) }));
+    const compiled = versions.map((one) => ({ ...one, render: earlierRenderer(one, path) }));
     const made = { versions: compiled, isPure: compiled.every(({ render }) => render.isPure) };
     earlier.set(versions, made);
     return made;
@@ -492,7 +607,7 @@ export function createUserdata({
           return { body: builtInUserdata, file: null, problem: undefined };
         }
         ({ path, version } = found);
-        const entry = rendererOf(found);
+        const entry = rendererOf(found, settings.mdserver.userdata_dir);
         if (entry === undefined) continue;
         const { outcome } = rendered(name, instance, entry.render, () => {
           isNew = true;
@@ -506,7 +621,9 @@ export function createUserdata({
       throw new UserdataError(path ?? name, 'disappeared while it was read');
     } catch (error) {
       if (!(error instanceof TemplateError || error instanceof UserdataError)) throw error;
-      const { file, message: problem } = error;
+      const { message: problem } = error;
+      // An error may be in a file that the template includes.
+      const file = (error instanceof TemplateError ? path : undefined) ?? error.file;
       const body = earlierRendering(file, instance, inputs, document);
       const hasLast = body !== undefined;
       refused.set(name, { document, instance: instance.name, file, problem, hasLast });

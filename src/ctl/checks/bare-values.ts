@@ -3,16 +3,20 @@ import { isDeepStrictEqual } from 'node:util';
 import yaml = require('yaml');
 
 import { controlCharacters } from '../../text.js';
+import type { Tag } from '../../userdata/source.js';
 import {
   compileTemplate,
   functions,
-  stringifyValue,
+  type Part,
+  printValue,
   type TemplateData,
   type TemplateInstance,
 } from '../../userdata/template.js';
 
 /** A tag that prints a value without quotes where YAML needs them. */
 export interface BareValue {
+  /** The template, or the file that it includes. */
+  readonly file: string;
   /** The line in the template, counted from 1. */
   readonly line: number;
   /** The tag's expression. */
@@ -51,7 +55,12 @@ function read(text: string): unknown {
 }
 
 /** Renders a template into parts. Throws TemplateError. */
-function partsOf(source: string, file: string, data: TemplateData): Parts {
+function partsOf(
+  source: string,
+  file: string,
+  data: TemplateData,
+  part: ((name: string) => Part) | undefined,
+): Parts {
   const quoted = new Set<string>();
   const recorded =
     (quote: (value: unknown) => string | number) =>
@@ -67,13 +76,14 @@ function partsOf(source: string, file: string, data: TemplateData): Parts {
     }
   }
   const prints: Print[] = [];
-  const marked = compileTemplate(source, file, (value, { line, code }) => {
-    const text = stringifyValue(value);
+  const print = (value: unknown, tag: Tag): string => {
+    const text = printValue(value, tag);
     if (typeof value !== 'string' || quoted.has(text) || isHarmless(text)) return text;
-    prints.push({ line, code, text });
+    prints.push({ file: tag.file, line: tag.line, code: tag.code, text });
     // From a private use area: no template and no value is expected to have these.
     return `\u{f1ce0}${prints.length - 1}\u{f1ce1}`;
-  })(own);
+  };
+  const marked = compileTemplate(source, file, { print, ...(part && { part }) })(own);
   return marked
     .split(/\u{f1ce0}(\d+)\u{f1ce1}/u)
     .map((part, index) => (index % 2 === 0 ? part : (prints[Number(part)] ?? part)));
@@ -111,15 +121,17 @@ function isMeantAsYaml(text: string, { name, mac, metadata }: TemplateInstance):
 /**
  * The tags of a cloud-config template that print a value bare, without yaml() or json(), where YAML
  * reads something else than the value. Each printed text is compared with a plain word in its place:
- * what surrounds it must stay the same, and the text must come back whole. Throws TemplateError.
+ * what surrounds it must stay the same, and the text must come back whole. `part` finds the files that the
+ * template includes. Throws TemplateError.
  */
 export function bareValues(
   source: string,
   file: string,
   data: TemplateData,
   instance: TemplateInstance,
+  part?: (name: string) => Part,
 ): BareValue[] {
-  const parts = partsOf(source, file, data);
+  const parts = partsOf(source, file, data, part);
   if (parts.every((part) => typeof part === 'string')) return [];
   /** The rendered text with stand-ins for the prints that `isReplaced` chooses. */
   const withStandIns = (isReplaced: (print: Print, index: number) => boolean) =>
@@ -149,7 +161,7 @@ export function bareValues(
   });
   return [
     ...new Map(
-      found.map(({ line, code }) => [`${line} ${code}`, { line, code }] as const),
+      found.map(({ file: by, line, code }) => [`${by}:${line} ${code}`, { file: by, line, code }]),
     ).values(),
   ];
 }

@@ -10,7 +10,7 @@ import { linkProblems, missingDefault, UserdataError } from '../../userdata/find
 import { keptTemplates } from '../../userdata/kept.js';
 import { lastInForce } from '../../userdata/refused.js';
 import { TemplateError } from '../../userdata/template.js';
-import { createUserdata, dataOf } from '../../userdata/userdata.js';
+import { createUserdata, dataOf, partsIn } from '../../userdata/userdata.js';
 import { mapConcurrently } from '../concurrency.js';
 import { counted } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
@@ -70,13 +70,14 @@ export async function* checkTemplates(
     // Nothing is written: no guest gets these.
     kept: { ...keptTemplates(config.mdserver.db_file, { warn: () => {} }), keep: () => {} },
   });
+  const part = partsIn(config.mdserver.userdata_dir);
   const sources = new Map<string, string>();
   let total = 0;
 
   function bareIn(file: string, instance: Instance): BareValue[] {
     const source = sources.get(file) ?? readFileSync(file, 'utf8');
     sources.set(file, source);
-    return bareValues(source, file, dataOf(config, instance), instance);
+    return bareValues(source, file, dataOf(config, instance), instance, part);
   }
 
   function checkInstance(instance: Instance): void {
@@ -113,10 +114,10 @@ export async function* checkTemplates(
     for (const { file, body, problem } of all) {
       // The built-in template quotes what it prints.
       if (file === null || problem !== undefined || !isCloudConfig(body.toString())) continue;
-      for (const { line, code } of bareIn(file, instance)) {
+      for (const { file: by, line, code } of bareIn(file, instance)) {
         add(
           'warning',
-          `${file}:${line}: {{${truncate(code, 60)}}} prints a value bare that YAML reads as something else: quote it with yaml()`,
+          `${by}:${line}: {{${truncate(code, 60)}}} prints a value bare that YAML reads as something else: quote it with yaml()`,
           current,
         );
       }
