@@ -19,6 +19,14 @@ export type BottleLine =
 const maxStatementLength = 65_536;
 const maxContinuationLines = 50;
 
+/** How many lines may be read as the rest of statements, in all of a template: each is parsed several times. */
+export const maxReadLines = 10_000;
+
+/** Counts the lines that are read as the rest of statements. */
+export interface ReadLines {
+  count: number;
+}
+
 const inJavaScript = '{{% … }} in JavaScript';
 
 /** Whether Python goes on to the next line: in brackets, in a text of three quotes, or after a backslash. */
@@ -29,12 +37,20 @@ function isUnfinished(code: string): boolean {
 }
 
 /** The code of a statement that begins with this line: alone, then with the lines after it. */
-function* candidatesOf(source: string, start: number, end: number, opener: string) {
+function* candidatesOf(
+  source: string,
+  start: number,
+  end: number,
+  opener: string,
+  read: ReadLines,
+) {
   let code = source.slice(start, end).trim();
   yield code;
   let next = end + 1;
   for (let count = 0; count < maxContinuationLines && isUnfinished(code); count += 1) {
     if (next >= source.length || next - start > maxStatementLength) return;
+    read.count += 1;
+    if (read.count > maxReadLines) return;
     const newline = source.indexOf('\n', next);
     const lineEnd = newline < 0 ? source.length : newline;
     const line = source.slice(next, lineEnd).replace(opener === '%' ? /^[ \t]*%/ : /%>.*$/, '');
@@ -104,13 +120,19 @@ function newForm({ header, statements }: Line): string {
 /** `% include NAME` of Bottle 0.12. An absolute path is kickstart's, which names no template of Bottle. */
 const oldInclude = /^(?:include|rebase)[ \t]+["']?(?!\/)([\w./-]+)/;
 
+const keywords =
+  'and|as|assert|async|await|break|case|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|match|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False';
 /** Most text, such as a line of sudoers, has two words side by side. This is faster than to parse it. */
-const words =
-  /^(?!(?:assert|await|case|class|def|del|elif|except|for|from|global|if|import|match|nonlocal|not|raise|return|while|with|yield)\b)[A-Za-z_]\w*[ \t]+[A-Z]\w*[ \t=]/;
+const words = new RegExp(
+  `^(?!(?:${keywords})\\b)[A-Za-z_]\\w*[ \\t]+(?!(?:${keywords})\\b)[A-Za-z_]`,
+);
+/** A name alone, which need not be parsed either. */
+const name = new RegExp(`^(?!(?:${keywords})$)[A-Za-z_]\\w*$`);
 
 /**
  * What the line whose opener, `%` or `<%`, ends at `start` may be in a Bottle template; undefined if it
  * cannot be Python. `end` is the end of the line, `lastBlockEnd` the position of the source's last `%>`.
+ * `read` is for all of the template.
  */
 export function bottleLine(
   source: string,
@@ -118,6 +140,7 @@ export function bottleLine(
   start: number,
   end: number,
   lastBlockEnd: number,
+  read: ReadLines,
 ): BottleLine | undefined {
   if (end - start > maxStatementLength) return undefined;
   const whole = source.slice(start, end).trim();
@@ -141,13 +164,19 @@ export function bottleLine(
   const include = oldInclude.exec(code)?.[1];
   if (include !== undefined) return refused(`write {{% include('${include}') }}`);
   if (words.test(code)) return undefined;
-  for (const candidate of candidatesOf(source, start, codeEnd, opener)) {
+  if (name.test(code) && !isPythonFunction(code)) return { names: [code] };
+  for (const candidate of candidatesOf(source, start, codeEnd, opener, read)) {
     // Bottle takes a backslash at the end of a statement.
     const line = parsed(candidate.replace(/\\$/, ''));
     if (line === undefined) continue;
     const names = line.header === undefined ? namesOf(line.statements) : undefined;
     if (names !== undefined && !names.every(isPythonFunction)) return { names };
     return refused(`write ${newForm(line)}`);
+  }
+  if (read.count > maxReadLines) {
+    return {
+      problem: `too many lines with "${opener}" and an open bracket: {{% language javascript }} as the first line says that they are text`,
+    };
   }
   return undefined;
 }

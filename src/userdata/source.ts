@@ -202,6 +202,7 @@ export function parseSource(
   const doubtful = new Map<string, DoubtfulLine>();
   const marks = isJavaScript ? /\{\{|(?<=^|\n)[ \t]*\\<?%/g : /\{\{|(?<=^|\n)[ \t]*\\?<?%/g;
   const lastBlockEnd = source.lastIndexOf('%>');
+  const read = { count: 0 };
   const guests = guestParts(source);
   let guest = 0;
   let text = '';
@@ -287,7 +288,7 @@ export function parseSource(
   function takeLine(opener: '%' | '<%', start: number): void {
     const newline = source.indexOf('\n', start);
     const end = newline < 0 ? source.length : newline;
-    const found = bottleLine(source, opener, start, end, lastBlockEnd);
+    const found = bottleLine(source, opener, start, end, lastBlockEnd, read);
     if (found === undefined) return;
     if ('problem' in found) fail(found.problem);
     const { names } = found;
