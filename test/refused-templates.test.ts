@@ -114,7 +114,7 @@ const faults: readonly (readonly [string, (site: Site) => void, RegExp])[] = [
   [
     'a statement of Bottle',
     ({ write }) => write('userdata/web1', '% if x:\n'),
-    /^userdata\/web1:1: "% if" is a Bottle statement/,
+    /^userdata\/web1:1: "% if x:" is a Bottle statement/,
   ],
   [
     'a text that is too long',

@@ -34,7 +34,7 @@ describe('Windows', { skip: missing('netns', 'curl') }, () => {
       assert.deepEqual([index, name, more], ['0', 'default', []]);
       assert.equal(await get(`2009-04-04/meta-data/public-keys/${index}/openssh-key`), guestKey);
     }
-    assert.equal(await get('2009-04-04/user-data'), '#ps1_sysnative\r\nhostname\r\n');
+    assert.equal(await get('2009-04-04/user-data'), '#ps1_sysnative\nhostname\n');
 
     const document = JSON.parse(await get('openstack/latest/meta_data.json'));
     assert.deepEqual(
@@ -43,7 +43,7 @@ describe('Windows', { skip: missing('netns', 'curl') }, () => {
     );
     assert.match(document.uuid, /^00000000-0000-4000-8000-0{10}/);
     assert.deepEqual(Object.keys(document.meta), [], 'no admin_pass, no admin_cert0');
-    assert.equal(await get('openstack/latest/user_data'), '#ps1_sysnative\r\nhostname\r\n');
+    assert.equal(await get('openstack/latest/user_data'), '#ps1_sysnative\nhostname\n');
     assert.equal(JSON.parse(await get('openstack/latest/network_data.json')).links.length, 1);
     // Is there Nova's version with passwords, and has the instance one?
     assert.equal(JSON.parse(await get('openstack/2013-04-04/meta_data.json')).uuid, document.uuid);
