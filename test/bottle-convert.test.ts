@@ -177,6 +177,33 @@ test('a name that only one branch binds stays an error where Python has one', ()
   );
 });
 
+test('the keys of a host without a default key are not counted, because Python has one more', () => {
+  const public_keys = { adam: 'ssh-rsa BBBB you', default: '__NOT_CONFIGURED__' };
+  const options = { names: new Map([['public_keys', public_keys]]), part: () => undefined };
+  const of = (source: string) => convertTemplate(source, options);
+  assert.deepEqual(of("{{public_keys['default']}}{{public_keys['adam']}}\n"), {
+    text: "{{public_keys['default']}}{{public_keys['adam']}}\n",
+    changed: false,
+  });
+  const problem = 'public_keys has no key "default" here, and __NOT_CONFIGURED__ in Python';
+  for (const code of ['len(public_keys)', 'public_keys', "','.join(public_keys.values())"]) {
+    assert.deepEqual(of(`{{${code}}}\n`), {
+      problems: [
+        {
+          line: 1,
+          problem:
+            code === 'public_keys'
+              ? 'public_keys is a dictionary, which cannot be printed in the same way'
+              : problem,
+        },
+      ],
+    });
+  }
+  assert.deepEqual(of('% for key in public_keys:\n{{key}}\n% end\n'), {
+    problems: [{ line: 1, problem }],
+  });
+});
+
 const refused: readonly (readonly [python: string, problem: string])[] = [
   ['{{nosuch}}', '1: unknown name "nosuch", for which Python fails, too'],
   ['{{mem + 1}}', '1: "+" of mem, which is a string, and 1, which is an integer'],

@@ -3,6 +3,9 @@ import { alternatives, isPlain, type Type, typeName } from './types.js';
 /** The converter cannot prove that a text would stay the same; the message says why and what to write. */
 export class Refusal extends Error {}
 
+/** The default public key that Python has if none is configured. */
+export const notConfigured = '__NOT_CONFIGURED__';
+
 /** How strongly JavaScript's operators bind, where the converter needs to know it. */
 export const levels = {
   conditional: 2,
@@ -112,6 +115,12 @@ export function expectType(value: Code, kind: Type['kind'], what: string): void 
   if (value.type.kind !== kind) throw new Refusal(`${what} is ${typeName(value.type)}`);
 }
 
+/** Throws if a dictionary does not show all that Python's has. */
+export function expectWhole(value: Code): void {
+  if (value.type.kind !== 'dictionary' || value.type.partial !== true) return;
+  throw new Refusal(`${shown(value)} has no key "default" here, and ${notConfigured} in Python`);
+}
+
 /** Throws if Python and JavaScript may disagree about the characters of a text. */
 export function expectPlain(value: Code): void {
   expectType(value, 'text', shown(value));
@@ -200,6 +209,7 @@ export function printed(value: Code): Code {
 /** Whether repr() of our templates gives what Python's repr() gives. */
 export function isRepresentable(type: Type | undefined): boolean {
   if (type === undefined) return true;
+  if (type.kind === 'dictionary' && type.partial === true) return false;
   if (type.kind === 'list' || type.kind === 'dictionary') return isRepresentable(type.of);
   if (type.kind === 'either') return type.of.every(isRepresentable);
   return ['text', 'integer', 'boolean', 'false', 'none'].includes(type.kind);

@@ -4,6 +4,7 @@ import {
   constantText,
   expectPlain,
   expectType,
+  expectWhole,
   expression,
   levels,
   method,
@@ -406,6 +407,7 @@ function entries(
 ): Code {
   onlyArguments(args, named, 0);
   if (receiver.type.kind !== 'dictionary') throw new Refusal('no dictionary');
+  expectWhole(receiver);
   const { of, plainKeys } = receiver.type;
   const key: Type = { kind: 'text', plain: plainKeys };
   const value = of ?? text;
@@ -455,6 +457,7 @@ export function itemType(value: Code): Type | undefined {
   if (type.kind === 'list' || type.kind === 'view') return type.of;
   if (type.kind === 'tuple')
     return type.items.length === 0 ? undefined : type.items.reduce(joinTypes);
+  expectWhole(value);
   if (type.kind === 'dictionary') return { kind: 'text', plain: type.plainKeys };
   if (type.kind !== 'text')
     throw new Refusal(`${shown(value)} is ${typeName(type)}, which has no items`);
@@ -492,6 +495,7 @@ export function truth(value: Code): Code {
     case 'view':
       return expression(`${at(levels.member, certain)}.length > 0`, levels.relation, boolean);
     case 'dictionary':
+      expectWhole(value);
       return expression(`Object.keys(${certain.code}).length > 0`, levels.relation, boolean);
     case 'either':
       if (

@@ -1,4 +1,4 @@
-import { type Code, levels, quote, Refusal } from './code.js';
+import { type Code, levels, notConfigured, quote, Refusal } from './code.js';
 import type { Expression } from './python.js';
 import { anyText, either, isPlain, none, type Type, text, typeName } from './types.js';
 
@@ -59,7 +59,9 @@ export function dataType(name: string, value: PythonValue): Type {
     const isPlainText = Object.entries(value).every((entry) => entry.every(isPlain));
     // JavaScript changes the order of such keys.
     if (Object.keys(value).some((key) => /^\d+$/.test(key))) return { kind: 'printable' };
-    return { kind: 'dictionary', of: { kind: 'text', plain: isPlainText }, plainKeys: isPlainText };
+    const of: Type = { kind: 'text', plain: isPlainText };
+    const partial = value['default'] === notConfigured;
+    return { kind: 'dictionary', of, plainKeys: isPlainText, ...(partial && { partial }) };
   }
   return { kind: 'printable' };
 }

@@ -10,8 +10,13 @@ export type Type =
   /** Something that is only good for a loop, such as a range or the keys of a dictionary. */
   | { readonly kind: 'view'; readonly of: Type | undefined; readonly what: string }
   | { readonly kind: 'tuple'; readonly items: readonly Type[] }
-  /** Keys are text. */
-  | { readonly kind: 'dictionary'; readonly of: Type | undefined; readonly plainKeys: boolean }
+  /** Keys are text. `partial`: our dictionary does not show all that Python's has. */
+  | {
+      readonly kind: 'dictionary';
+      readonly of: Type | undefined;
+      readonly plainKeys: boolean;
+      readonly partial?: boolean;
+    }
   | { readonly kind: 'either'; readonly of: readonly Type[] }
   /** A value that can only be printed, such as a number of the configuration. */
   | { readonly kind: 'printable' }
@@ -65,7 +70,8 @@ export function join(a: Type, b: Type): Type {
   }
   if (a.kind === 'dictionary' && b.kind === 'dictionary') {
     const plainKeys = a.plainKeys && b.plainKeys;
-    return { kind: 'dictionary', of: optional(a.of, b.of), plainKeys };
+    const partial = a.partial === true || b.partial === true;
+    return { kind: 'dictionary', of: optional(a.of, b.of), plainKeys, ...(partial && { partial }) };
   }
   if (a.kind === 'tuple' && b.kind === 'tuple' && a.items.length === b.items.length) {
     return {
