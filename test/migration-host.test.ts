@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, it } from 'node:test';
+import { describe, it, test } from 'node:test';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { labHost, layHost, migrated } from './support/python-host.js';
@@ -79,6 +79,92 @@ describe('units, hooks and programs of the Python md_server', () => {
       ],
     );
   });
+});
+
+test('every value of the configuration that cannot stay is named, with file and line', async () => {
+  const configuration =
+    '[mdserver]\nport = http\n\n[dnsmasq]\nnet_address = 10.122\nlease_len = day\n';
+  const prefix = hostWith({ 'etc/mdserver/mdserver.conf': configuration });
+  const { status, lines } = await migrated(prefix);
+  assert.equal(status, 1);
+  assert.deepEqual(
+    lines.map((line) => line.split(': expected')[0]),
+    [
+      'decide\t/etc/mdserver/mdserver.conf:2\tmdserver.port = "http"',
+      'decide\t/etc/mdserver/mdserver.conf:5\tdnsmasq.net_address = "10.122"',
+      'decide\t/etc/mdserver/mdserver.conf:6\tdnsmasq.lease_len = "day"',
+    ],
+  );
+});
+
+test('the database: who gets another name, who is left out, and what cannot be read', async () => {
+  const record = (name: string, address: string, mac: string) => ({
+    domain_name: name,
+    domain_uuid: null,
+    domain_metadata: {},
+    mds_mac: mac,
+    mds_ipv4: address,
+    mds_ipv6: null,
+  });
+  const records = [
+    record('old name', '10.122.0.2', '52:54:00:00:00:01'),
+    record('web 1', '10.122.0.3', '52:54:00:00:00:02'),
+    record('twin', '10.122.0.4', '52:54:00:00:00:02'),
+  ];
+  const prefix = hostWith({
+    'etc/mdserver/mdserver.conf': '',
+    'var/lib/mdserver/db_file.json': JSON.stringify(records),
+  });
+  const file = '/var/lib/mdserver/db_file.json';
+  assert.deepEqual(await migrated(prefix), {
+    status: 0,
+    lines: [
+      'stays\t/etc/mdserver/mdserver.conf\tis read as it is',
+      `differs\t${file}\tthe record of "web 1" (52:54:00:00:00:02) is left out: another one has its MAC address, name, uuid or address`,
+      `differs\t${file}\t"old name" is old-name in DHCP and DNS`,
+      `stays\t${file}\t2 instances: Python can read it later, too`,
+    ],
+  });
+  writeFileSync(join(prefix, file), '[{');
+  const broken = await migrated(prefix);
+  assert.equal(broken.status, 1);
+  assert.match(broken.lines[1] ?? '', /^decide\t\/var\/lib\/mdserver\/db_file\.json\tnot JSON: /);
+});
+
+test('templates: what is converted, what is kept, and what an earlier conversion has left', async () => {
+  const bottle = '#cloud-config\n% if hostname:\nname: {{hostname.upper()}}\n% end\n';
+  const prefix = hostWith({
+    'etc/mdserver/mdserver.conf': '[dnsmasq]\nuser = root\n',
+    'etc/mdserver/userdata/web1': bottle,
+    'etc/mdserver/userdata/web2.yaml': bottle,
+    'etc/mdserver/userdata/web2.yaml.bottle': 'old\n',
+  });
+  const folder = join(prefix, 'etc/mdserver/userdata');
+  const before = await migrated(prefix);
+  assert.equal(before.status, 1);
+  assert.deepEqual(
+    before.lines.filter((line) => line.startsWith('convert')).map((line) => line.split('\t')[1]),
+    ['/etc/mdserver/userdata/web1', '/etc/mdserver/userdata/web2.yaml'],
+  );
+  assert.equal(readFileSync(join(folder, 'web1'), 'utf8'), bottle);
+
+  const { status, lines } = await migrated(prefix, '--write');
+  assert.equal(status, 1);
+  assert.match(
+    lines[1] ?? '',
+    /^converted\t\/etc\/mdserver\/userdata\/web1\tthe old one is web1\.bottle/,
+  );
+  assert.equal(
+    lines[2],
+    'decide\t/etc/mdserver/userdata/web2.yaml\tweb2.yaml.bottle is there from an earlier conversion: remove it, or move it away',
+  );
+  assert.equal(readFileSync(join(folder, 'web1.bottle'), 'utf8'), bottle);
+  assert.match(readFileSync(join(folder, 'web1'), 'utf8'), /^\{\{% language javascript \}\}\n/);
+  assert.equal(readFileSync(join(folder, 'web2.yaml'), 'utf8'), bottle);
+
+  // What is converted already is ours.
+  const again = await migrated(prefix);
+  assert.equal(again.lines[1], 'stays\t/etc/mdserver/userdata/web1\tgives the same text');
 });
 
 describe('system-integration.sh over the Python md_server', () => {

@@ -5,6 +5,8 @@ import { jsonText, printable } from '../text.js';
 /** The configuration cannot be used; the message is one line that says what is wrong and where. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
+  /** What else is wrong, one line each. */
+  readonly others: string[] = [];
 
   constructor(message: string, options?: ErrorOptions) {
     super(printable(message), options);

@@ -450,13 +450,25 @@ export function interpreted(sections: ConfigSections): LoadedConfig {
   const warnings = otherDialect(sections);
   const texts = new Map<string, string>();
   const values: Record<string, Record<string, unknown>> = {};
+  const problems: ConfigError[] = [];
   for (const { section, key, name, option } of tableOptions()) {
     const entry = sections.get(section)?.get(key);
-    const value = parseOption(option, name, entry);
+    let value: unknown;
+    try {
+      value = parseOption(option, name, entry);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      problems.push(error);
+    }
     values[section] ??= {};
     values[section][key] = value;
     const text = entry?.value ?? option.default;
     if (text !== undefined && value !== undefined) texts.set(name, text);
+  }
+  const [first, ...others] = problems;
+  if (first !== undefined) {
+    first.others.push(...others.map(({ message }) => message));
+    throw first;
   }
   // Each value comes from the parse function of its option, which the compiler cannot follow.
   const optionValues = values as unknown as OptionValues;

@@ -142,7 +142,9 @@ export async function* migration(
     loaded = loadConfig(configFile, prefix);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    yield located('decide', configFile, error.message);
+    for (const message of [error.message, ...error.others]) {
+      yield located('decide', configFile, message);
+    }
     return;
   }
   for (const message of loaded.warnings) yield located('differs', configFile, message);

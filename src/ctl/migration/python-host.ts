@@ -21,17 +21,21 @@ const ownMark = "Installed by mdserver's system-integration.sh";
 /** This package's program mdserver. */
 const ownProgram = fileURLToPath(new URL('../../main.js', import.meta.url));
 
-/** The interpreter in the first line of a Python script; undefined for any other file. */
+/** The interpreter of a Python script, also where pip had to name it behind a shell; undefined for any other file. */
 function pythonOf(program: string): string | undefined {
   if (!statIfPresent(program)?.isFile() || realpathSync(program) === ownProgram) return undefined;
-  const begin = Buffer.alloc(256);
+  const begin = Buffer.alloc(1024);
   const file = openSync(program, 'r');
   try {
     readSync(file, begin);
   } finally {
     closeSync(file);
   }
-  return /^#!\s*(?:\S*\/env\s+)?(\S*python[\d.]*)\s/.exec(begin.toString('latin1'))?.[1];
+  const text = begin.toString('latin1');
+  return (
+    /^#!\s*(?:\S*\/env\s+)?(\S*python[\d.]*)\s/.exec(text)?.[1] ??
+    /^#!\s*\/bin\/sh\n'''exec' "?([^"\n]*?python[\d.]*)"? /.exec(text)?.[1]
+  );
 }
 
 /** A setting of a unit, and the line on which it begins. */
