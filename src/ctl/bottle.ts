@@ -43,11 +43,13 @@ def expired(*_):
 
 def render(template, folders, names):
     text = template.replace("\\r\\n", "\\n").replace("\\r", "\\n")
+    # A template may change a dictionary, which the server makes anew for each.
+    own = {name: dict(value) if isinstance(value, dict) else value for name, value in names.items()}
     bottle.TEMPLATES.clear()
     signal.setitimer(signal.ITIMER_REAL, 2)
     try:
         output = bottle.template(
-            text, template_adapter=Unescaped, template_lookup=folders, **names
+            text, template_adapter=Unescaped, template_lookup=folders, **own
         )
         if len(output) > 4_000_000:
             return {"error": "more than 4,000,000 characters"}
