@@ -327,10 +327,13 @@ function convertTag({ source }: PrintedTag, scope: Scope, out: Output): void {
   const value = convert(tree, { ...scope, text: code });
   const result = printed(value);
   if (value.constant !== undefined && value.constant !== null) {
+    const constant = constantText(value.constant);
     if (/^(?:'[^'\\{}]*'|"[^"\\{}]*")$/.test(code)) out.keepTag(source);
+    // As text, it would be a line end.
+    else if (constant.includes('\r')) out.addTag(result.code);
     else {
       out.differs = true;
-      out.addText(constantText(value.constant));
+      out.addText(constant);
     }
   } else if (isSameHere(tree, result)) out.keepTag(source);
   else out.addTag(result.code);

@@ -19,7 +19,15 @@ import { callFunction, sorted } from './functions.js';
 import { asArray, callMethod, itemType, truth } from './methods.js';
 import { binary, compared } from './operators.js';
 import type { ComprehensionClause, Expression, FormatPart } from './python.js';
-import { bind, bottleFunctions, isFreeName, lookUp, narrowed, type Scope } from './scope.js';
+import {
+  bind,
+  bottleFunctions,
+  isFreeName,
+  lookUp,
+  narrowed,
+  pythonOnly,
+  type Scope,
+} from './scope.js';
 import {
   alternatives,
   anyText,
@@ -408,6 +416,7 @@ function bottleFunction(
       `${own}('${name}') is an option: add it to _config_items_ in [template-data], and use its name without the section`,
     );
   }
+  if (pythonOnly.has(name)) throw new Refusal(`"${name}" has no counterpart: write its value`);
   if (!isFreeName(name) || bottleFunctions.has(name))
     throw new Refusal(`"${name}" is a word of JavaScript`);
   if (variable?.unsure === true || (variable !== undefined && own === 'setdefault')) {

@@ -47,6 +47,9 @@ export const bottleFunctions: ReadonlySet<string> = new Set([
   ...['_stdout', '_printlist', '_str', '_escape'],
 ]);
 
+/** Names that Python's templates have and ours do not: see pythonNames. */
+export const pythonOnly: ReadonlySet<string> = new Set(['_config_items_', 'catchall', 'autojson']);
+
 /** The type of a value of the data. */
 export function dataType(name: string, value: PythonValue): Type {
   if (typeof value === 'string') {
@@ -74,6 +77,7 @@ export function lookUp(name: string, scope: Scope): Code {
     if (type.kind === 'refused') throw new Refusal('');
     return { code, level: levels.member, type, simple: true, unsure };
   }
+  if (pythonOnly.has(name)) throw new Refusal(`"${name}" has no counterpart: write its value`);
   if (bottleFunctions.has(name)) throw new Refusal(`"${name}" is a function of Bottle`);
   const known = scope.known.get(name);
   const value = scope.data.get(name);
