@@ -52,6 +52,10 @@ export function at(level: number, { code, level: own }: Code): string {
 export function sure(value: Code): Code {
   if (value.code === '') throw new Refusal('the number is too large');
   if (value.unsure !== true) return value;
+  // Ours has no prototype, and so no valueOf.
+  if (alternatives(value.type).some(({ kind }) => kind === 'dictionary')) {
+    throw new Refusal(`${shown(value)} may have no value`);
+  }
   const { unsure: _, ...rest } = value;
   return {
     ...rest,
@@ -104,6 +108,16 @@ export function method(receiver: Code, name: string, args: readonly string[], ty
 export function parameter(name: string, ...codes: readonly string[]): string {
   const isUsed = codes.some((code) => new RegExp(`(?<![\\w$])${name}(?![\\w$])`).test(code));
   return isUsed ? parameter(`${name}_`, ...codes) : name;
+}
+
+/**
+ * Code that may need another value. Python takes that one in any case, and fails if it cannot: so does the code, unless
+ * it is a name or a literal.
+ */
+export function withFallback(fallback: Code, codeOf: (fallback: Code) => string): string {
+  if (fallback.simple === true || fallback.constant !== undefined) return codeOf(fallback);
+  const name = parameter('otherwise', codeOf(fallback));
+  return `((${name}) => ${codeOf({ ...fallback, code: name, level: levels.member })})(${fallback.code})`;
 }
 
 export function expression(code: string, level: number, type: Type): Code {

@@ -13,6 +13,7 @@ import {
   shown,
   sure,
   textConstant,
+  withFallback,
 } from './code.js';
 import { concatenated, formatted, percentFormat } from './format.js';
 import { callFunction, sorted } from './functions.js';
@@ -432,17 +433,23 @@ function bottleFunction(
   }
   const otherwise =
     fallback === undefined
-      ? { code: 'null', level: levels.member, type: none }
+      ? { code: 'null', level: levels.member, type: none, simple: true }
       : sure(convert(fallback, scope));
   const type = data === undefined && !scope.known.has(name) ? anyText : lookUp(name, scope).type;
   if (own === 'setdefault') {
     if (otherwise.type.kind === 'none') throw new Refusal('setdefault() without a value');
-    const code = `(it.${name} ??= ${at(levels.conditional, otherwise)})`;
+    const code = withFallback(
+      otherwise,
+      (value) => `(it.${name} ??= ${at(levels.conditional, value)})`,
+    );
     return expression(code, levels.member, join(type, otherwise.type));
   }
   // Where the data has the name, Python gives its value; None and False are values, too.
   return expression(
-    `typeof ${name} === 'undefined' ? ${at(levels.conditional, otherwise)} : ${name}`,
+    withFallback(
+      otherwise,
+      (value) => `typeof ${name} === 'undefined' ? ${at(levels.conditional, value)} : ${name}`,
+    ),
     levels.conditional,
     join(type, otherwise.type),
   );

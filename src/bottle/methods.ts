@@ -15,6 +15,7 @@ import {
   shown,
   sure,
   textConstant,
+  withFallback,
 } from './code.js';
 import { format } from './format.js';
 import {
@@ -382,13 +383,14 @@ const dictionaryMethods: ReadonlyMap<string, Method> = new Map<string, Method>([
       const fallback = otherwise === undefined ? undefined : sure(otherwise);
       const type = receiver.type.of;
       const found = `${at(levels.member, receiver)}[${sure(key).code}]`;
-      const other = fallback ?? {
+      const other: Code = fallback ?? {
         code: 'null',
         level: levels.member,
-        type: { kind: 'none' } as const,
+        type: { kind: 'none' },
+        simple: true,
       };
       return {
-        code: `(${found} ?? ${at(levels.sum, other)})`,
+        code: withFallback(other, (value) => `(${found} ?? ${at(levels.sum, value)})`),
         level: levels.member,
         type: type === undefined ? other.type : joinTypes(type, other.type),
       };
