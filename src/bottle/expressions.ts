@@ -440,9 +440,9 @@ function bottleFunction(
     if (otherwise.type.kind === 'none') throw new Refusal('setdefault() without a value');
     const code = withFallback(
       otherwise,
-      (value) => `(it.${name} ??= ${at(levels.conditional, value)})`,
+      (value) => `it.${name} ??= ${at(levels.conditional, value)}`,
     );
-    return expression(code, levels.member, join(type, otherwise.type));
+    return expression(`(${code})`, levels.member, join(type, otherwise.type));
   }
   // Where the data has the name, Python gives its value; None and False are values, too.
   return expression(
