@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, test } from 'node:test';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
@@ -161,6 +161,15 @@ test('templates: what is converted, what is kept, and what an earlier conversion
   assert.equal(readFileSync(join(folder, 'web1.bottle'), 'utf8'), bottle);
   assert.match(readFileSync(join(folder, 'web1'), 'utf8'), /^\{\{% language javascript \}\}\n/);
   assert.equal(readFileSync(join(folder, 'web2.yaml'), 'utf8'), bottle);
+
+  // What a template includes is converted with it.
+  writeFileSync(join(folder, 'web3'), 'a\n% include("web2.yaml")\n');
+  rmSync(join(folder, 'web2.yaml.bottle'));
+  const { lines: more } = await migrated(prefix, '--write');
+  assert.deepEqual(
+    more.filter((line) => line.startsWith('converted')).map((line) => line.split('\t')[1]),
+    ['/etc/mdserver/userdata/web2.yaml', '/etc/mdserver/userdata/web3'],
+  );
 
   // What is converted already is ours.
   const again = await migrated(prefix);

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import type { LoadedConfig } from '../config/load.js';
 import { DatabaseError } from '../instances/database-file.js';
 import { namingOf } from '../instances/host-names.js';
@@ -5,12 +6,17 @@ import { instancesFrom } from '../instances/instances.js';
 import { jsonFile } from '../instances/json-file.js';
 import {
   compileTemplate,
+  type Part,
   TemplateError,
   type TemplateInstance,
   templateData,
 } from '../userdata/template.js';
+import { partsIn } from '../userdata/userdata.js';
 import { type BottleAnswer, renderWithBottle } from './bottle.js';
 import { pythonNames } from './python-names.js';
+
+/** Finds what a template includes. */
+type FindPart = (name: string) => Part;
 
 /** A template in Bottle's form, and what it was converted to. */
 export interface ConvertedTemplate {
@@ -63,12 +69,13 @@ function ownAnswer(
   { file, after }: ConvertedTemplate,
   { config }: LoadedConfig,
   instance: TemplateInstance,
+  part: FindPart,
 ): BottleAnswer {
   const { publicKeys, templateData: values, mdserver } = config;
   const { password } = mdserver;
   const data = templateData({ publicKeys, templateData: values, password }, instance);
   try {
-    return { output: compileTemplate(after, file)(Object.create(data)) };
+    return { output: compileTemplate(after, file, { part })(Object.create(data)) };
   } catch (error) {
     if (error instanceof TemplateError) return { error: error.message };
     throw error;
@@ -90,6 +97,7 @@ async function compareTemplate(
   template: ConvertedTemplate,
   loaded: LoadedConfig,
   instances: readonly TemplateInstance[],
+  part: FindPart,
 ): Promise<Comparison | undefined> {
   let different = 0;
   let first: Comparison['first'];
@@ -108,7 +116,7 @@ async function compareTemplate(
     version = result.version;
     for (const [index, instance] of batch.entries()) {
       const bottle = result.answers[index] ?? { error: 'no answer' };
-      const own = ownAnswer(template, loaded, instance);
+      const own = ownAnswer(template, loaded, instance, part);
       if (isSame(bottle, own)) continue;
       different += 1;
       first ??= { name: instance.name, bottle, own };
@@ -135,10 +143,18 @@ export async function compareTemplates(
   loaded: LoadedConfig,
 ): Promise<Compared> {
   const comparisons: Comparison[] = [];
+  const partOnDisk = partsIn(loaded.config.mdserver.userdata_dir);
+  // What they include is converted with them.
+  const converted = new Map(templates.map(({ file, after }) => [resolve(file), after]));
+  const part: FindPart = (name) => {
+    const found = partOnDisk(name);
+    if ('problem' in found) return found;
+    return { ...found, source: converted.get(found.path) ?? found.source };
+  };
   try {
     const instances = await instancesOf(loaded);
     for (const template of templates) {
-      const comparison = await compareTemplate(template, loaded, instances);
+      const comparison = await compareTemplate(template, loaded, instances, part);
       if (comparison === undefined) {
         return { problem: 'the host has no Bottle: install python3-bottle to compare the texts' };
       }

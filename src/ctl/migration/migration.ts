@@ -7,6 +7,9 @@ import { namingOf } from '../../instances/host-names.js';
 import { instancesFrom } from '../../instances/instances.js';
 import { jsonFile } from '../../instances/json-file.js';
 import { operand, quoted } from '../../text.js';
+import { isGuestTemplate, languageLine, TemplateError } from '../../userdata/source.js';
+import { compileTemplate } from '../../userdata/template.js';
+import { partsIn } from '../../userdata/userdata.js';
 import { exists, statIfPresent } from '../checks/files.js';
 import type { ConvertedTemplate } from '../comparison.js';
 import { compareAsDaemon, convertFile, replaceTemplate } from '../conversion.js';
@@ -53,9 +56,8 @@ async function* databaseFindings(
 }
 
 /** The files that can be templates: not hidden ones, and not what a conversion or an editor leaves there. */
-function templateFiles({ config }: LoadedConfig, prefix: string): string[] {
-  const { userdata_dir, default_template } = config.mdserver;
-  const folder = join(prefix, userdata_dir);
+function templateFiles({ config }: LoadedConfig, folder: string, prefix: string): string[] {
+  const { default_template } = config.mdserver;
   const names = statIfPresent(folder)?.isDirectory()
     ? readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()
     : [];
@@ -66,26 +68,45 @@ function templateFiles({ config }: LoadedConfig, prefix: string): string[] {
   return [...new Set([...inFolder, ...others])].filter((file) => statIfPresent(file)?.isFile());
 }
 
+/** Why our own program would not take a template that the conversion leaves as it is; undefined if it does. */
+function ownProblem({ file, after }: ConvertedTemplate, folder: string): TemplateError | undefined {
+  if (isGuestTemplate(after) || languageLine(after).language === 'none') return undefined;
+  try {
+    compileTemplate(after, file, { part: partsIn(folder) });
+    return undefined;
+  } catch (error) {
+    if (error instanceof TemplateError) return error;
+    throw error;
+  }
+}
+
 /** What becomes of the templates. With `write`, those that can be converted are. */
 async function* templateFindings(
   loaded: LoadedConfig,
   { prefix, write }: MigrationOptions,
   configFile: string,
 ): AsyncGenerator<MigrationFinding> {
+  const { config } = loaded;
+  const folder = join(prefix, config.mdserver.userdata_dir);
+  const mdserver = { ...config.mdserver, userdata_dir: folder };
+  const placed: LoadedConfig = { ...loaded, config: { ...config, mdserver } };
   const converted: ConvertedTemplate[] = [];
-  for (const file of templateFiles(loaded, prefix)) {
-    const one = convertFile(file, loaded);
+  for (const file of templateFiles(loaded, folder, prefix)) {
+    const one = convertFile(file, placed);
     if (one.result === 'refused') {
       for (const { line, problem } of one.problems) {
         yield { fate: 'decide', file, line, text: problem };
       }
     } else if (one.result === 'binary' || one.after === one.before) {
-      yield { fate: 'stays', file, text: 'gives the same text' };
+      const problem = one.result === 'binary' ? undefined : ownProblem(one, folder);
+      yield problem === undefined
+        ? { fate: 'stays', file, text: 'gives the same text' }
+        : { fate: 'decide', file, line: problem.line, text: problem.problem };
     } else {
       converted.push(one);
     }
   }
-  const compared = await compareAsDaemon(converted, loaded, configFile);
+  const compared = await compareAsDaemon(converted, placed, configFile);
   const comparisons = new Map(
     'problem' in compared ? [] : compared.comparisons.map((one) => [one.file, one]),
   );
