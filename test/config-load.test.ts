@@ -217,6 +217,8 @@ test('values that the Python mdserver takes mean the same', async (t) => {
     ['dnsmasq', 'entry_order', 'basename', ['base']],
     ['dnsmasq', 'entry_order', 'FQDN,Prefixed, base', ['domain', 'prefix', 'base']],
     ['loglevels', 'stream', 'fatal', 'fatal'],
+    ['loglevels', 'stream', 'NotSet', 'debug'],
+    ['loglevels', 'base', 'notset', 'warn'],
     ['service', 'ec2_versions', '/latest, 2009-04-04', ['latest', '2009-04-04']],
     ['service', 'release_date', '2020-02-02', '2020-02-02'],
     ['service', 'hostname', 'here.example.com', 'here.example.com'],

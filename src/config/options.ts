@@ -160,10 +160,14 @@ const logLevels = {
 /** A level, as pino names it. */
 export type LogLevel = (typeof logLevels)[keyof typeof logLevels];
 
-const logLevel: Kind<LogLevel> = {
-  expected: `one of ${Object.keys(logLevels).join(', ')}`,
-  parse: (value) => new Map<string, LogLevel>(Object.entries(logLevels)).get(value.toLowerCase()),
-};
+/** Python has the word "notset", too, which does not mean the same for the base as for what is below it. */
+function logLevel(notset: LogLevel): Kind<LogLevel> {
+  const words = new Map<string, LogLevel>([...Object.entries(logLevels), ['notset', notset]]);
+  return {
+    expected: `one of ${Object.keys(logLevels).join(', ')}`,
+    parse: (value) => words.get(value.toLowerCase()),
+  };
+}
 
 /** As Python's ip_network takes it: a number, a netmask or a hostmask. */
 const prefixLength: Kind<number> = {
@@ -379,9 +383,9 @@ export const options = {
     db_file: option(path, '/var/lib/mdserver/db_file.json', 'Database of the instances.', restart),
   },
   loglevels: {
-    base: option(logLevel, 'info', 'Lowest level that is logged at all.'),
-    stream: option(logLevel, 'info', 'Lowest level that is logged to standard output.'),
-    file: option(logLevel, 'debug', 'Lowest level that is logged to the log file.'),
+    base: option(logLevel('warn'), 'info', 'Lowest level that is logged at all.'),
+    stream: option(logLevel('debug'), 'info', 'Lowest level that is logged to standard output.'),
+    file: option(logLevel('debug'), 'debug', 'Lowest level that is logged to the log file.'),
   },
   dnsmasq: {
     user: option(word, 'mdserver', 'User that dnsmasq runs as.', restart),
