@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import type { PythonValue } from '../bottle/convert.js';
 import type { LoadedConfig } from '../config/load.js';
-import { ownVersion, releaseDate } from '../config/options.js';
+import { ownVersion, releaseDate, yesNo } from '../config/options.js';
 import type { PythonNames } from './bottle.js';
 
 /** What Python's server has for each option that no file sets (`set_defaults` in its config.py). */
@@ -47,15 +47,10 @@ const pythonDefaults: readonly (readonly [name: string, value: PythonValue])[] =
   ['dnsmasq.entry_order', 'base'],
 ];
 
-const yesWords = ['y', 'yes', 't', 'true', 'on', '1'];
-const noWords = ['n', 'no', 'f', 'false', 'off', '0'];
-
 /** 1 or 0 for a word of Python's `strtobool`, else the value. */
 function yesNoOrValue(value: PythonValue): PythonValue {
-  const word = String(value).toLowerCase();
-  if (typeof value !== 'string') return value;
-  if (yesWords.includes(word)) return 1;
-  return noWords.includes(word) ? 0 : value;
+  const meaning = typeof value === 'string' ? yesNo.parse(value) : undefined;
+  return meaning === undefined ? value : Number(meaning);
 }
 
 /**
