@@ -204,6 +204,13 @@ test('the keys of a host without a default key are not counted, because Python h
   });
 });
 
+test('an entry of a dictionary that is True is printed as Python prints it', () => {
+  assert.equal(
+    converted("% d = {'a': role == 'db'}\n{{d['a']}}\n"),
+    "{{% let d; }}\n{{% d = { __proto__: null, ['a']: role === 'db' } }}\n{{d['a'].valueOf() ? 'True' : 'False'}}\n",
+  );
+});
+
 const refused: readonly (readonly [python: string, problem: string])[] = [
   ['{{nosuch}}', '1: unknown name "nosuch", for which Python fails, too'],
   ['{{mem + 1}}', '1: "+" of mem, which is a string, and 1, which is an integer'],
@@ -231,6 +238,11 @@ const refused: readonly (readonly [python: string, problem: string])[] = [
   ],
   ['% if role:\n', '1: the block is empty: write "pass" in it, or remove it'],
   ['%wheel ALL=(ALL) ALL\n', '1: invalid Python at "ALL": unexpected'],
+  [
+    "% x = ''\n% for k in [[1]]:\n% x += k\n% end\n{{x}}\n",
+    '3: "+" of x, which is a string, and k, which is a list',
+  ],
+  ["{{get('zone', 'a') + setdefault('zone', 'b')}}", '1: setdefault() is a part of something else'],
   ["% include('none.yaml')\n", "1: include('none.yaml'): there is no such file in userdata_dir"],
   [
     "% include('broken.yaml')\n",

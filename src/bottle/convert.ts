@@ -216,8 +216,11 @@ function trackedData(
   return tracked;
 }
 
-function distinct(problems: readonly ConversionProblem[]): ConversionProblem[] {
+function distinct(all: readonly ConversionProblem[]): ConversionProblem[] {
   const seen = new Set<string>();
+  const causes = all.filter(({ problem }) => problem !== '');
+  const unknown = 'uses a value that cannot be converted';
+  const problems = causes.length > 0 ? causes : all.map(({ line }) => ({ line, problem: unknown }));
   return problems.filter(({ line, problem }) => {
     const key = `${line}:${problem}`;
     const isNew = !seen.has(key);
@@ -258,7 +261,7 @@ function attempt<T>(line: number, { problems }: Context, step: () => T): T | und
     if (error instanceof PythonSyntaxError) problems.push({ line, problem: error.message });
     else if (error instanceof Refusal) {
       // An empty message: the cause has been reported.
-      if (error.message !== '') problems.push({ line, problem: error.message });
+      problems.push({ line, problem: error.message });
     } else throw error;
     return undefined;
   }
@@ -324,7 +327,7 @@ function convertTag({ source }: PrintedTag, scope: Scope, out: Output): void {
   if (inner === '') throw new Refusal('{{}} is empty');
   const code = (inner.startsWith('!') ? inner.slice(1) : inner).trim();
   const tree = parseExpression(code);
-  const value = convert(tree, { ...scope, text: code });
+  const value = convert(tree, { ...scope, text: code, whole: tree });
   const result = printed(value);
   if (value.constant !== undefined && value.constant !== null) {
     const constant = constantText(value.constant);
@@ -335,7 +338,7 @@ function convertTag({ source }: PrintedTag, scope: Scope, out: Output): void {
       out.differs = true;
       out.addText(constant);
     }
-  } else if (isSameHere(tree, result)) out.keepTag(source);
+  } else if (result === value && isSameHere(tree, value)) out.keepTag(source);
   else out.addTag(result.code);
 }
 
@@ -529,7 +532,7 @@ function convertCall(call: Expression, scope: Scope, out: Output, context: Conte
       call.positional.length === 2
     ) {
       const key = first.value;
-      const result = convert(call, scope);
+      const result = convert(call, { ...scope, whole: call });
       out.addStatement(result.code.slice(1, -1));
       if (scope.data.has(key)) return scope;
       return withVariable(key, key, sure(convert(second, scope)).type, scope);
@@ -683,8 +686,12 @@ function convertRounds(
 ): Scope {
   let start = before;
   for (let round = 0; ; round += 1) {
-    const trial = { ...context, problems: [] };
+    const trial = { ...context, problems: [] as ConversionProblem[] };
     const end = merged(start, convertNodes(body, enter(start), new Output(), trial));
+    if (trial.problems.length > 0) {
+      context.problems.push(...trial.problems);
+      return end;
+    }
     const isStable = [...end.variables].every(([name, { type }]) =>
       sameType(type, start.variables.get(name)?.type),
     );

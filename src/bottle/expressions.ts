@@ -402,9 +402,10 @@ function call(source: Extract<Expression, { kind: 'call' }>, scope: Scope): Code
 /** get, defined and setdefault, which Bottle gives to templates. */
 function bottleFunction(
   own: 'get' | 'defined' | 'setdefault',
-  { positional, keywords }: Extract<Expression, { kind: 'call' }>,
+  call: Extract<Expression, { kind: 'call' }>,
   scope: Scope,
 ): Code {
+  const { positional, keywords } = call;
   const [argument, fallback] = positional;
   if (argument?.kind !== 'string' || keywords.length > 0 || positional.length > 2) {
     throw new Refusal(`the name in ${own}() is no literal string`);
@@ -437,6 +438,7 @@ function bottleFunction(
       : sure(convert(fallback, scope));
   const type = data === undefined && !scope.known.has(name) ? anyText : lookUp(name, scope).type;
   if (own === 'setdefault') {
+    if (call !== scope.whole) throw new Refusal('setdefault() is a part of something else');
     if (otherwise.type.kind === 'none') throw new Refusal('setdefault() without a value');
     const code = withFallback(
       otherwise,

@@ -21,6 +21,8 @@ export interface Scope {
   readonly data: ReadonlyMap<string, PythonValue>;
   /** What conditions have shown about names of the data. */
   readonly known: ReadonlyMap<string, Type>;
+  /** All of the tag or statement: setdefault() can be that, but not a part of it. */
+  readonly whole?: Expression;
 }
 
 /** Words that cannot be names in JavaScript, or mean something else in a template. */
