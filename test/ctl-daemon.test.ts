@@ -146,7 +146,7 @@ test('render prints what the guest gets, byte for byte, and names the template',
   const rendered = await host.ctl('render', 'web1');
   assert.deepEqual(rendered, {
     status: 0,
-    stdout: '#cloud-config\r\nhostname: web1 é\n\n',
+    stdout: '#cloud-config\nhostname: web1 é\n\n',
     stderr: `mdserverctl: user-data from ${template}\n`,
   });
   const guest = await daemon.ask('/latest/user-data', { from: address });
