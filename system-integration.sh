@@ -395,7 +395,7 @@ fi
 
 # The units can read homes only if the configuration has a path in one.
 protect_home=yes
-for path in "$data" "$userdata" "$base" "$run" "$log_directory" "$(configured mdserver.default_template)" \
+for path in "$program" "$data" "$userdata" "$base" "$run" "$log_directory" "$(configured mdserver.default_template)" \
   "$(configured mdserver.vendor_data)" \
   "${include_directories[@]}" "${include_files[@]}"; do
   case $path/ in

@@ -211,3 +211,16 @@ describe('system-integration.sh over the Python md_server', () => {
     );
   });
 });
+
+test('a program that pip could name only behind a shell is Python, ours and others are not', async () => {
+  const script = "#!/bin/sh\n'''exec' \"/opt/a long folder/bin/python3.11\" \"$0\" \"$@\"\n' '''\n";
+  const prefix = hostWith({
+    'etc/mdserver/mdserver.conf': '',
+    'usr/local/bin/mdserver': script,
+    'usr/bin/mdserver': '#!/usr/bin/env node\n',
+  });
+  const { lines } = await migrated(prefix);
+  assert.deepEqual(lines.slice(1), [
+    'differs\t/usr/local/bin/mdserver\tis the Python md_server, and is in the way of ours in /usr/local/bin: /opt/a long folder/bin/python3.11 -m pip uninstall mdserver. The unit starts ours by its own path',
+  ]);
+});

@@ -12,7 +12,13 @@ import { compileTemplate } from '../../userdata/template.js';
 import { partsIn } from '../../userdata/userdata.js';
 import { exists, statIfPresent } from '../checks/files.js';
 import type { ConvertedTemplate } from '../comparison.js';
-import { compareAsDaemon, convertFile, replaceTemplate } from '../conversion.js';
+import {
+  type ConvertedFile,
+  compareAsDaemon,
+  convertFile,
+  replaceTemplate,
+} from '../conversion.js';
+import { CommandError } from '../errors.js';
 import { counted } from '../output.js';
 import type { MigrationFinding } from './finding.js';
 import { pythonFiles } from './python-host.js';
@@ -92,7 +98,14 @@ async function* templateFindings(
   const placed: LoadedConfig = { ...loaded, config: { ...config, mdserver } };
   const converted: ConvertedTemplate[] = [];
   for (const file of templateFiles(loaded, folder, prefix)) {
-    const one = convertFile(file, placed);
+    let one: ConvertedFile;
+    try {
+      one = convertFile(file, placed);
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      yield { fate: 'decide', file, text: error.message };
+      continue;
+    }
     if (one.result === 'refused') {
       for (const { line, problem } of one.problems) {
         yield { fate: 'decide', file, line, text: problem };
@@ -150,7 +163,7 @@ interface MigrationOptions {
 
 /**
  * What becomes of the Python installation that a configuration belongs to. It writes nothing but, with `write`,
- * the converted templates. Throws CommandError if a template cannot be read or written.
+ * the converted templates.
  */
 export async function* migration(
   file: string,
