@@ -222,119 +222,99 @@ function replace(receiver: Code, args: readonly Code[], named: ReadonlyMap<strin
   throw new Refusal('the number of replacements is neither 1 nor left out');
 }
 
+/** capitalize and title: capitals where the pattern matches, small letters elsewhere. */
+function capitals(pattern: string, change: string): Method {
+  return (receiver, args, named) => {
+    onlyArguments(args, named, 0);
+    expectPlain(receiver);
+    const small = method(receiver, 'toLowerCase', [], text);
+    return method(small, 'replace', [pattern, change], text);
+  };
+}
+
+/** find and rfind. */
+function search(own: 'indexOf' | 'lastIndexOf'): Method {
+  return (receiver, args, named) => {
+    onlyArguments(args, named, 1);
+    expectPlain(receiver);
+    return method(receiver, own, [textArgument(args[0]).code], integer);
+  };
+}
+
+/** removeprefix and removesuffix. */
+function cut(own: 'startsWith' | 'endsWith'): Method {
+  return (receiver, args, named) => {
+    onlyArguments(args, named, 1);
+    const part = literal(args[0], 'the text to remove');
+    const { length } = part;
+    const rest = own === 'startsWith' ? `slice(${length})` : `slice(0, whole.length - ${length})`;
+    const code = `((whole) => whole.${own}(${quote(part)}) ? whole.${rest} : whole)(${sure(receiver).code})`;
+    return expression(code, levels.member, plainResult(receiver));
+  };
+}
+
+function splitLines(receiver: Code, args: readonly Code[], named: ReadonlyMap<string, Code>): Code {
+  onlyArguments(args, named, 0);
+  expectPlain(receiver);
+  const lines = method(receiver, 'split', ['/\\r\\n|\\r|\\n/'], listOf(text));
+  const code = `((lines) => (lines.at(-1) === '' ? lines.slice(0, -1) : lines))(${lines.code})`;
+  return expression(code, levels.member, lines.type);
+}
+
+function countOf(receiver: Code, args: readonly Code[], named: ReadonlyMap<string, Code>): Code {
+  onlyArguments(args, named, 1);
+  const parts = method(receiver, 'split', [separator(args[0])], listOf(text));
+  return expression(`${parts.code}.length - 1`, levels.sum, natural);
+}
+
+function joined(receiver: Code, args: readonly Code[], named: ReadonlyMap<string, Code>): Code {
+  onlyArguments(args, named, 1);
+  const [items] = args;
+  if (items === undefined) throw new Refusal('join needs a list of strings');
+  const of = itemType(items);
+  if (of !== undefined && of.kind !== 'text') {
+    throw new Refusal(
+      `join needs a list of strings, and ${shown(items)} is ${typeName(items.type)}`,
+    );
+  }
+  const plain = receiver.type.kind === 'text' && receiver.type.plain && of?.plain === true;
+  return method(asArray(items), 'join', [sure(receiver).code], { kind: 'text', plain });
+}
+
+function zeroFilled(receiver: Code, args: readonly Code[], named: ReadonlyMap<string, Code>): Code {
+  onlyArguments(args, named, 1);
+  expectPlain(receiver);
+  const width = count(args[0], 'the width');
+  const change = `(_, sign, rest) => sign + rest.padStart(${width} - sign.length, '0')`;
+  return method(receiver, 'replace', ['/^([+-]?)(.*)$/s', change], text);
+}
+
 const textMethods: ReadonlyMap<string, Method> = new Map<string, Method>([
   ['upper', recase('toUpperCase')],
   ['lower', recase('toLowerCase')],
   ['casefold', recase('toLowerCase')],
-  [
-    'capitalize',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 0);
-      expectPlain(receiver);
-      return method(
-        method(receiver, 'toLowerCase', [], text),
-        'replace',
-        ['/^[a-z]/', '(first) => first.toUpperCase()'],
-        text,
-      );
-    },
-  ],
-  [
-    'title',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 0);
-      expectPlain(receiver);
-      const change = '(word) => word[0].toUpperCase() + word.slice(1)';
-      return method(
-        method(receiver, 'toLowerCase', [], text),
-        'replace',
-        ['/[a-z]+/g', change],
-        text,
-      );
-    },
-  ],
+  ['capitalize', capitals('/^[a-z]/', '(first) => first.toUpperCase()')],
+  ['title', capitals('/[a-z]+/g', '(word) => word[0].toUpperCase() + word.slice(1)')],
   ['strip', strip('trim')],
   ['lstrip', strip('trimStart')],
   ['rstrip', strip('trimEnd')],
   ['split', boundedSplit('split')],
   ['rsplit', boundedSplit('rsplit')],
+  ['splitlines', splitLines],
   ['partition', partition('indexOf')],
   ['rpartition', partition('lastIndexOf')],
-  [
-    'splitlines',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 0);
-      expectPlain(receiver);
-      const lines = method(receiver, 'split', ['/\\r\\n|\\r|\\n/'], listOf(text));
-      const code = `((lines) => (lines.at(-1) === '' ? lines.slice(0, -1) : lines))(${lines.code})`;
-      return expression(code, levels.member, lines.type);
-    },
-  ],
   ['replace', replace],
   ['startswith', affix('startsWith')],
   ['endswith', affix('endsWith')],
-  [
-    'find',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      expectPlain(receiver);
-      return method(receiver, 'indexOf', [textArgument(args[0]).code], integer);
-    },
-  ],
-  [
-    'rfind',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      expectPlain(receiver);
-      return method(receiver, 'lastIndexOf', [textArgument(args[0]).code], integer);
-    },
-  ],
-  [
-    'count',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      const code = `${method(receiver, 'split', [separator(args[0])], listOf(text)).code}.length - 1`;
-      return expression(code, levels.sum, natural);
-    },
-  ],
-  [
-    'join',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      const [items] = args;
-      const of = items && itemType(items);
-      if (items === undefined || (of !== undefined && of.kind !== 'text')) {
-        throw new Refusal(
-          `join needs a list of strings, and ${items === undefined ? 'there is none' : `${shown(items)} is ${typeName(items.type)}`}`,
-        );
-      }
-      const isPlain =
-        receiver.type.kind === 'text' && receiver.type.plain && of?.kind === 'text' && of.plain;
-      return method(asArray(items), 'join', [sure(receiver).code], {
-        kind: 'text',
-        plain: isPlain,
-      });
-    },
-  ],
+  ['removeprefix', cut('startsWith')],
+  ['removesuffix', cut('endsWith')],
+  ['find', search('indexOf')],
+  ['rfind', search('lastIndexOf')],
+  ['count', countOf],
+  ['join', joined],
   ['ljust', pad('padEnd')],
   ['rjust', pad('padStart')],
-  [
-    'zfill',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      expectPlain(receiver);
-      const width = count(args[0], 'the width');
-      return method(
-        receiver,
-        'replace',
-        [
-          '/^([+-]?)(.*)$/s',
-          `(_, sign, rest) => sign + rest.padStart(${width} - sign.length, '0')`,
-        ],
-        text,
-      );
-    },
-  ],
+  ['zfill', zeroFilled],
   ['isdigit', matches('^[0-9]+$')],
   ['isdecimal', matches('^[0-9]+$')],
   ['isnumeric', matches('^[0-9]+$')],
@@ -343,24 +323,6 @@ const textMethods: ReadonlyMap<string, Method> = new Map<string, Method>([
   ['isupper', matches('^[^a-z]*[A-Z][^a-z]*$')],
   ['islower', matches('^[^A-Z]*[a-z][^A-Z]*$')],
   ['isspace', matches('^\\s+$')],
-  [
-    'removeprefix',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      const prefix = literal(args[0], 'the prefix');
-      const code = `((whole) => whole.startsWith(${quote(prefix)}) ? whole.slice(${prefix.length}) : whole)(${sure(receiver).code})`;
-      return expression(code, levels.member, plainResult(receiver));
-    },
-  ],
-  [
-    'removesuffix',
-    (receiver, args, named) => {
-      onlyArguments(args, named, 1);
-      const suffix = literal(args[0], 'the suffix');
-      const code = `((whole) => whole.endsWith(${quote(suffix)}) ? whole.slice(0, whole.length - ${suffix.length}) : whole)(${sure(receiver).code})`;
-      return expression(code, levels.member, plainResult(receiver));
-    },
-  ],
   [
     'format',
     (receiver, args, named) => {
