@@ -52,6 +52,9 @@ export function at(level: number, { code, level: own }: Code): string {
 export function sure(value: Code): Code {
   if (value.code === '') throw new Refusal('the number is too large');
   if (value.unsure !== true) return value;
+  if (alternatives(value.type).some(({ kind }) => kind === 'none')) {
+    throw new Refusal(`${shown(value)} may be None, or missing`);
+  }
   // Ours has no prototype, and so no valueOf.
   if (alternatives(value.type).some(({ kind }) => kind === 'dictionary')) {
     throw new Refusal(`${shown(value)} may have no value`);
