@@ -221,6 +221,6 @@ test('a program that pip could name only behind a shell is Python, ours and othe
   });
   const { lines } = await migrated(prefix);
   assert.deepEqual(lines.slice(1), [
-    'differs\t/usr/local/bin/mdserver\tis the Python md_server, and is in the way of ours in /usr/local/bin: /opt/a long folder/bin/python3.11 -m pip uninstall mdserver. The unit starts ours by its own path',
+    `differs\t/usr/local/bin/mdserver\tis the Python md_server, and is in the way of ours in /usr/local/bin: '/opt/a long folder/bin/python3.11' -m pip uninstall mdserver. The unit starts ours by its own path`,
   ]);
 });

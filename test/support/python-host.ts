@@ -12,7 +12,7 @@ export const labHost = {
   'etc/systemd/system/mdserver.service':
     '[Service]\nTimeoutSec=60\nExecStart=/opt/venv/bin/mdserver /etc/mdserver/mdserver.conf\nRestart=on-failure\n',
   'etc/systemd/system/lab-dhcp.service':
-    '[Service]\nExecStart=/usr/sbin/dnsmasq \\\n  --keep-in-foreground \\\n  -C /var/lib/mdserver/dnsmasq/lab.conf\n',
+    '[Service]\nExecStart=/usr/sbin/dnsmasq \\\n  --keep-in-foreground \\\n# its own\n  -C /var/lib/mdserver/dnsmasq/lab.conf\n',
   'etc/systemd/system/lab-dhcp.path':
     '[Path]\nPathExists=/var/lib/mdserver/dnsmasq/lab.conf\nUnit=lab-dhcp.service\n',
   'etc/systemd/system/other-dhcp.service':

@@ -1,8 +1,8 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, normalize } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Config } from '../../config/options.js';
 import { dnsmasqPaths } from '../../dnsmasq/files.js';
+import { operand } from '../../text.js';
 import { exists, statIfPresent } from '../checks/files.js';
 import type { MigrationFinding } from './finding.js';
 
@@ -18,12 +18,9 @@ export interface PythonHost {
 /** What system-integration.sh writes into each file that it installs. */
 const ownMark = "Installed by mdserver's system-integration.sh";
 
-/** This package's program mdserver. */
-const ownProgram = fileURLToPath(new URL('../../main.js', import.meta.url));
-
 /** The interpreter of a Python script, also where pip had to name it behind a shell; undefined for any other file. */
 function pythonOf(program: string): string | undefined {
-  if (!statIfPresent(program)?.isFile() || realpathSync(program) === ownProgram) return undefined;
+  if (!statIfPresent(program)?.isFile()) return undefined;
   const begin = Buffer.alloc(1024);
   const file = openSync(program, 'r');
   try {
@@ -48,18 +45,19 @@ interface Setting {
 /** The settings of a unit (systemd.syntax(7)). */
 function settingsOf(text: string): Setting[] {
   const settings: Setting[] = [];
-  let begun: Setting | undefined;
-  for (const [index, line] of text.split('\n').entries()) {
-    if (/^\s*[#;]/.test(line)) continue;
-    const { key, value, line: number } = begun ?? { key: '', value: '', line: index + 1 };
-    const [, ownKey = '', ownValue = ''] = /^\s*([A-Za-z0-9]+)\s*=\s*(.*)$/.exec(line) ?? [];
-    const setting =
-      begun === undefined
-        ? { key: ownKey, value: ownValue, line: number }
-        : { key, value: `${value} ${line.trim()}`, line: number };
-    const isContinued = setting.value.endsWith('\\');
-    begun = isContinued ? { ...setting, value: setting.value.slice(0, -1).trimEnd() } : undefined;
-    if (!isContinued && setting.key !== '') settings.push(setting);
+  const lines = text.split('\n');
+  for (let index = 0; index < lines.length; index += 1) {
+    const line = index + 1;
+    const [, key, begin = ''] = /^\s*([A-Za-z0-9]+)\s*=\s*(.*)$/.exec(lines[index] ?? '') ?? [];
+    if (key === undefined) continue;
+    let value = begin;
+    while (value.endsWith('\\')) {
+      index += 1;
+      const next = lines[index] ?? '';
+      if (/^\s*[#;]/.test(next)) continue;
+      value = `${value.slice(0, -1).trimEnd()} ${next.trim()}`;
+    }
+    settings.push({ key, value, line });
   }
   return settings;
 }
@@ -229,7 +227,7 @@ function* pythonPrograms({ prefix }: PythonHost): Generator<MigrationFinding> {
     yield {
       fate: 'differs',
       file,
-      text: `is the Python md_server, and is in the way of ours in ${folder}: ${python} -m pip uninstall mdserver. The unit starts ours by its own path`,
+      text: `is the Python md_server, and is in the way of ours in ${folder}: ${operand(python)} -m pip uninstall mdserver. The unit starts ours by its own path`,
     };
   }
 }
