@@ -57,15 +57,11 @@ export function callFunction(name: string, args: readonly Code[], scope: Scope):
   switch (name) {
     case 'len': {
       if (only === undefined) return undefined;
-      const { kind } = only.type;
-      if (kind === 'text') expectPlain(only);
-      else if (
-        kind === 'view' &&
-        !['range', 'view of a dictionary'].includes(only.type.kind === 'view' ? only.type.what : '')
-      )
-        return undefined;
+      const { type } = only;
+      if (type.kind === 'view' && !type.sized) return undefined;
+      if (type.kind === 'text') expectPlain(only);
       else itemType(only);
-      const array = kind === 'text' ? only : asArray(only);
+      const array = type.kind === 'text' ? only : asArray(only);
       return expression(`${at(levels.member, array)}.length`, levels.member, natural);
     }
     case 'str':

@@ -457,6 +457,7 @@ export function truth(value: Code): Code {
     case 'tuple':
       return expression(`${at(levels.member, certain)}.length > 0`, levels.relation, boolean);
     case 'view':
+      if (!type.sized) break;
       return expression(`${at(levels.member, certain)}.length > 0`, levels.relation, boolean);
     case 'dictionary':
       expectWhole(value);

@@ -7,8 +7,13 @@ export type Type =
   | { readonly kind: 'float' | 'boolean' | 'false' | 'none' }
   /** `of` is undefined for the empty list; `filled`: has at least one item. */
   | { readonly kind: 'list'; readonly of: Type | undefined; readonly filled: boolean }
-  /** Something that is only good for a loop, such as a range or the keys of a dictionary. */
-  | { readonly kind: 'view'; readonly of: Type | undefined; readonly what: string }
+  /** Something that is only good for a loop, such as a range or an enumeration; `sized`: it has a length. */
+  | {
+      readonly kind: 'view';
+      readonly of: Type | undefined;
+      readonly what: string;
+      readonly sized: boolean;
+    }
   | { readonly kind: 'tuple'; readonly items: readonly Type[] }
   /** Keys are text. `partial`: our dictionary does not show all that Python's has. */
   | {
@@ -34,8 +39,11 @@ export const alwaysFalse: Type = { kind: 'false' };
 export const none: Type = { kind: 'none' };
 export const refused: Type = { kind: 'refused' };
 
+/** Python's views that have a length; the others are true even if they are empty. */
+const sizedViews: ReadonlySet<string> = new Set(['range', 'view of a dictionary']);
+
 export function viewOf(of: Type | undefined, what: string): Type {
-  return { kind: 'view', of, what };
+  return { kind: 'view', of, what, sized: sizedViews.has(what) };
 }
 
 export function listOf(of: Type | undefined, filled = false): Type {
