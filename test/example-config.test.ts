@@ -46,7 +46,7 @@ test('removing the comment signs leaves every option at its default', () => {
   for (const section of Object.keys(options) as (keyof typeof options)[]) {
     const expected = {
       ...defaults[section],
-      ...(section === 'service' && { location: '', version: '' }),
+      ...(section === 'service' && { location: '', version: '', release_date: '', hostname: '' }),
       ...(section === '_include_' && { directories: ['/etc/mdserver/conf.d'] }),
     };
     assert.deepEqual(config[section], expected, section);
@@ -73,6 +73,8 @@ test('it does not depend on the host or the release, and is at most 80 columns w
     'mdserver.control_socket',
     'service.location',
     'service.version',
+    'service.release_date',
+    'service.hostname',
     'metadata-defaults.availability-zone',
     'metadata-defaults.instance-type',
     'metadata-defaults.region',
