@@ -27,6 +27,7 @@ import {
   isFreeName,
   narrowed,
   type PythonValue,
+  requireBindable,
   type Scope,
   targetNames,
   type Variable,
@@ -386,6 +387,7 @@ function convertStatement(
 function codeOf(name: string, scope: Scope, { codes, declared, options }: Context): string {
   const known = codes.get(name);
   if (known !== undefined) return known;
+  requireBindable(name, scope);
   if (options.names.has(name)) {
     // An assignment to data changes this rendering alone.
     if (!isFreeName(name)) throw new Refusal(`"${name}" is a word of JavaScript`);
@@ -495,6 +497,8 @@ function convertEntry(
   const { type, code } = variable;
   if (type.kind !== 'dictionary')
     throw new Refusal(`"${object.name}" is ${typeName(type)}, and its items cannot be assigned`);
+  if (type.isData === true)
+    throw new Refusal(`"${object.name}" may be a dictionary of the data, which cannot be changed`);
   if (index.kind !== 'string' || /^\d+$/.test(index.value))
     throw new Refusal('the key is no literal string that is not a number');
   const of = withItem(type.of, value);
@@ -749,6 +753,7 @@ function convertFor(
     (name) => context.loopNames.has(name) && !scope.variables.has(name) && !scope.data.has(name),
   );
   const bound = bind(target, item, scope);
+  for (const name of bound.names) requireBindable(name, scope);
   const codes = isOwn ? [] : names.map((name) => codeOf(name, scope, context));
   const pattern = isOwn
     ? bound.pattern

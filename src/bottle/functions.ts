@@ -82,9 +82,7 @@ export function callFunction(name: string, args: readonly Code[], scope: Scope):
     case 'int':
       if (only === undefined) return undefined;
       if (only.type.kind === 'integer') return only;
-      if (only.type.kind === 'float')
-        return expression(`Math.trunc(${only.code})`, levels.member, integer);
-      if (only.type.kind !== 'text') return undefined;
+      if (only.type.kind !== 'text' && only.type.kind !== 'float') return undefined;
       needsOwnFunction('int', scope);
       return expression(`int(${sure(only).code})`, levels.member, integer);
     case 'bool':

@@ -49,6 +49,20 @@ export const bottleFunctions: ReadonlySet<string> = new Set([
   ...['_stdout', '_printlist', '_str', '_escape'],
 ]);
 
+/** Functions of Python that a template can call, and that a name of its own would hide. */
+const pythonFunctions = new Set(
+  (
+    'abs all any bool chr dict enumerate eval exec filter float format hex int isinstance len list map max min next oct ' +
+    'ord print range repr reversed round set sorted str sum tuple type zip'
+  ).split(' '),
+);
+
+/** Throws Refusal if the template cannot bind the name. */
+export function requireBindable(name: string, { data }: Scope): void {
+  if (!pythonFunctions.has(name) || data.has(name)) return;
+  throw new Refusal(`"${name}" is a function of Python: take another name`);
+}
+
 /** Names that Python's templates have and ours do not: see pythonNames. */
 export const pythonOnly: ReadonlySet<string> = new Set(['_config_items_', 'catchall', 'autojson']);
 
@@ -66,7 +80,8 @@ export function dataType(name: string, value: PythonValue): Type {
     if (Object.keys(value).some((key) => /^\d+$/.test(key))) return { kind: 'printable' };
     const of: Type = { kind: 'text', plain: isPlainText };
     const partial = value['default'] === notConfigured;
-    return { kind: 'dictionary', of, plainKeys: isPlainText, ...(partial && { partial }) };
+    const about = { plainKeys: isPlainText, isData: true, ...(partial && { partial }) };
+    return { kind: 'dictionary', of, ...about };
   }
   return { kind: 'printable' };
 }
@@ -98,7 +113,9 @@ export function targetNames(target: Expression): readonly string[] | undefined {
   if (target.kind === 'name') return [target.name];
   if (target.kind !== 'tuple' && target.kind !== 'list') return undefined;
   const names = target.items.map((item) => (item.kind === 'name' ? item.name : undefined));
-  return names.every((name) => name !== undefined) ? names : undefined;
+  if (!names.every((name) => name !== undefined)) return undefined;
+  // JavaScript takes no name twice.
+  return new Set(names).size === names.length ? names : undefined;
 }
 
 /** A name for JavaScript that nothing else has. */

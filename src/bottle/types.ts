@@ -15,12 +15,16 @@ export type Type =
       readonly sized: boolean;
     }
   | { readonly kind: 'tuple'; readonly items: readonly Type[] }
-  /** Keys are text. `partial`: our dictionary does not show all that Python's has. */
+  /**
+   * Keys are text. `partial`: our dictionary does not show all that Python's has. `isData`: it is the data's, which
+   * cannot be changed.
+   */
   | {
       readonly kind: 'dictionary';
       readonly of: Type | undefined;
       readonly plainKeys: boolean;
       readonly partial?: boolean;
+      readonly isData?: boolean;
     }
   | { readonly kind: 'either'; readonly of: readonly Type[] }
   /** A value that can only be printed, such as a number of the configuration. */
@@ -79,7 +83,9 @@ export function join(a: Type, b: Type): Type {
   if (a.kind === 'dictionary' && b.kind === 'dictionary') {
     const plainKeys = a.plainKeys && b.plainKeys;
     const partial = a.partial === true || b.partial === true;
-    return { kind: 'dictionary', of: optional(a.of, b.of), plainKeys, ...(partial && { partial }) };
+    const isData = a.isData === true || b.isData === true;
+    const about = { ...(partial && { partial }), ...(isData && { isData }) };
+    return { kind: 'dictionary', of: optional(a.of, b.of), plainKeys, ...about };
   }
   if (a.kind === 'tuple' && b.kind === 'tuple' && a.items.length === b.items.length) {
     return {

@@ -36,8 +36,13 @@ export function repr(value: unknown): string {
   throw new TypeError('is not a text, a whole number, true, false, null or a list of these');
 }
 
-/** The whole number that a text in decimal digits gives. Throws for anything else, as Python does. */
+/**
+ * The whole number that a text in decimal digits gives, or a number without its fraction. Throws for anything else, as
+ * Python does, and for a number that JavaScript does not hold exactly.
+ */
 export function int(value: unknown): number {
+  if (typeof value === 'number' && Number.isSafeInteger(Math.trunc(value)))
+    return Math.trunc(value);
   const text = String(value).trim();
   const number = /^[+-]?\d+(?:_\d+)*$/.test(text) ? Number(text.replaceAll('_', '')) : Number.NaN;
   if (!Number.isSafeInteger(number)) throw new TypeError('is not a whole number');
