@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, it, test } from 'node:test';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
@@ -174,6 +182,29 @@ test('templates: what is converted, what is kept, and what an earlier conversion
   // What is converted already is ours.
   const again = await migrated(prefix);
   assert.equal(again.lines[1], 'stays\t/etc/mdserver/userdata/web1\tgives the same text');
+});
+
+test('a template that is a link: into the folder it stays, out of it it has to be decided', async () => {
+  const bottle = '% if hostname:\nname: {{hostname.upper()}}\n% end\n';
+  const prefix = hostWith({
+    'etc/mdserver/mdserver.conf': '[dnsmasq]\nuser = root\n',
+    'etc/mdserver/userdata/web1': bottle,
+    'srv/shared.yaml': 'name: x\n',
+  });
+  const folder = join(prefix, 'etc/mdserver/userdata');
+  symlinkSync('web1', join(folder, 'web2'));
+  symlinkSync('../../../srv/shared.yaml', join(folder, 'web3'));
+  const { lines } = await migrated(prefix, '--write');
+  assert.deepEqual(
+    lines.map((line) => line.split(':')[0]),
+    [
+      'stays\t/etc/mdserver/mdserver.conf\tis read as it is',
+      'decide\t/etc/mdserver/userdata/web3\tthe link points to /srv/shared.yaml, outside /etc/mdserver/userdata',
+      'converted\t/etc/mdserver/userdata/web1\tthe old one is web1.bottle',
+    ],
+  );
+  assert.equal(readlinkSync(join(folder, 'web2')), 'web1');
+  assert.equal(readFileSync(join(folder, 'web1.bottle'), 'utf8'), bottle);
 });
 
 describe('system-integration.sh over the Python md_server', () => {

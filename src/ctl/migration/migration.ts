@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { lstatSync, readdirSync, realpathSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { ConfigError } from '../../config/dialect.js';
 import { type LoadedConfig, loadConfig } from '../../config/load.js';
@@ -7,6 +7,7 @@ import { namingOf } from '../../instances/host-names.js';
 import { instancesFrom } from '../../instances/instances.js';
 import { jsonFile } from '../../instances/json-file.js';
 import { operand, quoted } from '../../text.js';
+import { linkProblems } from '../../userdata/find.js';
 import { isGuestTemplate, languageLine, TemplateError } from '../../userdata/source.js';
 import { compileTemplate } from '../../userdata/template.js';
 import { partsIn } from '../../userdata/userdata.js';
@@ -61,7 +62,10 @@ async function* databaseFindings(
   }
 }
 
-/** The files that can be templates: not hidden ones, and not what a conversion or an editor leaves there. */
+/**
+ * The files that can be templates: not hidden ones, and not what a conversion or an editor leaves there. Where a
+ * link in the folder leads is converted once, under its own name.
+ */
 function templateFiles({ config }: LoadedConfig, folder: string, prefix: string): string[] {
   const { default_template } = config.mdserver;
   const names = statIfPresent(folder)?.isDirectory()
@@ -69,9 +73,11 @@ function templateFiles({ config }: LoadedConfig, folder: string, prefix: string)
     : [];
   const inFolder = names
     .filter((name) => !/(^|\/)\.|\.(bottle|new)$|~$/.test(name))
-    .map((name) => join(folder, name));
-  const others = default_template === undefined ? [] : [join(prefix, default_template)];
-  return [...new Set([...inFolder, ...others])].filter((file) => statIfPresent(file)?.isFile());
+    .map((name) => join(folder, name))
+    .filter((file) => lstatSync(file).isFile());
+  const other = default_template === undefined ? folder : join(prefix, default_template);
+  if (!statIfPresent(other)?.isFile()) return inFolder;
+  return [...new Set([...inFolder, realpathSync(other)])];
 }
 
 /** Why our own program would not take a template that the conversion leaves as it is; undefined if it does. */
@@ -96,6 +102,9 @@ async function* templateFindings(
   const folder = join(prefix, config.mdserver.userdata_dir);
   const mdserver = { ...config.mdserver, userdata_dir: folder };
   const placed: LoadedConfig = { ...loaded, config: { ...config, mdserver } };
+  for (const { file, message } of linkProblems(folder)) {
+    yield { fate: 'decide', file, text: message.slice(file.length + 2) };
+  }
   const converted: ConvertedTemplate[] = [];
   for (const file of templateFiles(loaded, folder, prefix)) {
     let one: ConvertedFile;
