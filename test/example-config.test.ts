@@ -56,7 +56,8 @@ test('removing the comment signs leaves every option at its default', () => {
     [...config.templateData],
     [
       ['proxy', 'http://10.122.0.1:3128/'],
-      ['domain', 'no'],
+      // As in Python's templates.
+      ['domain', 0],
       ['port', '80'],
     ],
   );
