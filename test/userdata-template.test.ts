@@ -460,7 +460,7 @@ const plainText = fc
   )
   .map((items) => items.join(''))
   .filter((text) => !text.includes('{{'))
-  .filter((text) => !/(^|[\n\r])[ \t]*\\?<?%(?!wheel ALL=)/.test(text));
+  .filter((text) => !/(^|[\n\r])[ \t]*(?:\\<?%|<%|%(?!wheel ALL=))/.test(text));
 
 test('text reaches the guest as it is but for its line ends, with and without tags beside it', () => {
   const served = (text: string) => text.replace(/\r\n?/g, '\n');
