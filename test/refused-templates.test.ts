@@ -235,6 +235,44 @@ test('the last version is rendered with the values of now, where it renders with
   );
 });
 
+test('a file that a template includes counts: a change is seen, and the last version has its last text', async (t) => {
+  const { serve, problemOf, write, restart, folder } = setUp(t, {
+    'userdata/web1': "{{% include('part') }}\n",
+  });
+  assert.throws(() => serve(web1), /include\('part'\): .*userdata\/part: no such file/);
+  write('userdata/part', 'first {{hostname}}\n');
+  assert.equal(serve(web1), 'first web1\n');
+  write('userdata/part', 'second {{hostname}}\n');
+  assert.equal(serve(web1), 'second web1\n');
+  await restart();
+  write('userdata/part', '\n{{nope}}\n');
+  assert.equal(serve(web1), 'second web1\n');
+  assert.match(problemOf(web1) ?? '', /^userdata\/part:2: unknown name "nope"/);
+  rmSync(join(folder, 'userdata/part'));
+  assert.equal(serve(web1), 'second web1\n');
+  symlinkSync('../outside', join(folder, 'userdata/part'));
+  write('outside', 'from outside');
+  assert.match(problemOf(web1) ?? '', /include\('part'\): .*the link points to/);
+});
+
+test('what mdserver 1.0 has kept is rendered as it was, though it would be refused now', async (t) => {
+  const source = "{{hostname.replace('w', 'W')}} {{true}}\n";
+  const { serve, problemOf, write, restart, folder } = setUp(t, { 'userdata/web1': 'x' });
+  serve(web1);
+  await restart();
+  const [name = ''] = readdirSync(join(folder, 'state/templates'));
+  const kept = join(folder, 'state/templates', name);
+  const { path, versions } = JSON.parse(readFileSync(kept, 'utf8').split('\n')[0] ?? '');
+  const { parts, ...older } = versions[0];
+  assert.deepEqual(parts, []);
+  const about = { path, versions: [{ ...older, bytes: source.length }] };
+  writeFileSync(kept, `${JSON.stringify(about)}\n${source}`);
+  await restart();
+  write('userdata/web1', source);
+  assert.equal(serve(web1), 'Web1 true\n');
+  assert.match(problemOf(web1) ?? '', /replaces all in Python.*\{\{% language javascript \}\}/);
+});
+
 test('each instance gets the last version that rendered for it', async (t) => {
   const { serve, write, restart, refusals } = setUp(t, { default: 'first {{hostname}}' });
   const db = instanceOf(2, { name: 'db', metadata: { role: 'db' } });

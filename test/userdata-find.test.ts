@@ -385,6 +385,24 @@ test('a file that is kept is seen to change, too', (t) => {
   assert.equal(serve('web1'), 'tres bar', 'of the same size and time');
 });
 
+test('a template that is kept is compiled anew when a file that it includes changes, comes or goes', (t) => {
+  const { serve, folder } = setUp(t, {
+    'userdata/web1': "{{% include('outer') }}",
+    'userdata/outer': "a {{% include('inner') }}",
+    'userdata/inner': 'one {{foo}}',
+  });
+  const inner = join(folder, 'userdata/inner');
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 60_000 });
+  assert.equal(serve('web1'), 'a one bar');
+  assert.equal(serve('web1'), 'a one bar');
+  writeFileSync(inner, 'two {{foo}}');
+  assert.equal(serve('web1'), 'a two bar');
+  rmSync(inner);
+  assert.throws(() => serve('web1'), /outer:1: include\('inner'\): .*no such file \(in .*web1:1\)/);
+  writeFileSync(inner, 'new {{foo}}');
+  assert.equal(serve('web1'), 'a new bar');
+});
+
 test('a file is read at each request while it is young, and once when it is old', (t) => {
   const { serve } = setUp(t, { 'userdata/web1': 'one {{foo}}' });
   const { mock } = t.mock.method(fs, 'readFileSync');
