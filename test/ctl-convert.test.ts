@@ -44,6 +44,25 @@ test('convert --write puts the template in place and keeps the old one, which it
   assert.equal(readFileSync(file, 'utf8'), template);
 });
 
+test('convert leaves out what an earlier conversion has left there', async (t) => {
+  const host = hostOf(t);
+  const file = host.write('userdata/web1.yaml', template);
+  const others = ['new', 'bottle'].map((ending) =>
+    host.write(`userdata/web1.yaml.${ending}`, template),
+  );
+  const { status, stdout, stderr } = await host.ctl('convert', '--json', file, ...others);
+  assert.equal(status, 0);
+  assert.deepEqual(
+    JSON.parse(stdout).map((report: { file: string }) => report.file),
+    [file],
+  );
+  for (const other of others) {
+    assert.ok(
+      stderr.includes(`left out ${other}: it is from an earlier conversion, or a backup\n`),
+    );
+  }
+});
+
 test('convert names each line that it refuses, writes nothing for that file, and leaves what needs nothing', async (t) => {
   const host = hostOf(t);
   const refused = host.write('userdata/web1', 'a\n% import subprocess\n{{nosuch}}\n');

@@ -19,6 +19,9 @@ export type ConvertedFile = { readonly file: string } & (
   | { readonly result: 'converted'; readonly before: string; readonly after: string }
 );
 
+/** What conversions and editors leave beside templates. */
+export const leftovers = /(?:\.bottle|\.new|~)$/;
+
 /** The endings that Bottle tries for the name of a template. */
 const endings = ['', '.tpl', '.html', '.thtml', '.stpl'];
 

@@ -67,12 +67,18 @@ export const convert = defineCommand({
     ['mdserverctl convert /etc/mdserver/userdata/*', 'writes FILE.new for each'],
     ['mdserverctl convert --write /etc/mdserver/userdata/web1', 'keeps the old one as web1.bottle'],
   ],
-  run: async (files, options) => {
+  run: async (operands, options) => {
     const loaded = readConfiguration(options);
     // Imported here, because it needs the templates' side of mdserver: the other commands start faster.
-    const { compareAsDaemon, convertFile, replaceTemplate, writeNew } = await import(
+    const { compareAsDaemon, convertFile, leftovers, replaceTemplate, writeNew } = await import(
       '../conversion.js'
     );
+    // A pattern such as userdata/* finds them the second time.
+    const [left, files] = [true, false].map((is) =>
+      operands.filter((file) => leftovers.test(file) === is),
+    ) as [string[], string[]];
+    for (const file of left)
+      note(`left out ${file}: it is from an earlier conversion, or a backup`);
     const converted = files.map((file) => convertFile(file, loaded));
     const templates = converted.filter((one) => one.result === 'converted');
     const configFile = options.config ?? defaultConfigFile;

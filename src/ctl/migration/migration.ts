@@ -17,6 +17,7 @@ import {
   type ConvertedFile,
   compareAsDaemon,
   convertFile,
+  leftovers,
   replaceTemplate,
 } from '../conversion.js';
 import { CommandError } from '../errors.js';
@@ -72,7 +73,7 @@ function templateFiles({ config }: LoadedConfig, folder: string, prefix: string)
     ? readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()
     : [];
   const inFolder = names
-    .filter((name) => !/(^|\/)\.|\.(bottle|new)$|~$/.test(name))
+    .filter((name) => !/(?:^|\/)\./.test(name) && !leftovers.test(name))
     .map((name) => join(folder, name))
     .filter((file) => lstatSync(file).isFile());
   const other = default_template === undefined ? folder : join(prefix, default_template);
