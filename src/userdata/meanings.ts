@@ -101,7 +101,7 @@ function kindOf(expression: Expression, depth = 0): Kind {
 }
 
 /** Escapes that a text has in both languages. Python keeps the backslash of an unknown one. */
-const knownEscapes = /\\(?:[nrtbfv\\'"\n]|x[\da-f]{2}|u[\da-f]{4}|0(?!\d))/gi;
+const knownEscapes = /\\(?:[nrtbfv\\'"\n]|x[\da-fA-F]{2}|u[\da-fA-F]{4}|0(?!\d))/g;
 
 /** How to write the multiplication of a value that may be text or a list. */
 function productForm([left, right]: readonly [Expression, Expression], code: string): string {
@@ -250,7 +250,8 @@ function meaningOf(expression: Expression, code: string, isPythons: boolean): Me
   if (kind === 'unary' && expression.operator === '~' && isPythons) {
     return ['has no limit in Python, and 32 bits here', 'the number'];
   }
-  if (kind !== 'string') return undefined;
+  // A text with a character by its name (\N{DASH}) is of the kind "other".
+  if (kind !== 'string' && kind !== 'other') return undefined;
   const rest = code.slice(expression.start, expression.end).replace(knownEscapes, '');
   const [unknown] = /\\[\s\S]?/.exec(rest) ?? [];
   if (unknown === undefined) return undefined;
