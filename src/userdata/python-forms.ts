@@ -18,7 +18,6 @@ const functionForms: ReadonlyMap<string, string> = new Map([
   ['globals', 'it'],
   ['hex', 'x.toString(16)'],
   ['include', "{{% include('FILE') }}"],
-  ['int', 'Number.parseInt(x, 10)'],
   ['isinstance', 'typeof x'],
   ['iter', 'x.values()'],
   ['len', 'x.length, or Object.keys(x).length of public_keys'],
@@ -34,7 +33,6 @@ const functionForms: ReadonlyMap<string, string> = new Map([
   ['print', '{{x}}'],
   ['range', '[...Array(x).keys()]'],
   ['rebase', 'the text of that template'],
-  ['repr', 'JSON.stringify(x)'],
   ['reversed', '[...x].reverse()'],
   ['round', 'Math.round(x)'],
   ['set', 'new Set(x)'],
@@ -52,7 +50,13 @@ const otherFunctions =
   'ascii bin bytearray bytes callable classmethod compile complex delattr dir divmod eval exec ' +
   'frozenset getattr hasattr hash help id input issubclass memoryview object oct property ' +
   'setattr slice staticmethod super vars Exception KeyError NameError TypeError ValueError';
-const pythonFunctions = new Set([...functionForms.keys(), ...otherFunctions.split(' ')]);
+/** These are functions of templates here, too. */
+const sameFunctions: ReadonlySet<string> = new Set(['int', 'repr']);
+const pythonFunctions = new Set([
+  ...functionForms.keys(),
+  ...sameFunctions,
+  ...otherFunctions.split(' '),
+]);
 
 /** How to write here what Python calls as a method of a value, "x". */
 const methodForms: ReadonlyMap<string, string> = new Map([
@@ -115,8 +119,12 @@ export function isPythonFunction(name: string): boolean {
   return pythonFunctions.has(name);
 }
 
-/** How to write here what Python calls by the name, such as `x.length for len(…)`; undefined if that is no name of Python. */
+/**
+ * How to write here what Python calls by the name, such as `x.length for len(…)`; undefined if that is no name
+ * of Python, or the same here.
+ */
 export function formOfFunction(name: string): string | undefined {
+  if (sameFunctions.has(name)) return undefined;
   const form = functionForms.get(name);
   if (form !== undefined) return `${form} for ${/^[A-Z]/.test(name) ? name : `${name}(…)`}`;
   return pythonFunctions.has(name) ? `it in JavaScript, which has no ${name}(…)` : undefined;
