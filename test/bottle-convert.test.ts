@@ -120,8 +120,11 @@ for (const [python, javaScript] of expressions) {
 
 test('what Python computes from literals alone becomes text', () => {
   const source =
-    "{{4096 / 2}} {{7 // 2}} {{-7 % 3}} {{10 ** 21}} {{1e16}} {{'-' * 3}} {{3 > 2 > 1}} {{u'x'}}\n";
-  assert.equal(converted(source), '2048.0 3 2 1000000000000000000000 1e+16 --- True x\n');
+    "{{4096 / 2}} {{7 // 2}} {{-7 % 3}} {{10 ** 21}} {{1e16}} {{int(1e16)}} {{'-' * 3}} {{3 > 2 > 1}} {{u'x'}}\n";
+  assert.equal(
+    converted(source),
+    '2048.0 3 2 1000000000000000000000 1e+16 10000000000000000 --- True x\n',
+  );
 });
 
 test('statements become JavaScript on lines of their own', () => {

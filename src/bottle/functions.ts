@@ -82,6 +82,9 @@ export function callFunction(name: string, args: readonly Code[], scope: Scope):
     case 'int':
       if (only === undefined) return undefined;
       if (only.type.kind === 'integer') return only;
+      if (typeof only.constant === 'number' && Number.isFinite(only.constant)) {
+        return integerConstant(BigInt(Math.trunc(only.constant)));
+      }
       if (only.type.kind !== 'text' && only.type.kind !== 'float') return undefined;
       needsOwnFunction('int', scope);
       return expression(`int(${sure(only).code})`, levels.member, integer);

@@ -222,6 +222,14 @@ function comparisonMeaning(
 ): Meaning | undefined {
   if (rest.length > 1) return ['compares each with the next in Python', 'a < b && b < c'];
   const [operator, operand] = rest[0] ?? ['', first];
+  const isList = [first, operand].some((one) => kindOf(one) === 'list' || one.kind === 'tuple');
+  if (/^(?:not )?in$/.test(operator) && (isList || operand.kind === 'string')) {
+    const [item, list] = [first, operand].map(({ start, end }) => code.slice(start, end));
+    return ['looks for a value in Python, and for an index here', `${list}.includes(${item})`];
+  }
+  if (/^[!=]=$/.test(operator) && isList) {
+    return ['compares what is in the lists in Python', 'the comparison of their parts'];
+  }
   const others = [first, operand].filter((one) => kindOf(one) !== 'number');
   const [other] = others;
   if (!/^[!=]=$/.test(operator) || others.length !== 1 || other?.kind === 'attribute') {
@@ -243,6 +251,13 @@ function meaningOf(expression: Expression, code: string, isPythons: boolean): Me
   if (kind === 'binary') return operatorMeaning(expression, code, isPythons);
   if (kind === 'call') return callMeaning(expression, code, isPythons);
   if (kind === 'comparison') return comparisonMeaning(expression, code);
+  if (kind === 'subscript') {
+    // A part of something else would get the word "undefined".
+    const { object, index } = expression;
+    if (index.kind !== 'unary' || index.operator !== '-') return undefined;
+    const [list, position] = [object, index].map(({ start, end }) => code.slice(start, end));
+    return ['counts from the end in Python, and is nothing here', `${list}.at(${position})`];
+  }
   if (kind === 'tuple') return ['is a list of values in Python, and the last of them here', '[…]'];
   if (kind === 'float' && isPythons) {
     return ['is printed with its point by Python', "'…' in quotes"];
