@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { convertTemplate, languageMark, type PythonValue } from '../src/bottle/convert.js';
+import { convertTemplate, type PythonValue } from '../src/bottle/convert.js';
+import { javaScriptMark } from '../src/bottle/language.js';
 
 const names: ReadonlyMap<string, PythonValue> = new Map<string, PythonValue>([
   ['hostname', 'web-01'],
@@ -36,8 +37,8 @@ function converted(source: string): string {
   const conversion = convert(source);
   assert.ok('text' in conversion, JSON.stringify(conversion));
   assert.equal(conversion.changed, true);
-  assert.ok(conversion.text.startsWith(`${languageMark}\n`), conversion.text);
-  return conversion.text.slice(languageMark.length + 1);
+  assert.ok(conversion.text.startsWith(`${javaScriptMark}\n`), conversion.text);
+  return conversion.text.slice(javaScriptMark.length + 1);
 }
 
 /** The problems, as LINE: PROBLEM. */
@@ -65,8 +66,8 @@ for (const source of same) {
 }
 
 test('a template that says that it is ours stays', () => {
-  for (const language of ['javascript', 'none']) {
-    const source = `{{% language ${language} }}\n% if x\n{{x.replace('a', 'b')}}\n`;
+  for (const mark of ['{{% language javascript }}', '{{%language none}} ']) {
+    const source = `${mark}\n% if x\n{{x.replace('a', 'b')}}\n`;
     assert.deepEqual(convert(source), { text: source, changed: false });
   }
 });
@@ -260,6 +261,10 @@ const refused: readonly (readonly [python: string, problem: string])[] = [
   [
     'a\n\\% b\nc\n',
     '2: Bottle 0.12 loses the first character of the line after "\\%", 0.13 does not: write {{\'%\'}} in place of \\%',
+  ],
+  [
+    '#cloud-config-archive\n- content: |\n    ## template: jinja\n    x: {{hostname}}\n',
+    '3: this part is a Jinja template for the guest here, and is served as it is: remove this line if mdserver is to render it',
   ],
   [
     '## template: jinja\n{{hostname}}\n',

@@ -12,6 +12,13 @@ import {
   sure,
 } from './code.js';
 import { convert } from './expressions.js';
+import {
+  guestParts,
+  isGuestTemplate,
+  javaScriptMark,
+  languageLine,
+  maxIncludes,
+} from './language.js';
 import { asArray, itemType, truth } from './methods.js';
 import {
   type BlockHeader,
@@ -61,15 +68,6 @@ export type Conversion =
   /** `text` is the template in our language; `changed` is false if the old one means the same here. */
   | { readonly text: string; readonly changed: boolean }
   | { readonly problems: readonly ConversionProblem[] };
-
-/** The first line of a template that is JavaScript without doubt. */
-export const languageMark = '{{% language javascript }}';
-
-/** The first line of a template that is not Bottle's. */
-const ownMark = /^\{\{% language \w+ \}\}\r?(?:\n|$)/;
-
-/** As many levels of `include` as a template may have. */
-const maxDepth = 8;
 
 /** Modules whose import does nothing that could be seen in a text. */
 const harmlessModules = new Set(
@@ -153,7 +151,7 @@ interface Context {
  * line that it is ours stays.
  */
 export function convertTemplate(source: string, options: ConvertOptions): Conversion {
-  if (ownMark.test(source)) return { text: source, changed: false };
+  if (languageLine(source).language !== undefined) return { text: source, changed: false };
   const { conversion } = convertAt(source, options, 0);
   return conversion;
 }
@@ -177,7 +175,14 @@ function convertAt(
   const hasCode = nodes.some(
     (node) => node.kind !== 'text' || node.pieces.some((piece) => typeof piece !== 'string'),
   );
-  if (hasCode && /^\ufeff?\s*##\s*template:\s*jinja/i.test(source)) {
+  const [guestPart] = guestParts(source);
+  if (hasCode && guestPart !== undefined) {
+    const line = source.slice(0, guestPart[0]).split('\n').length;
+    const problem =
+      'this part is a Jinja template for the guest here, and is served as it is: remove this line if mdserver is to render it';
+    return { conversion: { problems: [{ line, problem }] }, used };
+  }
+  if (hasCode && isGuestTemplate(source)) {
     const problem =
       'this is a Jinja template for the guest here, and is served as it is: remove its first line if mdserver is to render it';
     return { conversion: { problems: [{ line: 1, problem }] }, used };
@@ -201,7 +206,7 @@ function convertAt(
     return { conversion: { text: file, changed: false }, used };
   const declared =
     context.declared.size === 0 ? '' : `{{% let ${[...context.declared].join(', ')}; }}\n`;
-  return { conversion: { text: `${languageMark}\n${declared}${out.body}`, changed: true }, used };
+  return { conversion: { text: `${javaScriptMark}\n${declared}${out.body}`, changed: true }, used };
 }
 
 /** The data, which records the names that were asked for. */
@@ -608,8 +613,8 @@ function convertInclude(
   const part = context.options.part(argument.value);
   if (part === undefined)
     throw new Refusal(`include(${quote(argument.value)}): there is no such file in userdata_dir`);
-  if (context.depth >= maxDepth)
-    throw new Refusal(`more than ${maxDepth} files include each other`);
+  if (context.depth >= maxIncludes)
+    throw new Refusal(`more than ${maxIncludes} files include each other`);
   if (part.source.includes('\r'))
     throw new Refusal(`${part.name} has line ends CRLF, which Bottle sends as they are`);
   const { conversion, used } = convertAt(part.source, context.options, context.depth + 1);

@@ -1,6 +1,7 @@
 import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
+import { maxIncludes } from '../bottle/language.js';
 import { int, repr } from '../bottle/values.js';
 import {
   defaultKey,
@@ -352,8 +353,6 @@ export interface CompileOptions {
   readonly isJavaScript?: boolean;
 }
 
-/** How deep files may include each other. */
-const maxDepth = 8;
 /** Of a template with all that it includes, in characters. */
 const maxLength = 4 * 1024 * 1024;
 
@@ -391,7 +390,7 @@ function expand(
     const refused = (problem: string) => new TemplateError(by, line, `${name}: ${problem}`);
     if ('problem' in found) throw refused(found.problem);
     if (ancestors.includes(found.path)) throw refused('the file includes itself');
-    if (ancestors.length > maxDepth) throw refused(`is more than ${maxDepth} files deep`);
+    if (ancestors.length > maxIncludes) throw refused(`is more than ${maxIncludes} files deep`);
     if (length + found.source.length > maxLength) {
       throw refused(`the template is longer than ${maxLength} characters with what it includes`);
     }

@@ -1,5 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { isGuestTemplate, languageLine } from '../bottle/language.js';
 import type { Config } from '../config/options.js';
 import { machineKey } from '../instances/instance.js';
 import { fromMetadata, refusesUserdata } from '../instances/settings.js';
@@ -25,7 +26,6 @@ import {
 } from './find.js';
 import { type KeptTemplates, noKeptTemplates, type TemplateVersion } from './kept.js';
 import { byProblem, type Document, lastInForce, type Refusal } from './refused.js';
-import { isGuestTemplate, languageLine } from './source.js';
 import {
   builtInUserdata,
   type CompileOptions,

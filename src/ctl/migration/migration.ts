@@ -1,5 +1,6 @@
 import { lstatSync, readdirSync, realpathSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
+import { isGuestTemplate, languageLine } from '../../bottle/language.js';
 import { ConfigError } from '../../config/dialect.js';
 import { type LoadedConfig, loadConfig } from '../../config/load.js';
 import { DatabaseError } from '../../instances/database-file.js';
@@ -8,7 +9,7 @@ import { instancesFrom } from '../../instances/instances.js';
 import { jsonFile } from '../../instances/json-file.js';
 import { operand, quoted } from '../../text.js';
 import { linkProblems } from '../../userdata/find.js';
-import { isGuestTemplate, languageLine, TemplateError } from '../../userdata/source.js';
+import { TemplateError } from '../../userdata/source.js';
 import { compileTemplate } from '../../userdata/template.js';
 import { partsIn } from '../../userdata/userdata.js';
 import { exists, statIfPresent } from '../checks/files.js';
