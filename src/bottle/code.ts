@@ -1,10 +1,8 @@
 import { alternatives, isPlain, type Type, typeName } from './types.js';
+import { notConfigured } from './values.js';
 
 /** The converter cannot prove that a text would stay the same; the message says why and what to write. */
 export class Refusal extends Error {}
-
-/** The default public key that Python has if none is configured. */
-export const notConfigured = '__NOT_CONFIGURED__';
 
 /** How strongly JavaScript's operators bind, where the converter needs to know it. */
 export const levels = {

@@ -1,6 +1,7 @@
-import { type Code, levels, notConfigured, quote, Refusal } from './code.js';
+import { type Code, levels, quote, Refusal } from './code.js';
 import type { Expression } from './python.js';
 import { anyText, either, isPlain, none, type Type, text, typeName } from './types.js';
+import { notConfigured } from './values.js';
 
 /** A value that the Python server gave to templates. */
 export type PythonValue = string | number | boolean | null | { readonly [name: string]: string };

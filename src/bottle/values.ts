@@ -1,4 +1,7 @@
-/** Functions of templates that do what Python's functions of the same name do. */
+/** What templates have as in the Python server: functions of Python, and a value. */
+
+/** The default public key if none is configured. */
+export const notConfigured = '__NOT_CONFIGURED__';
 
 /** Characters that Python's repr shows by their code. */
 const notPrintable = /(?! )[\p{C}\p{Z}]/gu;

@@ -1,11 +1,13 @@
 import { hostname } from 'node:os';
 import type { PythonValue } from '../bottle/convert.js';
+import { notConfigured } from '../bottle/values.js';
 import type { LoadedConfig } from '../config/load.js';
-import { ownVersion, releaseDate, yesNo } from '../config/options.js';
+import { ownVersion, pythonDefaults, releaseDate, yesNo } from '../config/options.js';
 import type { PythonNames } from './bottle.js';
 
 /** What Python's server has for each option that no file sets (`set_defaults` in its config.py). */
-const pythonDefaults: readonly (readonly [name: string, value: PythonValue])[] = [
+const serverDefaults: readonly (readonly [name: string, value: PythonValue])[] = [
+  ...pythonDefaults,
   // Bottle's own.
   ['catchall', true],
   ['autojson', true],
@@ -18,8 +20,7 @@ const pythonDefaults: readonly (readonly [name: string, value: PythonValue])[] =
   ['service.ec2_versions', '2009-04-04'],
   ['mdserver.password', null],
   ['mdserver.hostname_prefix', 'vm'],
-  ['public-keys.default', '__NOT_CONFIGURED__'],
-  ['mdserver.port', 80],
+  ['public-keys.default', notConfigured],
   ['mdserver.userdata_dir', '/etc/mdserver/userdata'],
   ['mdserver.userdata_suffixes', ':.yaml'],
   ['mdserver.logfile', '/var/log/mdserver.log'],
@@ -38,12 +39,8 @@ const pythonDefaults: readonly (readonly [name: string, value: PythonValue])[] =
   ['dnsmasq.net_address', '10.122.0.0'],
   ['dnsmasq.net_prefix', '16'],
   ['dnsmasq.gateway', '10.122.0.1'],
-  ['dnsmasq.use_dns', false],
   ['dnsmasq.interface', 'br-mds'],
   ['dnsmasq.listen_address', null],
-  ['dnsmasq.lease_len', 86_400],
-  ['dnsmasq.prefix', false],
-  ['dnsmasq.domain', false],
   ['dnsmasq.entry_order', 'base'],
 ];
 
@@ -61,7 +58,7 @@ export function pythonNames(
   { sections }: Pick<LoadedConfig, 'sections'>,
   name: string,
 ): PythonNames {
-  const names = new Map<string, PythonValue>(pythonDefaults);
+  const names = new Map<string, PythonValue>(serverDefaults);
   for (const [section, entries] of sections) {
     for (const [key, { value }] of entries) {
       names.set(section === 'bottle' ? key : `${section}.${key}`, value);

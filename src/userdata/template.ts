@@ -2,7 +2,7 @@ import { Script } from 'node:vm';
 // The core has no file access: an include() in a template cannot read another file.
 import { Eta } from 'eta/core';
 import { maxIncludes } from '../bottle/language.js';
-import { int, repr } from '../bottle/values.js';
+import { int, notConfigured, repr } from '../bottle/values.js';
 import {
   defaultKey,
   type PublicKey,
@@ -82,9 +82,6 @@ function printed(value: unknown): unknown {
   return value;
 }
 
-/** What templates get for the key `default` if the configuration has none, as in the Python server. */
-const noDefaultKey = '__NOT_CONFIGURED__';
-
 function withoutPrototype(entries: object): Record<string, unknown> {
   return Object.assign(Object.create(null), entries);
 }
@@ -107,9 +104,9 @@ export function templateData(
   for (const [name, value] of templateData) data[name] = value;
   const keys = withoutPrototype({});
   if (!publicKeys.some(({ name }) => name === defaultKey)) {
-    data[`public_key_${defaultKey}`] = noDefaultKey;
+    data[`public_key_${defaultKey}`] = notConfigured;
     // A loop over the keys does not meet it: it is none.
-    Object.defineProperty(keys, defaultKey, { value: noDefaultKey });
+    Object.defineProperty(keys, defaultKey, { value: notConfigured });
   }
   // A key that the instance does not have is a name without a value.
   for (const { name } of publicKeys) data[`public_key_${name}`] = undefined;
