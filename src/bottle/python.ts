@@ -1064,3 +1064,13 @@ export function parseExpression(text: string): Expression {
 export function parseStatement(text: string): Line {
   return new Parser(text.trim()).line();
 }
+
+/** What `parse` (parseExpression or parseStatement) gives for the text; undefined if that is not Python. */
+export function ifPython<T>(parse: (text: string) => T, text: string): T | undefined {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (error instanceof PythonSyntaxError) return undefined;
+    throw error;
+  }
+}

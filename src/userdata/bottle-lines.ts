@@ -1,7 +1,7 @@
 import {
   type Expression,
+  ifPython,
   type Line,
-  PythonSyntaxError,
   parseStatement,
   type SimpleStatement,
 } from '../bottle/python.js';
@@ -57,15 +57,6 @@ function* candidatesOf(
     code = `${code}\n${line}`;
     yield code;
     next = lineEnd + 1;
-  }
-}
-
-function parsed(code: string): Line | undefined {
-  try {
-    return parseStatement(code);
-  } catch (error) {
-    if (error instanceof PythonSyntaxError) return undefined;
-    throw error;
   }
 }
 
@@ -167,7 +158,7 @@ export function bottleLine(
   if (name.test(code) && !isPythonFunction(code)) return { names: [code] };
   for (const candidate of candidatesOf(source, start, codeEnd, opener, read)) {
     // Bottle takes a backslash at the end of a statement.
-    const line = parsed(candidate.replace(/\\$/, ''));
+    const line = ifPython(parseStatement, candidate.replace(/\\$/, ''));
     if (line === undefined) continue;
     const names = line.header === undefined ? namesOf(line.statements) : undefined;
     if (names !== undefined && !names.every(isPythonFunction)) return { names };

@@ -1,4 +1,4 @@
-import { type Expression, PythonSyntaxError, parseExpression } from '../bottle/python.js';
+import { type Expression, ifPython, parseExpression } from '../bottle/python.js';
 import { formOfFunction, formOfMethod } from './python-forms.js';
 
 /**
@@ -273,15 +273,6 @@ function meaningOf(expression: Expression, code: string, isPythons: boolean): Me
   return [`"${unknown}" in quotes is another text in Python`, `\\${unknown} for a backslash`];
 }
 
-function parsed(code: string): Expression | undefined {
-  try {
-    return parseExpression(code);
-  } catch (error) {
-    if (error instanceof PythonSyntaxError) return undefined;
-    throw error;
-  }
-}
-
 /** How to write here Python's comparisons in words. */
 const wordForms: ReadonlyMap<string, string> = new Map([
   ['in', 'y.includes(x) for x in y'],
@@ -344,7 +335,7 @@ const maxForms = 3;
  * Undefined if there is nothing of the kind.
  */
 export function newForms(code: string): string | undefined {
-  const expression = code.length > maxLength ? undefined : parsed(code);
+  const expression = code.length > maxLength ? undefined : ifPython(parseExpression, code);
   if (expression === undefined) return undefined;
   const forms = new Set(allOf(expression).map((part) => newForm(part, code)));
   forms.delete(undefined);
@@ -372,7 +363,7 @@ function problemOf(
 export function doubleMeaning(code: string): string | undefined {
   if (/^[A-Za-z_][\w.]*$/.test(code)) return undefined;
   if (code.length > maxLength) return `is longer than ${maxLength} characters`;
-  const expression = parsed(code);
+  const expression = ifPython(parseExpression, code);
   if (expression === undefined) return undefined;
   const all = allOf(expression);
   const isPythons = !all.some((part) => part.kind === 'name' && ourNames.has(part.name));
@@ -394,7 +385,7 @@ export function doubleMeaningOfStatement(code: string): string | undefined {
   if (code.length > maxLength) return undefined;
   for (const pattern of statementExpressions) {
     const found = pattern.exec(code)?.[1]?.trim();
-    const expression = found === undefined ? undefined : parsed(found);
+    const expression = found === undefined ? undefined : ifPython(parseExpression, found);
     if (found !== undefined && expression !== undefined) {
       return problemOf(allOf(expression), found, false);
     }
