@@ -1,4 +1,4 @@
-import { alternatives, isPlain, type Type, typeName } from './types.js';
+import { alternatives, isPlain, none, type Type, typeName } from './types.js';
 import { notConfigured } from './values.js';
 
 /** The converter cannot prove that a text would stay the same; the message says why and what to write. */
@@ -92,6 +92,15 @@ export function booleanConstant(constant: boolean): Code {
     constant,
   };
 }
+
+/** None. */
+export const noneConstant: Code = {
+  code: 'null',
+  level: levels.member,
+  type: none,
+  simple: true,
+  constant: null,
+};
 
 /** A float literal, which can only be printed or folded into another literal. */
 export function floatConstant(constant: number): Code {

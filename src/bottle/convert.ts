@@ -2,7 +2,6 @@ import {
   at,
   type Code,
   constantText,
-  expectType,
   levels,
   parameter,
   printed,
@@ -45,7 +44,7 @@ import {
   type TemplateNode,
   TemplateProblem,
 } from './template.js';
-import { alternatives, join, listOf, refused, sameType, type Type, typeName } from './types.js';
+import { join, listOf, refused, sameType, type Type, typeName } from './types.js';
 
 export type { PythonValue } from './scope.js';
 
@@ -187,10 +186,9 @@ function convertAt(
       'this is a Jinja template for the guest here, and is served as it is: remove its first line if mdserver is to render it';
     return { conversion: { problems: [{ line: 1, problem }] }, used };
   }
-  const bound = boundNames(nodes);
   const context: Context = {
     ...{ options, problems, used, depth, codes: new Map(), declared: new Set() },
-    loopNames: bound.onlyLoops,
+    loopNames: loopNamesOf(nodes),
   };
   const out = new Output();
   const scope: Scope = {
@@ -236,7 +234,7 @@ function distinct(all: readonly ConversionProblem[]): ConversionProblem[] {
 }
 
 /** The names that loops bind and nothing else does, and no loop inside such a loop. */
-function boundNames(nodes: readonly TemplateNode[]): { onlyLoops: ReadonlySet<string> } {
+function loopNamesOf(nodes: readonly TemplateNode[]): ReadonlySet<string> {
   const loops = new Set<string>();
   const others = new Set<string>();
   const visit = (list: readonly TemplateNode[], enclosing: readonly string[]) => {
@@ -256,7 +254,7 @@ function boundNames(nodes: readonly TemplateNode[]): { onlyLoops: ReadonlySet<st
     }
   };
   visit(nodes, []);
-  return { onlyLoops: new Set([...loops].filter((name) => !others.has(name))) };
+  return new Set([...loops].filter((name) => !others.has(name)));
 }
 
 /** Runs a step of the conversion; a Refusal becomes a problem of the line. */
@@ -683,18 +681,21 @@ function convertIf(chain: readonly Block[], scope: Scope, out: Output, context: 
 const maxRounds = 5;
 
 /**
- * Converts the body of a loop with types that hold in each round, and returns the scope behind it.
- * `enter` gives the scope at the start of a round.
+ * Converts a loop with types that hold in each round, and returns the scope behind it. `enter` gives the
+ * scope at the start of a round, and `begin` the statement that begins the loop.
  */
 function convertRounds(
   body: readonly TemplateNode[],
   before: Scope,
   enter: (scope: Scope) => Scope,
+  begin: (scope: Scope) => string,
   out: Output,
   context: Context,
 ): Scope {
   let start = before;
+  let first: string;
   for (let round = 0; ; round += 1) {
+    first = begin(start);
     const trial = { ...context, problems: [] as ConversionProblem[] };
     const end = merged(start, convertNodes(body, enter(start), new Output(), trial));
     if (trial.problems.length > 0) {
@@ -709,7 +710,10 @@ function convertRounds(
       throw new Refusal('the types of the names in this loop change from round to round');
     start = end;
   }
-  return merged(start, convertNodes(body, enter(start), out, context));
+  out.addStatement(first);
+  const end = merged(start, convertNodes(body, enter(start), out, context));
+  out.addStatement('}');
+  return end;
 }
 
 function convertLoop(node: Block, scope: Scope, out: Output, context: Context): Scope {
@@ -718,17 +722,11 @@ function convertLoop(node: Block, scope: Scope, out: Output, context: Context): 
   const result = attempt(line, context, () => {
     if (header.kind === 'while') {
       const { condition } = header;
+      const enter = (start: Scope) => narrowed(condition, true, start);
       // The condition is met again with what the body leaves behind.
-      let test = '';
-      const enter = (start: Scope) => {
-        test = truth(convert(condition, { ...start, text })).code;
-        return narrowed(condition, true, start);
-      };
-      convertRounds(body, own, enter, new Output(), { ...context, problems: [] });
-      out.addStatement(`while (${test}) {`);
-      const end = convertRounds(body, own, enter, out, context);
-      out.addStatement('}');
-      return end;
+      const begin = (start: Scope) =>
+        `while (${truth(convert(condition, { ...start, text })).code}) {`;
+      return convertRounds(body, own, enter, begin, out, context);
     }
     if (header.kind !== 'for') throw unknownBlock(header);
     return convertFor(header, body, own, out, context);
@@ -774,19 +772,11 @@ function convertFor(
     return { ...start, variables };
   };
   const array = asArray(list);
-  expectIterable(array);
-  out.addStatement(
-    `for (${isOwn ? 'const ' : ''}${pattern} of ${at(levels.conditional, array)}) {`,
-  );
-  const end = convertRounds(body, scope, enter, out, context);
-  out.addStatement('}');
+  const begin = () =>
+    `for (${isOwn ? 'const ' : ''}${pattern} of ${at(levels.conditional, array)}) {`;
+  const end = convertRounds(body, scope, enter, begin, out, context);
   if (!isOwn) return end;
   const variables = new Map(end.variables);
   for (const name of names) variables.delete(name);
   return { ...end, variables };
-}
-
-function expectIterable(array: Code): void {
-  if (alternatives(array.type).some(({ kind }) => kind === 'printable'))
-    expectType(array, 'list', shown(array));
 }

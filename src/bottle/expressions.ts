@@ -8,6 +8,7 @@ import {
   floatConstant,
   integerConstant,
   levels,
+  noneConstant,
   quote,
   Refusal,
   shown,
@@ -39,7 +40,6 @@ import {
   isPlain,
   join,
   listOf,
-  none,
   type Type,
   text,
   typeName,
@@ -63,7 +63,7 @@ function convertKind(source: Expression, scope: Scope): Code {
       return floatConstant(source.value);
     case 'constant':
       if (source.value !== null) return booleanConstant(source.value);
-      return { code: 'null', level: levels.member, type: none, simple: true, constant: null };
+      return noneConstant;
     case 'f-string':
       return concatenated(source.parts.map((part) => formatPart(part, scope)));
     case 'list':
@@ -432,10 +432,7 @@ function bottleFunction(
     if (variable !== undefined) return booleanConstant(true);
     return expression(`typeof ${name} !== 'undefined'`, levels.equality, boolean);
   }
-  const otherwise =
-    fallback === undefined
-      ? { code: 'null', level: levels.member, type: none, simple: true }
-      : sure(convert(fallback, scope));
+  const otherwise = fallback === undefined ? noneConstant : sure(convert(fallback, scope));
   const type = data === undefined && !scope.known.has(name) ? anyText : lookUp(name, scope).type;
   if (own === 'setdefault') {
     if (call !== scope.whole) throw new Refusal('setdefault() is a part of something else');

@@ -8,6 +8,7 @@ import {
   expression,
   levels,
   method,
+  noneConstant,
   parameter,
   printed,
   quote,
@@ -75,10 +76,6 @@ function onlyArguments(
   if (args.length > maximum) throw new Refusal('the call has too many arguments');
 }
 
-function plainResult(receiver: Code): Type {
-  return receiver.type;
-}
-
 /** Characters as a class of a regular expression. */
 function characterClass(characters: string): string {
   const escaped = [...characters].map((character) => {
@@ -94,7 +91,7 @@ function strip(own: 'trim' | 'trimStart' | 'trimEnd'): Method {
     onlyArguments(args, named, 1);
     if (args[0] === undefined || args[0].constant === null) {
       expectPlain(receiver);
-      return method(receiver, own, [], plainResult(receiver));
+      return method(receiver, own, [], receiver.type);
     }
     const characters = literal(args[0], 'the set of characters');
     if (characters === '') return receiver;
@@ -105,7 +102,7 @@ function strip(own: 'trim' | 'trimStart' | 'trimEnd'): Method {
     const start = own === 'trimEnd' ? '' : `^${set}+`;
     const end = own === 'trimStart' ? '' : `${set}+$`;
     const pattern = [start, end].filter((part) => part !== '').join('|');
-    return method(receiver, 'replace', [`/${pattern}/g`, "''"], plainResult(receiver));
+    return method(receiver, 'replace', [`/${pattern}/g`, "''"], receiver.type);
   };
 }
 
@@ -160,7 +157,7 @@ function split(receiver: Code, args: readonly Code[], named: ReadonlyMap<string,
     const found = method(receiver, 'match', ['/\\S+/g'], listOf(text));
     return expression(`(${found.code} ?? [])`, levels.member, found.type);
   }
-  return method(receiver, 'split', [separator(args[0])], listOf(plainResult(receiver), true));
+  return method(receiver, 'split', [separator(args[0])], listOf(receiver.type, true));
 }
 
 /** split and rsplit with the largest number of splits. */
@@ -192,7 +189,7 @@ function partition(own: 'indexOf' | 'lastIndexOf'): Method {
     const none = own === 'indexOf' ? "[whole, '', '']" : "['', '', whole]";
     const length = literal(args[0], 'the separator').length;
     const code = `((whole, at = whole.${own}(${mark})) => at < 0 ? ${none} : [whole.slice(0, at), ${mark}, whole.slice(at + ${length})])(${sure(receiver).code})`;
-    const part = plainResult(receiver);
+    const part = receiver.type;
     return expression(code, levels.member, { kind: 'tuple', items: [part, part, part] });
   };
 }
@@ -249,7 +246,7 @@ function cut(own: 'startsWith' | 'endsWith'): Method {
     const { length } = part;
     const rest = own === 'startsWith' ? `slice(${length})` : `slice(0, whole.length - ${length})`;
     const code = `((whole) => whole.${own}(${quote(part)}) ? whole.${rest} : whole)(${sure(receiver).code})`;
-    return expression(code, levels.member, plainResult(receiver));
+    return expression(code, levels.member, receiver.type);
   };
 }
 
@@ -345,12 +342,7 @@ const dictionaryMethods: ReadonlyMap<string, Method> = new Map<string, Method>([
       const fallback = otherwise === undefined ? undefined : sure(otherwise);
       const type = receiver.type.of;
       const found = `${at(levels.member, receiver)}[${sure(key).code}]`;
-      const other: Code = fallback ?? {
-        code: 'null',
-        level: levels.member,
-        type: { kind: 'none' },
-        simple: true,
-      };
+      const other = fallback ?? noneConstant;
       return {
         code: withFallback(other, (value) => `(${found} ?? ${at(levels.sum, value)})`),
         level: levels.member,
