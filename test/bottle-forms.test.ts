@@ -1,36 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { renderWithBottle } from '../src/ctl/bottle.js';
+import { type Form, files, forms, names, unescaped } from './support/bottle-forms.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { converting } from './support/converted.js';
-import { repository } from './support/daemon.js';
 import { missing } from './support/parts.js';
-
-/** A template, and what Bottle 0.12 makes of it; where 0.13 differs, that too (null: an error). */
-interface Form {
-  readonly id: string;
-  readonly template: string;
-  readonly output?: string;
-  readonly error?: string;
-  readonly output_bottle_0_13?: string | null;
-}
-
-interface Forms {
-  readonly names: {
-    readonly hostname: string;
-    readonly public_keys: Readonly<Record<string, string>>;
-    readonly mdserver_password: string;
-    readonly 'template-data': Readonly<Record<string, string>>;
-  };
-  readonly files: Readonly<Record<string, string>>;
-  readonly forms: readonly Form[];
-}
-
-const { names, files, forms }: Forms = JSON.parse(
-  readFileSync(join(repository, 'test/golden/bottle-forms.json'), 'utf8'),
-);
 
 function section(name: string, entries: Readonly<Record<string, string>>): string {
   const lines = Object.entries(entries).map(([key, value]) => `${key} = ${value}\n`);
@@ -49,16 +25,6 @@ const host = {
   instance: names.hostname,
   files,
 };
-
-const entities = { '&lt;': '<', '&gt;': '>', '&quot;': '"', '&#039;': "'", '&amp;': '&' } as const;
-
-/** The text before Bottle escaped it for HTML. */
-function unescaped(text: string): string {
-  return text.replace(
-    /&(?:lt|gt|quot|#039|amp);/g,
-    (entity) => entities[entity as keyof typeof entities],
-  );
-}
 
 const { names: pythonNames, outcomeOf } = converting(host);
 const served = forms.filter(({ output }) => output !== undefined);
