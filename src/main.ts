@@ -267,15 +267,20 @@ function isSystemError(error: unknown): boolean {
   return /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? '');
 }
 
-try {
-  const invocation = readArguments();
-  if ('print' in invocation) process.stdout.write(invocation.print);
-  else if (invocation.check) process.exitCode = await check(invocation.file);
-  else await run(invocation.file);
-} catch (error) {
-  const { message, stack } = error as Error;
-  const text = isOperatorError(error) || isSystemError(error) ? message : (stack ?? error);
-  process.stderr.write(`mdserver: ${text}\n`);
-  // The other program on a port may still end.
-  process.exit(isOperatorError(error) && !(error instanceof ListenError) ? configExit : 1);
+// A function, since a bundle in CommonJS has no await outside of one.
+async function main(): Promise<void> {
+  try {
+    const invocation = readArguments();
+    if ('print' in invocation) process.stdout.write(invocation.print);
+    else if (invocation.check) process.exitCode = await check(invocation.file);
+    else await run(invocation.file);
+  } catch (error) {
+    const { message, stack } = error as Error;
+    const text = isOperatorError(error) || isSystemError(error) ? message : (stack ?? error);
+    process.stderr.write(`mdserver: ${text}\n`);
+    // The other program on a port may still end.
+    process.exit(isOperatorError(error) && !(error instanceof ListenError) ? configExit : 1);
+  }
 }
+
+void main();

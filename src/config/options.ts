@@ -249,8 +249,12 @@ const paths: Kind<readonly string[]> = {
     controlCharacters.test(value) ? undefined : value.split(':').filter((item) => item !== ''),
 };
 
-const packageFile = new URL('../../../package.json', import.meta.url);
-const ownPackage = JSON.parse(readFileSync(packageFile, 'utf8'));
+/** What a bundle has of package.json, which is not beside it (tools/bundle.ts). */
+declare const bundledPackage: { readonly version: string; readonly releaseDate: string };
+const ownPackage =
+  typeof bundledPackage === 'undefined'
+    ? JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
+    : bundledPackage;
 /** The version of mdserver. */
 export const ownVersion: string = ownPackage.version;
 /** The date of its release (YYYY-MM-DD). */

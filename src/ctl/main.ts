@@ -10,22 +10,27 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(exitCodes.failed);
 });
 
-try {
-  const invocation = readArguments(process.argv.slice(2));
-  if ('print' in invocation) {
-    print(invocation.print);
-  } else {
-    const { command, operands, options } = invocation;
-    process.exitCode = await command.run(operands, options);
-  }
-} catch (error) {
-  if (error instanceof CommandError) {
-    note(error.message);
-    process.exitCode = error.exitCode;
-  } else {
-    process.stderr.write(
-      `mdserverctl: ${printableLines(String((error as Error).stack ?? error))}\n`,
-    );
-    process.exitCode = exitCodes.failed;
+// A function, since a bundle in CommonJS has no await outside of one.
+async function main(): Promise<void> {
+  try {
+    const invocation = readArguments(process.argv.slice(2));
+    if ('print' in invocation) {
+      print(invocation.print);
+    } else {
+      const { command, operands, options } = invocation;
+      process.exitCode = await command.run(operands, options);
+    }
+  } catch (error) {
+    if (error instanceof CommandError) {
+      note(error.message);
+      process.exitCode = error.exitCode;
+    } else {
+      process.stderr.write(
+        `mdserverctl: ${printableLines(String((error as Error).stack ?? error))}\n`,
+      );
+      process.exitCode = exitCodes.failed;
+    }
   }
 }
+
+void main();

@@ -7,17 +7,20 @@ import { checkUntrusted } from './untrusted.js';
 
 // Started by checkAsDaemon as the daemon's user: prints the findings as one JSON array. Reads the
 // configuration itself, as the daemon does, so a file that the daemon cannot read is a finding.
-const [configFile = '', prefix = ''] = process.argv.slice(2);
-const findings: Finding[] = [];
-const remedy = `mdserver runs as the user ${userName()}, which must be able to read it`;
-try {
-  const { config } = loadConfig(configFile, prefix);
-  for await (const finding of checkUntrusted(config, remedy)) findings.push(finding);
-} catch (error) {
-  if (!(error instanceof ConfigError)) throw error;
-  findings.push(findingsOf('configuration').failure(error.message, remedy));
+// A function, since a bundle in CommonJS has no await outside of one.
+async function main(): Promise<void> {
+  const [configFile = '', prefix = ''] = process.argv.slice(2);
+  const findings: Finding[] = [];
+  const remedy = `mdserver runs as the user ${userName()}, which must be able to read it`;
+  try {
+    const { config } = loadConfig(configFile, prefix);
+    for await (const finding of checkUntrusted(config, remedy)) findings.push(finding);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    findings.push(findingsOf('configuration').failure(error.message, remedy));
+  }
+  process.stdout.write(JSON.stringify(findings));
 }
-process.stdout.write(JSON.stringify(findings));
 
 function userName(): string {
   try {
@@ -27,3 +30,5 @@ function userName(): string {
     return String(process.getuid?.());
   }
 }
+
+void main();
