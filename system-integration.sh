@@ -108,9 +108,9 @@ log=$(configured_path mdserver.logfile)
 userdata=$(configured_path mdserver.userdata_dir)
 base=$(configured_path dnsmasq.base_dir)
 run=$(configured_path dnsmasq.run_dir)
-socket=$(configured_path mdserver.control_socket)
 data=$(dirname -- "$database")
-spool=${data%/}/spool
+# Where the hook keeps what it cannot deliver, whatever the configuration says.
+spool=/var/lib/mdserver/spool
 
 if [ -n "${MDS_DNSMASQ_USER:-}" ] && [ "$user" != "$new_user" ]; then
   warn "MDS_DNSMASQ_USER is ignored: $configuration has dnsmasq.user = $user"
@@ -118,27 +118,6 @@ fi
 if [ -n "${MDS_DATA_DIR:-}" ] && [ "$data" != "${new_data%/}" ]; then
   warn "MDS_DATA_DIR is ignored: $configuration has mdserver.db_file = $database"
 fi
-
-# The URL that the hook posts to: on the first IPv4 address, else on the first IPv6 address.
-upload_url() {
-  local address addresses ipv4='' ipv6='' host
-  IFS=$', \t' read -r -a addresses <<<"$(configured mdserver.listen_address)"
-  for address in "${addresses[@]}"; do
-    case $address in
-      *:*)
-        address=${address#[}
-        ipv6=${ipv6:-${address%]}}
-        ;;
-      *) ipv4=${ipv4:-$address} ;;
-    esac
-  done
-  # One can listen on "any address", but not connect to it.
-  if [ "$ipv4" = 0.0.0.0 ]; then ipv4=127.0.0.1; fi
-  if [ "$ipv6" = :: ]; then ipv6=::1; fi
-  host=${ipv4:-[$ipv6]}
-  printf 'http://%s:%s/instance-upload\n' "$host" "$(configured mdserver.port)"
-}
-url=$(upload_url)
 
 # --- the Python md_server ------------------------------------------------------------------------
 
@@ -162,9 +141,6 @@ from_python() { [ -n "${python_files[$1]:-}" ]; }
 
 hook_source=$here/dist/hooks/qemu.js
 [ -f "$hook_source" ] || fail "$hook_source does not exist: run 'npm run build' first"
-[ "$(grep -cE "^const (uploadUrl|controlSocket|spoolFolder) = '[^']*';\$" "$hook_source")" = 3 ] ||
-  fail "$hook_source does not have the lines for socket, URL and spool folder: run 'npm run build' again"
-
 timeout=$(command -v timeout) || fail "timeout is not in PATH: install coreutils"
 [[ $timeout =~ ^/[A-Za-z0-9._/+-]+$ ]] ||
   fail "timeout is '$timeout': it must be an absolute path of letters, digits and . _ + -"
@@ -393,95 +369,10 @@ fi
 
 # --- units, log rotation, hooks ----------------------------------------------------------------
 
-# The units can read homes only if the configuration has a path in one.
-protect_home=yes
-for path in "$program" "$data" "$userdata" "$base" "$run" "$log_directory" "$(configured mdserver.default_template)" \
-  "$(configured mdserver.vendor_data)" \
-  "${include_directories[@]}" "${include_files[@]}"; do
-  case $path/ in
-    /home/* | /root/* | /run/user/*) protect_home=read-only ;;
-  esac
-done
-
-# PATH: whether a folder that dnsmasq needs is in it.
-dnsmasq_needs() {
-  local needed
-  for needed in "$base" "$run" "$log_directory"; do
-    case $needed/ in "${1%/}"/*) return 0 ;; esac
-  done
-  return 1
-}
-
-# What mdserver reads and dnsmasq does not: the configuration, and the control socket.
-hidden=-/etc/mdserver
-for path in "$userdata" "${include_directories[@]}" "${include_files[@]}"; do
-  case $path/ in
-    / | /etc/mdserver/*) ;;
-    /*) if [[ $path =~ ^/[A-Za-z0-9._/-]+$ ]] && ! dnsmasq_needs "$path"; then hidden="$hidden -$path"; fi ;;
-  esac
-done
-hidden="$hidden -$socket"
-# Of the data, dnsmasq sees its own folder only, unless there are others that it needs.
-data_view=(-e '/^TemporaryFileSystem=/d' -e '/^BindReadOnlyPaths=/d')
-if ! dnsmasq_needs "$data"; then
-  hidden="$hidden -$data"
-elif [[ $base = "$data"/* && $run/ != "$data"/* && $log_directory/ != "$data"/* ]]; then
-  data_view=(-e "s|^TemporaryFileSystem=.*|TemporaryFileSystem=$data:ro|"
-    -e "s|^BindReadOnlyPaths=.*|BindReadOnlyPaths=-$base|")
-else
-  hidden="$hidden -$data/token.key"
-fi
-
-# The addresses that mdserver talks to: guests, and this host.
-allowed="localhost $(configured dnsmasq.net_address)/$(configured dnsmasq.net_prefix)"
-network6=$(configured dnsmasq.net_address6)
-if [ -n "$network6" ]; then
-  # The last one is that of all DHCPv6 servers, to which leases are given back.
-  allowed="$allowed $network6/$(configured dnsmasq.net_prefix6) ff02::1:2"
-fi
-IFS=$', \t' read -r -a addresses <<<"$(configured mdserver.listen_address)"
-for address in "${addresses[@]}" "$(configured dnsmasq.gateway)"; do
-  address=${address#[}
-  case ${address%]} in
-    0.0.0.0 | :: | '') ;;
-    *) allowed="$allowed ${address%]}" ;;
-  esac
-done
-
-# FILE: prints the unit with the values of the configuration.
+# FILE: prints the unit with the paths of the programs.
 fill_unit() {
-  local runtime=(-e "s|^RuntimeDirectory=.*|RuntimeDirectory=$runtime_directory|") writable="-$data -$base"
-  local dnsmasq_logs="s|--log-facility=[^ ]*|--log-facility=$dnsmasq_log|"
-  local logs=(-e "s|^LogsDirectory=.*|LogsDirectory=$logs_directory|")
-  if [ -z "$logs_directory" ]; then
-    logs=(-e "s|^LogsDirectory=.*|ReadWritePaths=-$log_directory|" -e '/^LogsDirectoryMode=/d')
-  fi
-  local no_exec_log="-$log_directory "
-  if [ "$log_directory" = /dev ]; then
-    no_exec_log=''
-    # dnsmasq then logs to standard error, which is in the journal.
-    dnsmasq_logs='s|--log-facility=[^ ]*|--log-facility=-|'
-    logs=(-e '/^LogsDirectory/d')
-  fi
-  local state="s|^StateDirectory=.*|StateDirectory=${data#/var/lib/}|"
-  case $data in
-    /var/lib/?*) ;;
-    *) state='/^StateDirectory=/d' ;;
-  esac
-  if [ -z "$runtime_directory" ]; then
-    runtime=(-e "s|^RuntimeDirectory=.*|ReadWritePaths=-$run|" -e '/^RuntimeDirectoryPreserve=/d')
-  fi
-  case $base in "$data"/*) writable=${writable/ -$base/} ;; esac
-  sed -e "s|^User=.*|User=$user|" -e "s|^Group=.*|Group=$unit_group|" \
-    -e "s,^\(ExecStart\|ExecReload\)=[^ ]*/mdserver ,\1=$program ," \
-    -e "s|^ExecStartPost=-[^ ]*/mdserverctl |ExecStartPost=-$ctl |" \
-    -e "s|--conf-file=[^ ]*|--conf-file=$base/$network.conf|" "${logs[@]}" -e "$dnsmasq_logs" \
-    -e "s|^ReadWritePaths=-/var/lib/.*|ReadWritePaths=$writable|" -e "$state" "${runtime[@]}" \
-    -e "s|^SocketBindAllow=tcp:80\$|SocketBindAllow=tcp:$(configured mdserver.port)|" \
-    -e "s|^IPAddressAllow=localhost .*|IPAddressAllow=$allowed|" \
-    -e "s|^NoExecPaths=.*|NoExecPaths=/ -/tmp -/var/tmp -/dev/shm -$run $no_exec_log-$base|" \
-    -e "s|^InaccessiblePaths=.*|InaccessiblePaths=$hidden|" "${data_view[@]}" \
-    -e "s|^ProtectHome=.*|ProtectHome=$protect_home|" "$1"
+  sed -e "s,^\(ExecStart\|ExecReload\)=[^ ]*/mdserver ,\1=$program ," \
+    -e "s|^ExecStartPost=-[^ ]*/mdserverctl |ExecStartPost=-$ctl |" "$1"
 }
 
 units=$prefix/etc/systemd/system
@@ -507,18 +398,10 @@ for path in "${!python_files[@]}"; do
   retired+=("$unit")
 done
 
-if [ "$log_directory" != /dev ]; then
-  # In a folder of root's, the user cannot rename the logs.
-  switch_user="s|^    su .*|    su $user $unit_group|"
-  if [ -z "$logs_directory" ] && [ "$(stat -L -c %U -- "$prefix$log_directory")" != "$user" ]; then
-    switch_user='/^    su /d'
-  fi
-  sed -e "s|^/var/log/mdserver/mdserver.log |$log |" \
-    -e "s|^/var/log/mdserver/mdserver-dnsmasq.log |$dnsmasq_log |" -e "$switch_user" \
-    -e "s|create 0640 .*|create 0640 $user $unit_group|" \
-    "$here/etc/logrotate/mdserver" >"$work/logrotate"
-  install_ours "$work/logrotate" "$prefix/etc/logrotate.d/mdserver" 0644 '#' 1
-fi
+install_ours "$here/etc/logrotate/mdserver" "$prefix/etc/logrotate.d/mdserver" 0644 '#' 1
+
+# Drop-ins for the paths and the user of this configuration.
+(cd / && PREFIX=$prefix "$node" "$control" integrate --config "$configuration")
 
 completions=$prefix/usr/local/share/bash-completion/completions
 install -d -m 0755 -- "$completions"
@@ -530,16 +413,13 @@ install_ours "$here/etc/bash-completion/mdserverctl" "$completions/mdserverctl" 
 # do, which costs far less than to start node. To JavaScript, the second line is a string and a comment;
 # the shell does not read any further.
 hook_operations="'prepare begin '* | 'migrate begin '* | 'restore begin '* | 'reconnect begin '* | 'attach begin '*"
-hook_operations="$hook_operations | 'release end '* | 'port-created begin $network'"
+hook_operations="$hook_operations | 'release end '* | 'port-created begin '*"
 {
   printf '#!/bin/sh\n'
   # shellcheck disable=SC2016
   printf '%s case "$2 $3 $1" in %s) ;; *) exit 0 ;; esac; %s -s KILL 5 %s "$0" "$@"; exit 0\n' \
     "':' //;" "$hook_operations" "$timeout" "$node"
-  sed -e 1d -e '/^\/\/# sourceMappingURL=/d' \
-    -e "s|^const uploadUrl = '[^']*';\$|const uploadUrl = '$url';|" \
-    -e "s|^const controlSocket = '[^']*';\$|const controlSocket = '$socket';|" \
-    -e "s|^const spoolFolder = '[^']*';\$|const spoolFolder = '$spool';|" "$hook_source"
+  sed -e 1d -e '/^\/\/# sourceMappingURL=/d' "$hook_source"
 } >"$work/hook"
 
 # DRIVER: installs the hook of libvirt's driver, beside one that is not mdserver's.

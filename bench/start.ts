@@ -1,8 +1,7 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { installedHook, nowhere } from '../test/fixtures/hook/installed.js';
+import { hookFile, installedHook } from '../test/fixtures/hook/installed.js';
 import { type Scope, temporaryFolder } from '../test/support/cleanup.js';
 import { repository } from '../test/support/daemon.js';
 import type { Case, Effort, Result } from './cases.js';
@@ -70,9 +69,9 @@ async function hookCall(hook: string): Promise<Cost> {
 /** Measures the start, and a call of the hook, beside a start of Node itself, in turn. */
 export async function* measureStart(scope: Scope, effort: Effort): AsyncGenerator<Result> {
   const folder = temporaryFolder(scope);
-  installedHook(repository, folder, nowhere);
+  installedHook(repository, folder);
   const costs = await inTurn(effort, {
-    hook: () => hookCall(join(folder, 'etc', 'libvirt', 'hooks', 'qemu')),
+    hook: () => hookCall(hookFile(folder)),
     node: nodeStart,
     mdserver: async () => {
       const daemon = await startDaemon(scope, { instances });

@@ -17,7 +17,7 @@
  *
  *     prepare, migrate, restore, reconnect, attach     upload the domain
  *     release                                          report that the guest has stopped
- *     port-created, on mdserver's network              report the interface: no other hook is called
+ *     port-created                                     report the interface: no other hook is called
  *                                                      for one that is attached to a running guest
  *
  * The hook is installed as a single file, so it uses only Node's own modules. It is CommonJS, which
@@ -29,16 +29,9 @@ import { constants } from 'node:fs';
 import { lstat, open, opendir, rename, rm, stat } from 'node:fs/promises';
 import { type OutgoingHttpHeaders, request } from 'node:http';
 
-/** Where to post, and where to keep what nobody takes: system-integration.sh fills in these lines from mdserver.conf. */
-const controlSocket = '/var/run/mdserver/control.sock';
-const uploadUrl = 'http://169.254.169.254:80/instance-upload';
+/** Where to post, and where to keep what nobody takes: the unit's mdserver has both in place, whatever mdserver.conf says. */
+const controlSocket = '/run/mdserver/control.sock';
 const spoolFolder = '/var/lib/mdserver/spool';
-
-/**
- * To connect from, so that the address is one of this host. Before libvirt has made its bridge, the
- * metadata service of a cloud that the host itself is in could have it.
- */
-const uploadAddress = new URL(uploadUrl).hostname.replace(/^\[|\]$/g, '');
 
 /** Bytes. This limits the memory used; mdserver itself rejects more than 1 MiB. */
 const inputSizeLimit = 4 * 1024 * 1024;
@@ -73,7 +66,7 @@ async function readInput(): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** A request to the control socket, or to the same path over TCP. */
+/** A request to the control socket. */
 interface Message {
   readonly path: string;
   readonly headers: OutgoingHttpHeaders;
@@ -81,15 +74,12 @@ interface Message {
 }
 
 /** Posts the message. Throws if mdserver does not accept it: a Refusal if it never will. */
-function post({ path, headers, body }: Message, transport: 'socket' | 'tcp'): Promise<void> {
+function post({ path, headers, body }: Message): Promise<void> {
   return new Promise((resolve, reject) => {
     // Without an Accept header, mdserver's answer has no body.
     const all = { 'content-length': body.length, ...headers };
     const options = { method: 'POST', agent: false, headers: all } as const;
-    const call =
-      transport === 'socket'
-        ? request({ ...options, socketPath: controlSocket, path })
-        : request(uploadUrl, { ...options, localAddress: uploadAddress });
+    const call = request({ ...options, socketPath: controlSocket, path });
     const connecting = setTimeout(() => {
       call.destroy(new Error(`no connection after ${connectLimit} ms`));
     }, connectLimit);
@@ -130,11 +120,11 @@ function errorCode(error: unknown): string {
   return (error as NodeJS.ErrnoException).code ?? '';
 }
 
-/** Posts on the control socket: again and again while its queue of connections is full. */
-async function postToSocket(message: Message): Promise<void> {
+/** Posts the message, again and again while the socket's queue of connections is full. */
+async function postInTime(message: Message): Promise<void> {
   for (;;) {
     try {
-      await post(message, 'socket');
+      await post(message);
       return;
     } catch (error) {
       if (errorCode(error) !== 'EAGAIN' || performance.now() > retryEnd) throw error;
@@ -143,25 +133,14 @@ async function postToSocket(message: Message): Promise<void> {
   }
 }
 
-/** Where the last attempt went, for the error message. */
-let destination = controlSocket;
-
-/** Uploads on the control socket, or over TCP if the socket cannot be used. */
-async function upload(operation: string, body: Buffer): Promise<void> {
+function upload(operation: string, body: Buffer): Promise<void> {
   const headers = { 'content-type': 'application/xml', 'x-libvirt-operation': operation };
-  const message = { path: '/instance-upload', headers, body };
-  try {
-    await postToSocket(message);
-  } catch (error) {
-    if (!['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'EACCES'].includes(errorCode(error))) throw error;
-    destination = uploadUrl;
-    await post(message, 'tcp');
-  }
+  return postInTime({ path: '/instance-upload', headers, body });
 }
 
-/** Reports an interface on the network, on the control socket alone: mdserver takes it from nobody else. */
+/** Reports an interface. mdserver leaves out those on other networks than its own. */
 function reportPort(body: Buffer): Promise<void> {
-  return postToSocket({ path: '/ports', headers: { 'content-type': 'application/xml' }, body });
+  return postInTime({ path: '/ports', headers: { 'content-type': 'application/xml' }, body });
 }
 
 /** Rejects at a time since the hook was started. */
@@ -172,9 +151,18 @@ function endAt(milliseconds: number): Promise<never> {
   });
 }
 
-/** The name of the file that keeps a delivery for mdserver: a domain's newest one replaces the others. */
-function keptFile(domain: string, kind: 'domain' | 'port'): string {
-  return `${createHash('sha256').update(domain).digest('hex').slice(0, 32)}.${kind}`;
+function hashOf(name: string): string {
+  return createHash('sha256').update(name).digest('hex').slice(0, 32);
+}
+
+/**
+ * The name of the file that keeps a delivery for mdserver: the newest one of a domain, and of its
+ * interfaces on a network, replaces the one before. Only mdserver knows which network is its own.
+ */
+function keptFile(domain: string, network: string | undefined): string {
+  return network === undefined
+    ? `${hashOf(domain)}.domain`
+    : `${hashOf(domain)}.${hashOf(network)}.port`;
 }
 
 /**
@@ -246,18 +234,20 @@ interface Delivery {
   readonly operation: string;
   /** The domain; undefined for a port that belongs to none. */
   readonly name: string | undefined;
+  /** That of a port. */
+  readonly network: string | undefined;
   readonly xml: Buffer;
 }
 
 /** Keeps the delivery until mdserver takes it, and gives the path of its file. Throws if it cannot. */
-async function keep({ operation, name, xml }: Delivery): Promise<string> {
+async function keep({ operation, name, network, xml }: Delivery): Promise<string> {
   if (name === undefined) throw new Error('the port belongs to no domain');
   if (xml.length > keptSizeLimit) throw new Error(`the XML has more than ${keptSizeLimit} bytes`);
   // When libvirt called: mdserver may yet have taken in what it did not answer in time.
   const at = performance.timeOrigin / 1000;
   const line = `${JSON.stringify({ operation, name, at })}\n`;
   const content = Buffer.concat([Buffer.from(line), xml]);
-  const file = keptFile(name, operation === 'port-created' ? 'port' : 'domain');
+  const file = keptFile(name, network);
   await enterSpool();
   await checkRoom(file, content.length);
   await replaceFile(file, content);
@@ -267,8 +257,11 @@ async function keep({ operation, name, xml }: Delivery): Promise<string> {
 /** Removes what is kept of the domain. */
 async function forget(domain: string): Promise<void> {
   await enterSpool();
-  await rm(keptFile(domain, 'domain'), { force: true });
-  await rm(keptFile(domain, 'port'), { force: true });
+  const files: string[] = [];
+  for await (const { name } of await opendir('.')) {
+    if (name.startsWith(`${hashOf(domain)}.`)) files.push(name);
+  }
+  for (const file of files) await rm(file, { force: true });
 }
 
 const entities: Readonly<Record<string, string>> = {
@@ -298,9 +291,9 @@ async function deliver(named: string, operation: string): Promise<void> {
     if (isPort) name = ownerOf(xml);
     await Promise.race([isPort ? reportPort(xml) : upload(operation, xml), late]);
   } catch (error) {
-    const failure = `${name ?? named} (${operation}) was not uploaded to ${destination}: ${(error as Error).message}`;
+    const failure = `${name ?? named} (${operation}) was not uploaded to ${controlSocket}: ${(error as Error).message}`;
     if (xml === undefined || error instanceof Refusal) return report(failure);
-    const keeping = keep({ operation, name, xml }).then(
+    const keeping = keep({ operation, name, network: isPort ? named : undefined, xml }).then(
       (path) => `kept in ${path} until mdserver takes it`,
       (reason: Error) => `not kept: ${reason.message}`,
     );
@@ -330,7 +323,7 @@ async function reportRelease(name: string, reason: string): Promise<void> {
     const event = { kind: 'released', name, uuid, ...(failed && { failed }) };
     const headers = { 'content-type': 'application/json' };
     const body = Buffer.from(JSON.stringify(event));
-    await Promise.race([postToSocket({ path: '/events', headers, body }), late]);
+    await Promise.race([postInTime({ path: '/events', headers, body }), late]);
   } catch {
     // The boot record then ends with the next start.
   }

@@ -1,8 +1,10 @@
-import { existsSync } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { ConfigError } from './config/dialect.js';
 import { lastGoodFile, readLastGood } from './config/last-good.js';
 import { changesNeedingRestart, type LoadedConfig, loadConfig } from './config/load.js';
 import type { Config } from './config/options.js';
+import { integrateAdvice } from './config/unit.js';
 import { ListenError, tryListening } from './http/listen.js';
 import { DatabaseError } from './instances/database-file.js';
 import { jsonFile } from './instances/json-file.js';
@@ -28,6 +30,7 @@ export async function chooseConfig(
   try {
     const loaded = loadConfig(file);
     if (kept !== undefined) await tryChanges(kept.config, loaded.config);
+    else if (folder !== undefined) tryWriting(loaded.config.mdserver.db_file);
     return { ...loaded, source: loaded.files.join(', '), refusal: undefined };
   } catch (error) {
     if (folder === undefined || kept === undefined || !isRefusal(error)) throw error;
@@ -58,5 +61,21 @@ async function tryChanges(before: Config, next: Config): Promise<void> {
       `mdserver.db_file = ${quoted(db_file)} does not exist, and the instances are in ${old}: move that file, or write [] to the new one to start without instances`,
     );
   }
+  tryWriting(db_file);
   await jsonFile(db_file).load();
+}
+
+/** Throws ConfigError if the unit or the owner of the folder does not let mdserver write the database. */
+function tryWriting(database: string): void {
+  let folder = dirname(database);
+  while (!existsSync(folder)) folder = dirname(folder);
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const advice = code === 'EROFS' ? integrateAdvice : "give it to mdserver's user with chown";
+    throw new ConfigError(
+      `mdserver.db_file = ${quoted(database)}: mdserver cannot write in ${folder} (${message}): ${advice}`,
+    );
+  }
 }

@@ -9,6 +9,7 @@ import {
   noAddress6,
 } from './boots/dhcp-log.js';
 import type { Config } from './config/options.js';
+import { dropInProblems, unitFolders, unitStateFolder } from './config/unit.js';
 import type { ControlParts } from './control/routes.js';
 import { createSpool } from './control/spool.js';
 import { dnsmasqSubscriber, watchDnsmasq, writeConfiguration } from './dnsmasq/dnsmasq.js';
@@ -144,9 +145,14 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
   });
   const problemSources: ProblemSource[] = [
     await keepTrying('the configuration of dnsmasq cannot be written', log, () =>
-      writeConfiguration(start, log),
+      writeConfiguration(start, dnsmasqLogPath(start), log, unitStateFolder()),
     ),
   ];
+  if (unitStateFolder() === unitFolders.state) {
+    const problems = () => dropInProblems(start);
+    for (const line of problems()) log.warn(line);
+    problemSources.push(problems);
+  }
   watchDnsmasq(config, log);
   registry.subscribe(dnsmasqSubscriber(config, leases6, log, metrics.dnsmasqReload));
   registry.subscribe({

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util';
 import { chooseConfig, isRefusal } from './chosen.js';
-import { keepLastGood, unitStateFolder } from './config/last-good.js';
+import { keepLastGood } from './config/last-good.js';
 import {
   changesNeedingRestart,
   type LoadedConfig,
@@ -9,7 +9,8 @@ import {
   reloadedConfig,
 } from './config/load.js';
 import { type Config, ownVersion, releaseDate } from './config/options.js';
-import { controlSocketPath, listenOnSocket } from './control/socket.js';
+import { unitRuntimeFolder, unitStateFolder } from './config/unit.js';
+import { controlSocketPath, linkSocket, listenOnSocket } from './control/socket.js';
 import { createDaemon, type Daemon } from './daemon.js';
 import { buildApp } from './http/app.js';
 import { peerOf } from './http/caller.js';
@@ -210,6 +211,7 @@ async function serveControl(parts: Daemon): Promise<{ close(): Promise<void> }> 
     const control = buildControl(parts);
     await control.ready();
     await listenOnSocket(control.server, path);
+    linkSocket(path, unitRuntimeFolder());
     close = () => control.close();
     parts.log.info(`mdserverctl is served on ${path}`);
   });

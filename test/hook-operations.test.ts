@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { libvirtEnvironment } from './fixtures/hook/as-libvirt.js';
-import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
+import { installedHook, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
 
@@ -14,7 +14,7 @@ const calls = join(folder, 'calls');
 const hook = join(folder, 'hook');
 
 before(() => {
-  const installed = installedHook(layPackage(folder), join(folder, 'root'), nowhere);
+  const installed = installedHook(layPackage(folder), join(folder, 'root'));
   const recorder = join(folder, 'recorder');
   writeFileSync(recorder, `#!/bin/sh\nprintf '%s\\0' "$@" >>${calls}\n`, { mode: 0o755 });
   const text = installed.replace(/ \S+ "\$0"/, ` ${recorder} "$0"`);
@@ -52,6 +52,7 @@ const operations: [operation: string, subOperation: string, starts: boolean][] =
   ['reconnect', 'begin', true],
   ['attach', 'begin', true],
   ['release', 'end', true],
+  ['port-created', 'begin', true],
   ['start', 'begin', false],
   ['started', 'begin', false],
   ['stopped', 'end', false],
@@ -113,16 +114,6 @@ describe('the first line of the hook', () => {
             JSON.stringify(args),
           );
         }
-      }
-    });
-
-    it(`starts Node for a port on mdserver's network alone${shell.length > 0 ? ` (${shell.join(' ')})` : ''}`, {
-      skip,
-    }, () => {
-      for (const name of names) {
-        const args = [name, 'port-created', 'begin', '-'];
-        const expected = name === 'mds' ? [hook, ...args] : [];
-        assert.deepEqual(startedWith(args, ...shell), expected, JSON.stringify(args));
       }
     });
   }

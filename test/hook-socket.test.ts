@@ -14,12 +14,10 @@ import {
   domain,
   listen,
   lost,
-  noSpool,
   ownerXml,
   portXml,
   receiver,
   silent,
-  uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
 import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
@@ -30,17 +28,12 @@ import { domainXml, uuid } from './support/samples.js';
 import { type Site, startSite } from './support/site.js';
 
 const folder = temporaryFolder(suiteScope());
-let packageRoot = '';
-/** The hook as system-integration.sh installs it; each test fills in its own socket and port. */
+/** The hook as system-integration.sh installs it; each test fills in its own socket. */
 let installed = '';
-
-const install = (name: string, configuration: string) =>
-  installedHook(packageRoot, join(folder, name), configuration);
 
 before(() => {
   chmodSync(folder, 0o755);
-  packageRoot = layPackage(folder);
-  installed = install('plain', nowhere);
+  installed = installedHook(layPackage(folder), join(folder, 'root'));
 });
 
 let count = 0;
@@ -52,56 +45,28 @@ function place(): string {
   return path;
 }
 
-function hookFor(socket: string, port: number): string {
-  const text = installed
-    .replace("'/nonexistent/control.sock'", `'${socket}'`)
-    .replace('127.0.0.1:65535', `127.0.0.1:${port}`);
-  assert.ok(text.includes(`'${socket}'`) && text.includes(`127.0.0.1:${port}`));
+function hookFor(socket: string): string {
+  const text = installed.replace(`'${nowhere.socket}'`, `'${socket}'`);
+  assert.ok(text.includes(`'${socket}'`));
   const path = join(place(), 'qemu');
   writeFileSync(path, text, { mode: 0o755 });
   chmodSync(path, 0o755);
   return path;
 }
 
-/** A server on a Unix socket and one on TCP, as mdserver usually has, and a hook for both. */
-async function bothWays(t: TestContext, answer?: (response: ServerResponse) => void) {
+/** A server in place of mdserver, and a hook for it. */
+async function server(t: TestContext, answer?: (response: ServerResponse) => void) {
   const path = join(place(), 'control.sock');
-  const socket = await receiver(t, path, answer);
-  const tcp = await receiver(t, undefined);
-  return {
-    socket: socket.received,
-    tcp: tcp.received,
-    path,
-    port: tcp.port,
-    hook: hookFor(path, tcp.port),
-  };
+  return { received: await receiver(t, path, answer), path, hook: hookFor(path) };
 }
 
 const release = ['web', 'release', 'end', '-'];
 describe('the hook and the control socket', { concurrency: 4 }, () => {
-  it('is installed with the socket of the configuration', () => {
-    const socketOf = (text: string) => /^const controlSocket = '(.*)';$/m.exec(text)?.[1];
-    assert.equal(socketOf(install('default', '')), '/var/run/mdserver/control.sock');
-    assert.equal(
-      socketOf(install('run-dir', '[dnsmasq]\nrun_dir = /run/mds\n')),
-      '/run/mds/control.sock',
-    );
-    assert.equal(
-      socketOf(
-        install(
-          'own',
-          '[mdserver]\ncontrol_socket = /srv/mds.sock\n[dnsmasq]\nrun_dir = /run/mds\n',
-        ),
-      ),
-      '/srv/mds.sock',
-    );
-  });
-
   for (const operation of ['prepare', 'migrate', 'restore', 'reconnect', 'attach']) {
     it(`posts the domain at "${operation} begin", byte for byte, with the operation, and prints nothing`, async (t) => {
-      const { socket, tcp, hook } = await bothWays(t);
+      const { received, hook } = await server(t);
       assert.deepEqual(await call([hook, 'web', operation, 'begin', '-'], domain), silent);
-      assert.deepEqual(socket, [
+      assert.deepEqual(received, [
         {
           line: 'POST /instance-upload',
           headers: {
@@ -113,15 +78,14 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
           body: domain,
         },
       ]);
-      assert.deepEqual(tcp, []);
     });
   }
 
   it('posts a domain larger than the buffers of a pipe or a socket', async (t) => {
-    const { socket, hook } = await bothWays(t);
+    const { received, hook } = await server(t);
     const large = Buffer.alloc(1024 * 1024, 'x');
     assert.deepEqual(await call([hook, ...begin], large), silent);
-    assert.ok(socket[0]?.body.equals(large));
+    assert.ok(received[0]?.body.equals(large));
   });
 
   for (const args of [
@@ -134,9 +98,9 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     [],
   ]) {
     it(`posts nothing at "${args.join(' ')}"`, async (t) => {
-      const { socket, tcp, hook } = await bothWays(t);
+      const { received, hook } = await server(t);
       assert.deepEqual(await call([hook, ...args], domain), silent);
-      assert.deepEqual([...socket, ...tcp], []);
+      assert.deepEqual(received, []);
     });
   }
 
@@ -163,72 +127,46 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ],
   ];
   for (const [what, prepare] of absent) {
-    it(`posts over TCP when the socket ${what}`, async (t) => {
+    it(`says why it could not upload when the socket ${what}`, async () => {
       const path = join(place(), 'control.sock');
       await prepare(path);
-      const { received, port } = await receiver(t, undefined);
-      assert.deepEqual(await call([hookFor(path, port), ...begin], domain), silent);
-      assert.equal(received.length, 1);
-      assert.deepEqual(
-        [received[0]?.line, received[0]?.headers['x-libvirt-operation'], received[0]?.body],
-        ['POST /instance-upload', 'prepare', domain],
+      const { code, stdout, stderr } = await call([hookFor(path), ...begin], domain);
+      assert.deepEqual([code, stdout], [0, '']);
+      assert.match(
+        stderr,
+        new RegExp(
+          `^mdserver-hook: web \\(prepare\\) was not uploaded to ${path}: connect E[A-Z]+ ${path}; not kept: .*\n$`,
+        ),
       );
     });
   }
 
-  it('posts over TCP when it may not use the socket', {
-    skip: missing('netns', 'setpriv'),
-  }, async (t) => {
-    const { socket, tcp, path, hook } = await bothWays(t);
+  it('says that it may not use the socket', { skip: missing('netns', 'setpriv') }, async (t) => {
+    const { received, path, hook } = await server(t);
     chmodSync(path, 0o660);
     const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'];
-    assert.deepEqual(await call([hook, ...begin], domain, ...nobody), silent);
-    assert.deepEqual([socket.length, tcp.length], [0, 1]);
-    assert.deepEqual(tcp[0]?.body, domain);
+    assert.deepEqual(
+      await call([hook, ...begin], domain, ...nobody),
+      lost(path, `connect EACCES ${path}`),
+    );
     assert.deepEqual(await call([hook, ...release], domain, ...nobody), silent);
-    assert.deepEqual([socket.length, tcp.length], [0, 1]);
-  });
-
-  it('reports the answer over TCP when the socket does not exist', async (t) => {
-    const { port } = await receiver(t, undefined, (response) =>
-      response.writeHead(401).end('no\n'),
-    );
-    assert.deepEqual(
-      await call([hookFor('/nonexistent/x.sock', port), ...begin], domain),
-      lost(uploadUrl(port), 'mdserver answered 401 no'),
-    );
-  });
-
-  it('posts the domain to no other host that has the address', async () => {
-    const path = join(place(), 'qemu');
-    const elsewhere = 'http://192.0.2.1:80/instance-upload';
-    writeFileSync(path, installed.replace('127.0.0.1:65535', '192.0.2.1:80'), { mode: 0o755 });
-    assert.deepEqual(
-      await call([path, ...begin], domain),
-      lost(elsewhere, 'bind EADDRNOTAVAIL 192.0.2.1'),
-    );
+    assert.deepEqual(received, []);
   });
 
   // ---- an answer on the socket is final ----
 
   it('accepts a 422: the guest is not on the network', async (t) => {
-    const { tcp, hook } = await bothWays(t, (response) =>
-      response.writeHead(422).end('no interface\n'),
-    );
+    const { hook } = await server(t, (response) => response.writeHead(422).end('no interface\n'));
     assert.deepEqual(await call([hook, ...begin], domain), silent);
-    assert.deepEqual(tcp, []);
   });
 
   for (const status of [400, 413, 500, 503]) {
-    it(`reports a ${status}, and does not try again over TCP`, async (t) => {
-      const { tcp, hook, path } = await bothWays(t, (response) =>
-        response.writeHead(status).end('why\n'),
-      );
+    it(`reports a ${status}`, async (t) => {
+      const { hook, path } = await server(t, (response) => response.writeHead(status).end('why\n'));
       assert.deepEqual(
         await call([hook, ...begin], domain),
         (status < 500 ? complaint : lost)(path, `mdserver answered ${status} why`),
       );
-      assert.deepEqual(tcp, []);
     });
   }
 
@@ -250,15 +188,13 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     it(`gives up on a socket that ${what}, and reports it only for an upload`, async (t) => {
       const path = join(place(), 'control.sock');
       await listen(t, createSocketServer(serve), path);
-      const { received, port } = await receiver(t, undefined);
-      const hook = hookFor(path, port);
+      const hook = hookFor(path);
       const large = Buffer.alloc(1024 * 1024, 'x');
       assert.deepEqual(
         await call([hook, ...begin], large),
         lost(path, 'not finished after 3500 ms'),
       );
       assert.deepEqual(await call([hook, ...release], undefined), silent);
-      assert.deepEqual(received, []);
     });
   }
 
@@ -269,12 +205,10 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     it(what, { skip: missing('python') }, async (t) => {
       const path = join(place(), 'control.sock');
       await listenWhileFull(t, path, seconds);
-      const { received, port } = await receiver(t, undefined);
-      const hook = hookFor(path, port);
+      const hook = hookFor(path);
       const expected = seconds === 1 ? silent : lost(path, `connect EAGAIN ${path}`);
       assert.deepEqual(await call([hook, ...begin], domain), expected);
       assert.deepEqual(await call([hook, ...release], domain), silent);
-      assert.deepEqual(received, []);
     });
   }
 
@@ -293,8 +227,7 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
         createSocketServer((socket) => socket.once('data', () => socket.end(bytes))),
         path,
       );
-      const { received, port } = await receiver(t, undefined);
-      const hook = hookFor(path, port);
+      const hook = hookFor(path);
       const { code, stdout, stderr } = await call([hook, ...begin], domain);
       assert.deepEqual([code, stdout], [0, '']);
       assert.equal(stderr.split('\n').length, 2, stderr);
@@ -303,7 +236,6 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
         stderr,
       );
       assert.deepEqual(await call([hook, ...release], domain), silent);
-      assert.deepEqual(received, []);
     });
   }
 
@@ -311,11 +243,11 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
 
   for (const name of ['web', 'a "b"\\', 'wéb 日本 🦆', '', '-x', '{"kind":"x"}', '\n']) {
     it(`reports the release of ${JSON.stringify(name)} with the uuid of its XML, and prints nothing`, async (t) => {
-      const { socket, tcp, hook } = await bothWays(t);
+      const { received, hook } = await server(t);
       const xml = domainXml(1, { name: 'another' });
       assert.deepEqual(await call([hook, name, 'release', 'end', 'shutdown'], xml), silent);
       const body = JSON.stringify({ kind: 'released', name, uuid: uuid(1) });
-      assert.deepEqual(socket, [
+      assert.deepEqual(received, [
         {
           line: 'POST /events',
           headers: {
@@ -326,7 +258,6 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
           body: Buffer.from(body),
         },
       ]);
-      assert.deepEqual(tcp, []);
     });
   }
 
@@ -339,10 +270,10 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ['failed', { failed: true }],
   ] as const) {
     it(`reports a release for the reason "${reason}"${'failed' in failed ? ' as a failed start' : ''}`, async (t) => {
-      const { socket, hook } = await bothWays(t);
+      const { received, hook } = await server(t);
       assert.deepEqual(await call([hook, 'web', 'release', 'end', reason], domainXml(1)), silent);
       assert.deepEqual(
-        socket.map(({ body }) => JSON.parse(body.toString())),
+        received.map(({ body }) => JSON.parse(body.toString())),
         [{ kind: 'released', name: 'web', uuid: uuid(1), ...failed }],
       );
     });
@@ -353,10 +284,10 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ['with XML that has no uuid', '<domain><name>web</name><uuid/></domain>'],
   ] as const) {
     it(`reports a release ${what} by the name alone`, async (t) => {
-      const { socket, hook } = await bothWays(t);
+      const { received, hook } = await server(t);
       assert.deepEqual(await call([hook, ...release], xml), silent);
       assert.deepEqual(
-        socket.map(({ body }) => JSON.parse(body.toString())),
+        received.map(({ body }) => JSON.parse(body.toString())),
         [{ kind: 'released', name: 'web' }],
       );
     });
@@ -368,44 +299,31 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     ['an answer that never ends', (response: ServerResponse) => response.write('x')],
   ] as const) {
     it(`prints nothing when the answer to a release is ${what}`, async (t) => {
-      const { hook } = await bothWays(t, answer);
+      const { hook } = await server(t, answer);
       assert.deepEqual(await call([hook, ...release], domain), silent);
     });
   }
 
-  it('prints nothing and posts nothing over TCP when there is no socket to report a release to', async (t) => {
-    const { received, port } = await receiver(t, undefined);
-    assert.deepEqual(
-      await call([hookFor('/nonexistent/x.sock', port), ...release], domain),
-      silent,
-    );
-    assert.deepEqual(received, []);
+  it('prints nothing when there is no socket to report a release to', async () => {
+    assert.deepEqual(await call([hookFor('/nonexistent/x.sock'), ...release], domain), silent);
   });
 
   // ---- with mdserver itself ----
 
   /** A hook for an mdserver that has its state in the folder. */
-  function hookOf(own: string, socket: string, server: string): string {
+  function hookOf({ folder: own, socket }: Pick<Site, 'folder' | 'socket'>): string {
     const text = installed
-      .replace("'/nonexistent/control.sock'", `'${socket}'`)
-      .replace(`'${noSpool}'`, `'${own}/spool'`)
-      .replace('127.0.0.1:65535', server);
+      .replace(`'${nowhere.socket}'`, `'${socket}'`)
+      .replace(`'${nowhere.spool}'`, `'${own}/spool'`);
     const hook = join(own, 'hook');
     writeFileSync(hook, text, { mode: 0o755 });
     return hook;
   }
 
   it('begins a boot record at a start and ends it at a release, with TCP closed to uploads', async (t) => {
-    const address = '127.144.0.1';
-    const {
-      daemon,
-      folder: own,
-      socket,
-      json,
-    } = await startSite(t, address, {
-      mdserver: 'upload_over_tcp = no',
-    });
-    const hook = hookOf(own, socket, `${address}:${daemon.port}`);
+    const site = await startSite(t, '127.144.0.1', { mdserver: 'upload_over_tcp = no' });
+    const { daemon, socket, json } = site;
+    const hook = hookOf(site);
     const xml = domainXml(1, { name: 'web' });
     const boots = async () =>
       ((await json('/instances/web')).body as InstanceDetails).boots.map(
@@ -425,33 +343,27 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
     // libvirt runs the hook for guests on other networks, too.
     const elsewhere = xml.replace("'mds'", "'default'");
     assert.deepEqual(await call([hook, ...begin], elsewhere), silent);
-    // Without a running mdserver, neither the socket nor TCP works.
     assert.equal(await daemon.stop(), 0);
     const down = await call([hook, ...begin], xml);
     assert.deepEqual([down.code, down.stdout], [0, '']);
-    assert.match(
-      down.stderr,
-      /was not uploaded to http:\/\/127\.144\.0\.1:\d+\/instance-upload: connect ECONNREFUSED .*; kept in /,
+    assert.ok(
+      down.stderr.includes(`was not uploaded to ${socket}: connect ENOENT ${socket}; kept in `),
     );
     assert.deepEqual(await call([hook, ...release], xml), silent);
   });
 
   it('reports an XML that is too large for mdserver, and keeps nothing of it', async (t) => {
-    const { daemon, folder: own, socket } = await startSite(t, '127.144.2.1');
-    const server = `127.144.2.1:${daemon.port}`;
+    const site = await startSite(t, '127.144.2.1');
+    const { folder: own, socket } = site;
     const xml = `${domainXml(1)}<!--${' '.repeat(3 * 1024 * 1024)}-->`;
     const reason = `mdserver answered 413 the body is too large: it has ${xml.length} bytes, and at most 1048576 are allowed`;
-    const hook = hookOf(own, socket, server);
-    assert.deepEqual(await call([hook, ...begin], xml), complaint(socket, reason));
-    const overTcp = hookOf(own, '/nonexistent/control.sock', server);
-    const url = `http://${server}/instance-upload`;
-    assert.deepEqual(await call([overTcp, ...begin], xml), complaint(url, reason));
+    assert.deepEqual(await call([hookOf(site), ...begin], xml), complaint(socket, reason));
     assert.deepEqual(readdirSync(join(own, 'spool')), []);
   });
 
   it('tells names apart that differ in blanks, whether mdserver runs or not', async (t) => {
     const site = await startSite(t, '127.144.3.1');
-    const hook = hookOf(site.folder, site.socket, `127.144.3.1:${site.daemon.port}`);
+    const hook = hookOf(site);
     const names = ['sp1', 'sp1 ', ' sp1', 'sp  1'];
     const tell = (index: number, ...operation: string[]) => {
       const name = names[index] ?? '';
@@ -478,8 +390,8 @@ describe('the hook and the control socket', { concurrency: 4 }, () => {
 
   it('tells mdserver of what happened while it was down, and of interfaces that came later', async (t) => {
     const site = await startSite(t, '127.144.1.1');
-    const { daemon, folder: own, socket } = site;
-    const hook = hookOf(own, socket, `127.144.1.1:${daemon.port}`);
+    const { daemon, folder: own } = site;
+    const hook = hookOf(site);
     const attached = (number: number) => [
       hook,
       'mds',

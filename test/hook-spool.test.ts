@@ -30,7 +30,6 @@ import {
   portXml,
   receiver,
   silent,
-  uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
 import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
@@ -43,10 +42,10 @@ let installed = '';
 
 before(() => {
   chmodSync(folder, 0o755);
-  installed = installedHook(layPackage(folder), join(folder, 'root'), nowhere);
+  installed = installedHook(layPackage(folder), join(folder, 'root'));
 });
 
-/** A hook with a spool folder of its own. Nobody listens on its socket or over TCP. */
+/** A hook with a spool folder of its own. Nobody listens on its socket. */
 interface Site {
   readonly hook: string;
   readonly socket: string;
@@ -61,8 +60,8 @@ function site(change = (text: string): string => text): Site {
   const socket = join(place, 'control.sock');
   const spool = join(place, 'spool');
   const text = installed
-    .replace("'/nonexistent/control.sock'", `'${socket}'`)
-    .replace("'/nonexistent/spool'", `'${spool}'`);
+    .replace(`'${nowhere.socket}'`, `'${socket}'`)
+    .replace(`'${nowhere.spool}'`, `'${spool}'`);
   assert.ok(text.includes(`'${socket}'`) && text.includes(`'${spool}'`));
   const hook = join(place, 'hook');
   writeFileSync(hook, change(text), { mode: 0o755 });
@@ -71,8 +70,15 @@ function site(change = (text: string): string => text): Site {
   return { hook, socket, spool };
 }
 
-function fileOf(name: string, kind = 'domain'): string {
-  return `${createHash('sha256').update(name).digest('hex').slice(0, 32)}.${kind}`;
+function hashOf(name: string): string {
+  return createHash('sha256').update(name).digest('hex').slice(0, 32);
+}
+
+/** The file of a domain, or of its interfaces on a network. */
+function fileOf(name: string, network?: string): string {
+  return network === undefined
+    ? `${hashOf(name)}.domain`
+    : `${hashOf(name)}.${hashOf(network)}.port`;
 }
 
 /** What a file of the spool folder keeps. */
@@ -83,11 +89,10 @@ function keptIn(path: string) {
   return { at: at as number, about, xml: bytes.subarray(end + 1) };
 }
 
-const nobodyListens = 'connect ECONNREFUSED 127.0.0.1:65535';
-
-/** The outcome of a hook, called with `begin`, that found nobody to upload to. */
-function unheard(what: string): Outcome {
-  return complaint(uploadUrl(65535), `${nobodyListens}; ${what}`);
+/** The outcome of a hook with the spool folder, called with `begin`, that found nobody to upload to. */
+function unheard(spool: string, what: string): Outcome {
+  const socket = join(spool, '..', 'control.sock');
+  return complaint(socket, `connect ENOENT ${socket}; ${what}`);
 }
 
 function kept(spool: string, name = 'web'): string {
@@ -105,10 +110,7 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
       const earliest = Date.now() / 1000;
       const { code, stdout, stderr } = await call([hook, 'web', operation, 'begin', '-'], domain);
       assert.deepEqual([code, stdout], [0, '']);
-      assert.equal(
-        stderr,
-        `mdserver-hook: web (${operation}) was not uploaded to ${uploadUrl(65535)}: ${nobodyListens}; ${kept(spool)}\n`,
-      );
+      assert.equal(stderr, unheard(spool, kept(spool)).stderr.replace('prepare', operation));
       assert.deepEqual(readdirSync(spool), [fileOf('web')]);
       const path = join(spool, fileOf('web'));
       const { at, about, xml } = keptIn(path);
@@ -132,7 +134,7 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
   it('replaces what was kept of the same domain before', async () => {
     const { hook, spool } = site();
     await call([hook, 'web', 'reconnect', 'begin', '-'], 'a longer one than the newer');
-    assert.deepEqual(await call([hook, ...begin], 'newer'), unheard(kept(spool)));
+    assert.deepEqual(await call([hook, ...begin], 'newer'), unheard(spool, kept(spool)));
     const { about, xml } = keptIn(join(spool, fileOf('web')));
     assert.deepEqual([about.operation, xml.toString()], ['prepare', 'newer']);
     assert.deepEqual(readdirSync(spool), [fileOf('web')]);
@@ -186,11 +188,11 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
   it('is kept up to 1 MiB', async () => {
     const { hook, spool } = site();
     const large = Buffer.alloc(1024 * 1024, 'x');
-    assert.deepEqual(await call([hook, ...begin], large), unheard(kept(spool)));
+    assert.deepEqual(await call([hook, ...begin], large), unheard(spool, kept(spool)));
     const larger = Buffer.concat([large, Buffer.from('x')]);
     assert.deepEqual(
       await call([hook, 'web', 'prepare', 'begin', '-'], larger),
-      unheard('not kept: the XML has more than 1048576 bytes'),
+      unheard(spool, 'not kept: the XML has more than 1048576 bytes'),
     );
     assert.deepEqual(keptIn(join(spool, fileOf('web'))).xml, large);
   });
@@ -200,8 +202,8 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
     for (let number = 1; number < 4096; number += 1) {
       writeFileSync(join(spool, `${number}.domain`), '');
     }
-    assert.deepEqual(await call([hook, ...begin], domain), unheard(kept(spool)));
-    assert.deepEqual(await call([hook, ...begin], 'newer'), unheard(kept(spool)));
+    assert.deepEqual(await call([hook, ...begin], domain), unheard(spool, kept(spool)));
+    assert.deepEqual(await call([hook, ...begin], 'newer'), unheard(spool, kept(spool)));
     const other = await call([hook, 'other', 'prepare', 'begin', '-'], domain);
     assert.match(other.stderr, /; not kept: \S+\/spool has 4096 files\n$/);
     assert.equal(readdirSync(spool).length, 4096);
@@ -215,11 +217,11 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
     truncateSync(other, 64 * 1024 * 1024 - 100);
     assert.deepEqual(
       await call([hook, ...begin], domain.toString().repeat(9)),
-      unheard(`not kept: ${spool} has 67108864 bytes`),
+      unheard(spool, `not kept: ${spool} has 67108864 bytes`),
     );
     assert.deepEqual(readdirSync(spool), ['other.domain']);
     truncateSync(other, 63 * 1024 * 1024);
-    assert.deepEqual(await call([hook, ...begin], domain), unheard(kept(spool)));
+    assert.deepEqual(await call([hook, ...begin], domain), unheard(spool, kept(spool)));
   });
 
   it('holds libvirt up for a limited time when the disk hangs', async () => {
@@ -241,7 +243,7 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
 describe('an interface on the network', { concurrency: 4 }, () => {
   it('is posted to /ports on the control socket, byte for byte', async (t) => {
     const { hook, socket, spool } = site();
-    const { received } = await receiver(t, socket);
+    const received = await receiver(t, socket);
     const xml = portXml(1, ownerXml('web', 1));
     assert.deepEqual(await call([hook, ...portCreated], xml), silent);
     assert.deepEqual(received, [
@@ -269,15 +271,12 @@ describe('an interface on the network', { concurrency: 4 }, () => {
       `<metadata><networkport>${ownerXml('of the metadata', 1)}</networkport></metadata>`,
     ],
   ] as const) {
-    it(`of ${JSON.stringify(name)}${network && ' with misleading metadata'} is kept under the name of its owner, and never posted over TCP`, async (t) => {
-      const tcp = await receiver(t, undefined);
-      const { hook, socket, spool } = site((text) =>
-        text.replace('127.0.0.1:65535', `127.0.0.1:${tcp.port}`),
-      );
+    it(`of ${JSON.stringify(name)}${network && ' with misleading metadata'} is kept under the names of its owner and its network`, async () => {
+      const { hook, socket, spool } = site();
       const xml = portXml(1, ownerXml(written, 1), network);
       const { code, stdout, stderr } = await call([hook, ...portCreated], xml);
       assert.deepEqual([code, stdout], [0, '']);
-      const path = join(spool, fileOf(name, 'port'));
+      const path = join(spool, fileOf(name, 'mds'));
       assert.equal(
         stderr,
         `mdserver-hook: ${name} (port-created) was not uploaded to ${socket}: connect ENOENT ${socket}; kept in ${path} until mdserver takes it\n`,
@@ -285,9 +284,18 @@ describe('an interface on the network', { concurrency: 4 }, () => {
       const { about, xml: keptXml } = keptIn(path);
       assert.deepEqual(about, { operation: 'port-created', name });
       assert.equal(keptXml.toString(), xml);
-      assert.deepEqual(tcp.received, []);
     });
   }
+
+  it('does not replace what is kept of another network: mdserver knows which is its own', async () => {
+    const { hook, spool } = site();
+    const xml = portXml(1, ownerXml('web', 1));
+    for (const network of ['mds', 'default']) {
+      await call([hook, network, 'port-created', 'begin', '-'], xml);
+    }
+    const both = [fileOf('web', 'mds'), fileOf('web', 'default')];
+    assert.deepEqual(readdirSync(spool).sort(), both.sort());
+  });
 
   it('that belongs to no domain is not kept', async () => {
     const { hook, socket, spool } = site();
@@ -327,7 +335,7 @@ describe('a start that failed', { concurrency: 4 }, () => {
     await call([made.hook, ...portCreated], portXml(1, ownerXml('web', 1)));
     return made;
   }
-  const all = [fileOf('other'), fileOf('web'), fileOf('web', 'port')].sort();
+  const all = [fileOf('other'), fileOf('web'), fileOf('web', 'mds')].sort();
 
   it('leaves nothing kept of the domain if mdserver cannot be told', async () => {
     const { hook, spool } = await withKept();
@@ -388,7 +396,7 @@ describe('a spool folder', { concurrency: 4 }, () => {
     for (const [make, reason] of unusable) {
       rmSync(spool, { recursive: true, force: true });
       make();
-      assert.deepEqual(await call([hook, ...begin], domain), unheard(`not kept: ${reason}`));
+      assert.deepEqual(await call([hook, ...begin], domain), unheard(spool, `not kept: ${reason}`));
     }
     assert.deepEqual(readdirSync(elsewhere), []);
     assert.deepEqual(readdirSync(spool), []);
@@ -439,7 +447,7 @@ describe('a spool folder', { concurrency: 4 }, () => {
           if (isNobody && lstatSync(path).nlink === 1) {
             spawnSync('chown', ['-h', 'nobody', path]);
           }
-          assert.deepEqual(await call([hook, ...begin], domain), unheard(kept(spool)));
+          assert.deepEqual(await call([hook, ...begin], domain), unheard(spool, kept(spool)));
           untouched();
           assert.deepEqual(readdirSync(spool), [target]);
           const stats = lstatSync(join(spool, target));
@@ -465,7 +473,7 @@ describe('a spool folder', { concurrency: 4 }, () => {
     }, async () => {
       const { hook, spool, secret, untouched } = ownedSite();
       symlinkSync(secret, join(spool, target));
-      linkSync(secret, join(spool, fileOf('web', 'port')));
+      linkSync(secret, join(spool, fileOf('web', 'mds')));
       const failed = await call([hook, 'web', 'release', 'end', 'failed'], domainXml(1));
       assert.deepEqual(failed, silent);
       assert.deepEqual(readdirSync(spool), []);
@@ -486,7 +494,10 @@ describe('a spool folder', { concurrency: 4 }, () => {
     writeFileSync(join(bin, 'logger'), script, { mode: 0o755 });
     chownSync(spool, nobody, nogroup);
     const withGroups = ['setpriv', '--groups', '0,4,42', 'env', `PATH=${bin}:/usr/bin:/bin`];
-    assert.deepEqual(await call([hook, ...begin], domain, ...withGroups), unheard(kept(spool)));
+    assert.deepEqual(
+      await call([hook, ...begin], domain, ...withGroups),
+      unheard(spool, kept(spool)),
+    );
     assert.equal(
       readFileSync(log, 'utf8'),
       [nobody, nobody, nogroup, nogroup, nogroup, ''].join('\n'),
@@ -520,7 +531,7 @@ describe('a spool folder', { concurrency: 4 }, () => {
       ...['env', `PATH=${bin}:/usr/bin:/bin`],
     );
     assert.deepEqual([code, stdout], [0, '']);
-    assert.ok(stderr.startsWith(unheard(kept(spool)).stderr), stderr);
+    assert.ok(stderr.startsWith(unheard(spool, kept(spool)).stderr), stderr);
     // What the shell says of a program that it had to kill.
     assert.match(stderr, /Killed/);
   });
@@ -540,7 +551,7 @@ describe('a spool folder', { concurrency: 4 }, () => {
     mkdirSync(elsewhere, { mode: 0o700 });
     assert.deepEqual(
       await call([hook, ...begin], domain),
-      unheard(`not kept: ${spool} has just been replaced`),
+      unheard(spool, `not kept: ${spool} has just been replaced`),
     );
     assert.equal(readlinkSync(spool), 'elsewhere');
     assert.deepEqual([readdirSync(elsewhere), readdirSync(`${spool}.away`)], [[], []]);

@@ -1,14 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener, type ServerResponse } from 'node:http';
-import {
-  type AddressInfo,
-  connect,
-  createServer as createSocketServer,
-  type Socket,
-} from 'node:net';
+import { createServer as createSocketServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { before, describe, it, type TestContext } from 'node:test';
 import {
@@ -21,30 +15,34 @@ import {
   lost,
   type Outcome,
   silent,
-  uploadUrl,
 } from './fixtures/hook/as-libvirt.js';
 import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
-import { killAtEnd, suiteScope, temporaryFolder } from './support/cleanup.js';
+import { suiteScope, temporaryFolder } from './support/cleanup.js';
 
 const folder = temporaryFolder(suiteScope());
-/** The hook as system-integration.sh installs it; each test fills in the port of its own server. */
+/** The hook as system-integration.sh installs it; each test fills in the socket of its own server. */
 let installed = '';
 
 before(() => {
-  installed = installedHook(layPackage(folder), join(folder, 'root'), nowhere);
+  installed = installedHook(layPackage(folder), join(folder, 'root'));
 });
 
 let count = 0;
-function hookFor(port: number, change = (text: string): string => text): string {
+function hookFor(socket: string, change = (text: string): string => text): string {
   count += 1;
   const place = join(folder, `hooks-${count}`);
   mkdirSync(place);
   const path = join(place, 'qemu');
-  const text = installed.replace('127.0.0.1:65535', `127.0.0.1:${port}`);
+  const text = installed.replace(`'${nowhere.socket}'`, `'${socket}'`);
   assert.notEqual(text, installed);
   writeFileSync(path, change(text), { mode: 0o755 });
   chmodSync(path, 0o755);
   return path;
+}
+
+function newSocket(): string {
+  count += 1;
+  return join(folder, `${count}.sock`);
 }
 
 interface Upload {
@@ -74,12 +72,16 @@ async function receiver(
       answer(response);
     });
   };
-  return { uploads, port: await listen(context, createServer(listener)) };
+  const socket = newSocket();
+  await listen(context, createServer(listener), socket);
+  return { uploads, socket };
 }
 
-/** A TCP server that does not speak HTTP. */
-function rawServer(context: TestContext, serve: (socket: Socket) => void): Promise<number> {
-  return listen(context, createSocketServer(serve));
+/** A server that does not speak HTTP. */
+async function rawServer(context: TestContext, serve: (socket: Socket) => void): Promise<string> {
+  const socket = newSocket();
+  await listen(context, createSocketServer(serve), socket);
+  return socket;
 }
 
 /** Runs the hook as libvirt does. Without XML, its standard input never ends. */
@@ -97,8 +99,8 @@ function call(
 
 describe('the installed hook', { concurrency: 4 }, () => {
   it('uploads the domain byte for byte, without an Accept header, and prints nothing', async (t) => {
-    const { uploads, port } = await receiver(t);
-    assert.deepEqual(await call(hookFor(port), begin, domain), silent);
+    const { uploads, socket } = await receiver(t);
+    assert.deepEqual(await call(hookFor(socket), begin, domain), silent);
     assert.deepEqual(uploads, [
       {
         line: 'POST /instance-upload',
@@ -110,9 +112,9 @@ describe('the installed hook', { concurrency: 4 }, () => {
   });
 
   it('uploads a domain larger than a pipe buffer', async (t) => {
-    const { uploads, port } = await receiver(t);
+    const { uploads, socket } = await receiver(t);
     const large = Buffer.alloc(1024 * 1024, 'x');
-    assert.deepEqual(await call(hookFor(port), begin, large), silent);
+    assert.deepEqual(await call(hookFor(socket), begin, large), silent);
     assert.equal(uploads.length, 1);
     assert.ok(uploads[0]?.body.equals(large));
   });
@@ -120,8 +122,11 @@ describe('the installed hook', { concurrency: 4 }, () => {
   const uploaded = ['prepare', 'migrate', 'restore', 'reconnect', 'attach'];
   for (const operation of uploaded) {
     it(`uploads at ${operation} begin`, async (t) => {
-      const { uploads, port } = await receiver(t);
-      assert.deepEqual(await call(hookFor(port), ['web', operation, 'begin', '-'], domain), silent);
+      const { uploads, socket } = await receiver(t);
+      assert.deepEqual(
+        await call(hookFor(socket), ['web', operation, 'begin', '-'], domain),
+        silent,
+      );
       assert.equal(uploads.length, 1);
     });
   }
@@ -144,24 +149,28 @@ describe('the installed hook', { concurrency: 4 }, () => {
   ];
   for (const args of others) {
     it(`does not wait for the XML at "${args.join(' ')}"`, async (t) => {
-      const { uploads, port } = await receiver(t);
-      assert.deepEqual(await call(hookFor(port), args, undefined), silent);
+      const { uploads, socket } = await receiver(t);
+      assert.deepEqual(await call(hookFor(socket), args, undefined), silent);
       assert.deepEqual(uploads, []);
     });
   }
 
   it('prints nothing for a guest that is not on the network (422)', async (t) => {
-    const { port } = await receiver(t, (response) => response.writeHead(422).end('no interface\n'));
-    assert.deepEqual(await call(hookFor(port), begin, domain), silent);
+    const { socket } = await receiver(t, (response) =>
+      response.writeHead(422).end('no interface\n'),
+    );
+    assert.deepEqual(await call(hookFor(socket), begin, domain), silent);
   });
 
   for (const status of [400, 401, 404, 413, 500, 503]) {
     it(`reports the reason for a ${status} and lets the guest start`, async (t) => {
-      const { port } = await receiver(t, (response) => response.writeHead(status).end('why: x\n'));
+      const { socket } = await receiver(t, (response) =>
+        response.writeHead(status).end('why: x\n'),
+      );
       assert.deepEqual(
-        await call(hookFor(port), begin, domain),
+        await call(hookFor(socket), begin, domain),
         (status === 400 || status === 413 ? complaint : lost)(
-          uploadUrl(port),
+          socket,
           `mdserver answered ${status} why: x`,
         ),
       );
@@ -170,80 +179,49 @@ describe('the installed hook', { concurrency: 4 }, () => {
 
   it('shortens an error page to one line without control characters', async (t) => {
     const page = `<html>\n\u001b[31m${'x'.repeat(100_000)}`;
-    const { port } = await receiver(t, (response) => response.writeHead(500).end(page));
+    const { socket } = await receiver(t, (response) => response.writeHead(500).end(page));
     assert.deepEqual(
-      await call(hookFor(port), begin, domain),
-      lost(uploadUrl(port), `mdserver answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
+      await call(hookFor(socket), begin, domain),
+      lost(socket, `mdserver answered 500 <html>\\u000a\\u001b[31m${'x'.repeat(288)}`),
     );
   });
 
   it('does not follow a redirect', async (t) => {
-    const { uploads, port } = await receiver(t, (response) =>
+    const { uploads, socket } = await receiver(t, (response) =>
       response.writeHead(307, { location: '/elsewhere' }).end(),
     );
     assert.deepEqual(
-      await call(hookFor(port), begin, domain),
-      lost(uploadUrl(port), 'mdserver answered 307 '),
+      await call(hookFor(socket), begin, domain),
+      lost(socket, 'mdserver answered 307 '),
     );
     assert.equal(uploads.length, 1);
   });
 
-  it('exits 0 when nothing listens', async (t) => {
-    const port = await rawServer(t, () => undefined);
-    const gone = createSocketServer().listen(0, '127.0.0.1');
-    await once(gone, 'listening');
-    const free = (gone.address() as AddressInfo).port;
-    gone.close();
-    await once(gone, 'close');
-    assert.notEqual(free, port);
+  it('exits 0 when nothing listens', async () => {
+    const socket = newSocket();
     assert.deepEqual(
-      await call(hookFor(free), begin, domain),
-      lost(uploadUrl(free), `connect ECONNREFUSED 127.0.0.1:${free}`),
-    );
-  });
-
-  it('gives up on a connection that is not accepted', async (t) => {
-    // A stopped process accepts no connections; when its queue is full, the kernel drops further ones.
-    const child = spawn(process.execPath, [
-      '-e',
-      `require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 },
-        function () { console.log(this.address().port); })`,
-    ]);
-    killAtEnd(t, child);
-    const [line] = await once(child.stdout, 'data');
-    const port = Number(String(line));
-    child.kill('SIGSTOP');
-    const queue = Array.from({ length: 8 }, () =>
-      connect(port, '127.0.0.1').on('error', () => undefined),
-    );
-    t.after(() => {
-      for (const socket of queue) socket.destroy();
-    });
-    // Once the first connection is in the queue, there are enough others to fill it.
-    await once(queue[0] as Socket, 'connect');
-    assert.deepEqual(
-      await call(hookFor(port), begin, domain),
-      lost(uploadUrl(port), 'no connection after 2000 ms'),
+      await call(hookFor(socket), begin, domain),
+      lost(socket, `connect ENOENT ${socket}`),
     );
   });
 
   it('gives up on a server that accepts the connection and never answers', async (t) => {
-    const port = await rawServer(t, () => undefined);
+    const socket = await rawServer(t, () => undefined);
     assert.deepEqual(
-      await call(hookFor(port), begin, domain),
-      lost(uploadUrl(port), 'not finished after 3500 ms'),
+      await call(hookFor(socket), begin, domain),
+      lost(socket, 'not finished after 3500 ms'),
     );
   });
 
   it('gives up on headers that never end', async (t) => {
-    const port = await rawServer(t, (socket) => {
-      socket.write('HTTP/1.1 200 OK\r\nx: ');
-      const trickle = setInterval(() => socket.write('y'), 50);
-      socket.on('close', () => clearInterval(trickle));
+    const socket = await rawServer(t, (connection) => {
+      connection.write('HTTP/1.1 200 OK\r\nx: ');
+      const trickle = setInterval(() => connection.write('y'), 50);
+      connection.on('close', () => clearInterval(trickle));
     });
     assert.deepEqual(
-      await call(hookFor(port), begin, domain),
-      lost(uploadUrl(port), 'not finished after 3500 ms'),
+      await call(hookFor(socket), begin, domain),
+      lost(socket, 'not finished after 3500 ms'),
     );
   });
 
@@ -252,15 +230,15 @@ describe('the installed hook', { concurrency: 4 }, () => {
     [500, 'mdserver answered 500 y'],
   ] as const) {
     it(`does not wait for the end of a ${status} that never ends`, async (t) => {
-      const { port } = await receiver(t, (response) => {
+      const { socket } = await receiver(t, (response) => {
         response.writeHead(status);
         response.write('y');
         const trickle = setInterval(() => response.write('y'), 50);
         response.on('close', () => clearInterval(trickle));
       });
       assert.deepEqual(
-        await call(hookFor(port), begin, domain),
-        reason === undefined ? silent : lost(uploadUrl(port), reason),
+        await call(hookFor(socket), begin, domain),
+        reason === undefined ? silent : lost(socket, reason),
       );
     });
   }
@@ -287,10 +265,10 @@ describe('the installed hook', { concurrency: 4 }, () => {
   ];
   for (const [title, bytes, reason] of strange) {
     it(`exits 0 when the server ${title}`, async (t) => {
-      const port = await rawServer(t, (socket) => {
-        socket.once('data', () => socket.end(bytes));
+      const socket = await rawServer(t, (connection) => {
+        connection.once('data', () => connection.end(bytes));
       });
-      const outcome = await call(hookFor(port), begin, domain);
+      const outcome = await call(hookFor(socket), begin, domain);
       assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
       const [line = '', ...rest] = outcome.stderr.split('\n');
       assert.deepEqual(rest, ['']);
@@ -299,28 +277,28 @@ describe('the installed hook', { concurrency: 4 }, () => {
   }
 
   it('gives up on a standard input that never ends', async (t) => {
-    const { uploads, port } = await receiver(t);
+    const { uploads, socket } = await receiver(t);
     assert.deepEqual(
-      await call(hookFor(port), begin, undefined),
-      complaint('/nonexistent/control.sock', 'not finished after 3500 ms'),
+      await call(hookFor(socket), begin, undefined),
+      complaint(socket, 'not finished after 3500 ms'),
     );
     assert.deepEqual(uploads, []);
   });
 
   it('reads no more than 4 MiB', async (t) => {
-    const { uploads, port } = await receiver(t);
+    const { uploads, socket } = await receiver(t);
     assert.deepEqual(
-      await call(hookFor(port), begin, Buffer.alloc(16 * 1024 * 1024, 'x')),
-      complaint('/nonexistent/control.sock', 'the XML has more than 4194304 bytes'),
+      await call(hookFor(socket), begin, Buffer.alloc(16 * 1024 * 1024, 'x')),
+      complaint(socket, 'the XML has more than 4194304 bytes'),
     );
     assert.deepEqual(uploads, []);
   });
 
   it('uploads nothing without XML', async (t) => {
-    const { uploads, port } = await receiver(t);
+    const { uploads, socket } = await receiver(t);
     assert.deepEqual(
-      await call(hookFor(port), begin, Buffer.alloc(0)),
-      complaint('/nonexistent/control.sock', 'no XML on standard input'),
+      await call(hookFor(socket), begin, Buffer.alloc(0)),
+      complaint(socket, 'no XML on standard input'),
     );
     assert.deepEqual(uploads, []);
   });
@@ -334,8 +312,8 @@ describe('the installed hook', { concurrency: 4 }, () => {
     ['all of them closed', '<&- >&- 2>&-', false],
   ] as const) {
     it(`exits 0 with ${title}`, async (t) => {
-      const { uploads, port } = await receiver(t);
-      const shell = ['-c', `exec "$0" "$@" ${redirection}`, hookFor(port), ...begin];
+      const { uploads, socket } = await receiver(t);
+      const shell = ['-c', `exec "$0" "$@" ${redirection}`, hookFor(socket), ...begin];
       const outcome = await ended(spawn('/bin/sh', shell, { env: libvirtEnvironment }));
       assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
       assert.equal(outcome.stderr !== '', stderr);
@@ -344,8 +322,8 @@ describe('the installed hook', { concurrency: 4 }, () => {
   }
 
   it('uploads with a closed standard output', async (t) => {
-    const { uploads, port } = await receiver(t);
-    const shell = ['-c', 'exec "$0" "$@" >&-', hookFor(port), ...begin];
+    const { uploads, socket } = await receiver(t);
+    const shell = ['-c', 'exec "$0" "$@" >&-', hookFor(socket), ...begin];
     const hook = spawn('/bin/sh', shell, { env: libvirtEnvironment });
     const outcome = ended(hook);
     hook.stdin.end(domain);
@@ -354,9 +332,9 @@ describe('the installed hook', { concurrency: 4 }, () => {
   });
 
   it('exits 0 and reports to syslog when nobody reads its standard error', async (t) => {
-    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { socket } = await receiver(t, (response) => response.writeHead(500).end('x'));
     const { path, log } = loggerThat('printf "%s\\n" "$@" >"$0.log"');
-    const hook = spawn(hookFor(port), begin, {
+    const hook = spawn(hookFor(socket), begin, {
       env: { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` },
     });
     hook.stderr.destroy();
@@ -376,13 +354,13 @@ describe('the installed hook', { concurrency: 4 }, () => {
   }
 
   it('reports to syslog once, in one line, whatever the name of the domain is', async (t) => {
-    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { socket } = await receiver(t, (response) => response.writeHead(500).end('x'));
     const { path, log } = loggerThat('printf "%s\\n" "$@" >>"$0.log"');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     const name = '-p \n\u001b[2J\u009b\u2028$(id)\u00e9';
-    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to http://127.0.0.1:${port}/instance-upload: mdserver answered 500 x; not kept: ENOENT: no such file or directory, lstat '/nonexistent/spool'`;
+    const line = `-p \\u000a\\u001b[2J\\u009b\\u2028$(id)\u00e9 (prepare) was not uploaded to ${socket}: mdserver answered 500 x; not kept: ENOENT: no such file or directory, lstat '/nonexistent/spool'`;
     assert.deepEqual(
-      await call(hookFor(port), [name, 'prepare', 'begin', '-'], domain, environment),
+      await call(hookFor(socket), [name, 'prepare', 'begin', '-'], domain, environment),
       { code: 0, stdout: '', stderr: `mdserver-hook: ${line}\n` },
     );
     assert.equal(
@@ -392,42 +370,42 @@ describe('the installed hook', { concurrency: 4 }, () => {
   });
 
   it('reports nothing to syslog after a successful upload', async (t) => {
-    const { port } = await receiver(t);
+    const { socket } = await receiver(t);
     const { path, log } = loggerThat('echo called >"$0.log"');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
-    assert.deepEqual(await call(hookFor(port), begin, domain, environment), silent);
+    assert.deepEqual(await call(hookFor(socket), begin, domain, environment), silent);
     assert.equal(existsSync(log), false);
   });
 
   it('does not wait for a logger that hangs', async (t) => {
-    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { socket } = await receiver(t, (response) => response.writeHead(500).end('x'));
     const { path } = loggerThat('exec sleep 60');
     const environment = { ...libvirtEnvironment, PATH: `${path}:${libvirtEnvironment.PATH}` };
     assert.deepEqual(
-      await call(hookFor(port), begin, domain, environment),
-      lost(uploadUrl(port), 'mdserver answered 500 x'),
+      await call(hookFor(socket), begin, domain, environment),
+      lost(socket, 'mdserver answered 500 x'),
     );
   });
 
   it('works without logger(1)', async (t) => {
-    const { port } = await receiver(t, (response) => response.writeHead(500).end('x'));
+    const { socket } = await receiver(t, (response) => response.writeHead(500).end('x'));
     assert.deepEqual(
-      await call(hookFor(port), begin, domain, { PATH: folder }),
-      lost(uploadUrl(port), 'mdserver answered 500 x'),
+      await call(hookFor(socket), begin, domain, { PATH: folder }),
+      lost(socket, 'mdserver answered 500 x'),
     );
   });
 
   it('lets guests start when the node it was installed with no longer exists', async (t) => {
-    const { port } = await receiver(t);
-    const hook = hookFor(port, (text) => text.replace(/ \S+ "\$0"/, ' /gone/node "$0"'));
+    const { socket } = await receiver(t);
+    const hook = hookFor(socket, (text) => text.replace(/ \S+ "\$0"/, ' /gone/node "$0"'));
     const outcome = await call(hook, begin, domain);
     assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
     assert.match(outcome.stderr, /\/gone\/node/);
   });
 
   it('lets guests start when the hook itself is broken', async (t) => {
-    const { port } = await receiver(t);
-    const hook = hookFor(port, (text) => `${text}\n}`);
+    const { socket } = await receiver(t);
+    const hook = hookFor(socket, (text) => `${text}\n}`);
     const outcome = await call(hook, begin, domain);
     assert.deepEqual({ code: outcome.code, stdout: outcome.stdout }, { code: 0, stdout: '' });
     assert.match(outcome.stderr, /SyntaxError/);

@@ -4,11 +4,6 @@ import { replaceFiles } from '../files.js';
 import type { ConfigSections } from './dialect.js';
 import { interpreted, type LoadedConfig } from './load.js';
 
-/** The folder that systemd keeps for the unit (StateDirectory=); undefined without systemd. */
-export function unitStateFolder(): string | undefined {
-  return process.env['STATE_DIRECTORY']?.split(':')[0] || undefined;
-}
-
 /** The file that the last good configuration is kept in. */
 export function lastGoodFile(folder: string): string {
   return join(folder, 'last-good-config.json');

@@ -1,4 +1,12 @@
-import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import type { Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -7,6 +15,21 @@ import type { Config } from '../config/options.js';
 /** The path of the control socket. */
 export function controlSocketPath({ mdserver, dnsmasq }: Config): string {
   return mdserver.control_socket ?? join(dnsmasq.run_dir, 'control.sock');
+}
+
+/**
+ * Makes control.sock in the folder of the unit, the one place where libvirt's hook looks, a link to a
+ * socket elsewhere. Without a unit, there is no such folder. Throws the file system's error.
+ */
+export function linkSocket(path: string, folder: string | undefined): void {
+  if (folder === undefined) return;
+  const fixed = join(folder, 'control.sock');
+  const present = (file: string) => realpathSync(dirname(file)) + file.slice(dirname(file).length);
+  if (present(path) === present(fixed)) return;
+  const temporary = `${fixed}.new`;
+  rmSync(temporary, { force: true });
+  symlinkSync(path, temporary);
+  renameSync(temporary, fixed);
 }
 
 /** The limit of unix(7). Node silently truncates a longer path. */
@@ -35,7 +58,11 @@ export async function listenOnSocket(server: Server, path: string): Promise<void
   }
   mkdirSync(dirname(path), { recursive: true });
   if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
-    if (!lstatSync(path).isSocket()) throw new Error(`${path} exists and is not a socket`);
+    const stats = lstatSync(path);
+    // A link is that of a socket elsewhere, from before control_socket was changed.
+    if (!stats.isSocket() && !stats.isSymbolicLink()) {
+      throw new Error(`${path} exists and is not a socket`);
+    }
     if (await answers(path)) throw new Error(`another mdserver uses ${path}`);
     rmSync(path, { force: true });
   }

@@ -1,7 +1,8 @@
-import { constants, mkdirSync } from 'node:fs';
+import { constants, existsSync, mkdirSync } from 'node:fs';
 import { chmod, type FileHandle, link, lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Config } from '../config/options.js';
+import { unitStateFolder } from '../config/unit.js';
 import type { ProblemSource } from '../health.js';
 import { NoInterfaceError } from '../instances/domain.js';
 import { OutdatedError } from '../instances/instances.js';
@@ -19,9 +20,15 @@ import {
   uploadErrorStatus,
 } from '../uploads.js';
 
-/** The folder in which the hook keeps what it cannot deliver: beside the database. */
-export function spoolFolder({ mdserver }: Config): string {
-  return join(dirname(mdserver.db_file), 'spool');
+/**
+ * The folders in which the hook keeps what it cannot deliver. The hook of a unit's mdserver uses the
+ * first one; up to 1.0.0, it used the one beside the database, where something may be left.
+ */
+export function spoolFolders({ mdserver }: Config): [string, ...string[]] {
+  const beside = join(dirname(mdserver.db_file), 'spool');
+  const folder = unitStateFolder();
+  const first = folder === undefined ? beside : join(folder, 'spool');
+  return first === beside || !existsSync(beside) ? [first] : [first, beside];
 }
 
 /**
@@ -38,7 +45,7 @@ export interface Spool {
 }
 
 /** The names that the hook gives its files; `.taking` is that of a file that is being taken in. */
-const spooledName = /^[0-9a-f]{32}\.(?:domain|port)(?:\.taking)?$/;
+const spooledName = /^[0-9a-f]{32}(?:\.domain|(?:\.[0-9a-f]{32})?\.port)(?:\.taking)?$/;
 const taking = '.taking';
 
 /** Bytes of a first line; a domain's name has at most 255. */
@@ -153,8 +160,17 @@ function nameOf(file: string): string {
 
 /** Creates the folder, if it is missing, and what takes in the files in it. */
 export function createSpool(parts: UploadParts): Spool {
+  const spools = spoolFolders(parts.config()).map((folder) => spoolOf(folder, parts));
+  return {
+    takeIn: async () => {
+      for (const spool of spools) await spool.takeIn();
+    },
+    problems: () => spools.flatMap((spool) => spool.problems()),
+  };
+}
+
+function spoolOf(folder: string, parts: UploadParts): Spool {
   const { log } = parts;
-  const folder = spoolFolder(parts.config());
   /** What is still there after the last look, in words, by the names of the files. */
   const left = new Map<string, string>();
   /** Why nothing can be taken in. */

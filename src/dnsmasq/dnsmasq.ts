@@ -1,11 +1,17 @@
-import { mkdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type FileContent, replaceFiles } from '../files.js';
 import type { Instance } from '../instances/instance.js';
 import type { Change, Subscriber } from '../instances/registry.js';
 import type { Logger } from '../log.js';
 import type { IpAddress, Ipv6 } from '../network.js';
-import { type DnsmasqConfig, dnsmasqConfiguration, dnsmasqPaths, hostsFiles } from './files.js';
+import {
+  type DnsmasqConfig,
+  dnsmasqConfiguration,
+  dnsmasqPaths,
+  dnsmasqStart,
+  hostsFiles,
+} from './files.js';
 import type { Leases6 } from './leases6.js';
 import { type Lease, releaseLeases } from './release.js';
 
@@ -19,12 +25,40 @@ function isWritten({ path, content }: FileContent): boolean {
   }
 }
 
+/** The value of an option in a file of dnsmasq; undefined if there is no such line or file. */
+function valueIn(file: string, option: string): string | undefined {
+  const text = readIfExists(file) ?? '';
+  return text
+    .split('\n')
+    .find((line) => line.startsWith(`${option}=`))
+    ?.slice(option.length + 1);
+}
+
+/** The log, if dnsmasq can write it: it does not start with one that it cannot open. */
+function usableLog(path: string): string | undefined {
+  // Not a file: it is mdserver's own standard output, or nothing.
+  if (path.startsWith('/dev/')) return undefined;
+  try {
+    closeSync(openSync(path, 'a', 0o640));
+    return path;
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Creates dnsmasq's folders and writes its configuration, which it reads only when it starts. If it has
- * not changed, it stays: the time of the file tells `mdserverctl check` whether the dnsmasq that runs
- * has read it.
+ * not changed, it stays: the time of the file tells whether the dnsmasq that runs has read it.
+ *
+ * With the folder that systemd keeps for the unit, it also writes what the unit of dnsmasq starts it
+ * with, and ends a dnsmasq that runs with something older: systemd starts it again.
  */
-export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Promise<void> {
+export async function writeConfiguration(
+  config: DnsmasqConfig,
+  dnsmasqLog: string,
+  log: Logger,
+  unitFolder: string | undefined,
+): Promise<void> {
   const paths = dnsmasqPaths(config.dnsmasq);
   mkdirSync(paths.dhcpFolder, { recursive: true });
   mkdirSync(paths.dnsFolder, { recursive: true });
@@ -33,8 +67,35 @@ export async function writeConfiguration(config: DnsmasqConfig, log: Logger): Pr
   } catch (error) {
     log.warn(`cannot create the folder of dnsmasq's pid file: ${(error as Error).message}`);
   }
-  const files = [dnsmasqConfiguration(config)];
-  await replaceFiles(files.filter((file) => !isWritten(file)));
+  const configuration = dnsmasqConfiguration(config);
+  const write = async (file: FileContent) => {
+    if (!isWritten(file)) await replaceFiles([file]);
+  };
+  await write(configuration);
+  if (unitFolder === undefined) return;
+  const start = dnsmasqStart(config, unitFolder, usableLog(dnsmasqLog));
+  // With another network or folder, the dnsmasq that runs has another pid file.
+  const before = valueIn(start.path, 'conf-file') ?? configuration.path;
+  const pidFile = valueIn(before, 'pid-file') ?? paths.pid;
+  await write(start);
+  endOutdated(pidFile, [configuration.path, start.path], log);
+}
+
+/** Ends the dnsmasq that was started before one of the files was written. Logs errors and never throws. */
+function endOutdated(pidFile: string, files: readonly string[], log: Logger): void {
+  try {
+    // dnsmasq writes it when it has read its configuration.
+    const started = statSync(pidFile, { throwIfNoEntry: false })?.mtimeMs;
+    if (started === undefined || files.every((file) => statSync(file).mtimeMs <= started)) return;
+    const pid = Number(readIfExists(pidFile));
+    const name = readIfExists(`/proc/${pid}/comm`)?.trim();
+    const isDnsmasq = name === 'dnsmasq' || (name === undefined && ownerOf(pid) === 'own');
+    if (!Number.isInteger(pid) || pid < 1 || !isDnsmasq) return;
+    process.kill(pid, 'SIGTERM');
+    log.info(`dnsmasq (process ${pid}) ends, and starts again with its new configuration`);
+  } catch (error) {
+    log.error(`cannot end dnsmasq, whose configuration has changed: ${(error as Error).message}`);
+  }
 }
 
 function readIfExists(path: string): string | undefined {
@@ -78,10 +139,17 @@ export function commandLine(pid: number): string[] {
   return readIfExists(`/proc/${pid}/cmdline`)?.split('\0') ?? [];
 }
 
-/** Whether the command line of a process names this configuration, or what it is a link to. */
+/**
+ * Whether the command line of a process names this configuration, what it is a link to, or a file that
+ * names it, as the unit's does.
+ */
 export function readsConfiguration(pid: number, configuration: string): boolean {
   const configurations = [configuration, realpathSync(configuration)];
-  return commandLine(pid).some((word) => configurations.some((path) => word.endsWith(path)));
+  return commandLine(pid).some((word) => {
+    const [, file] = /^(?:--conf-file=|-C)(.+)$/.exec(word) ?? [];
+    const included = file === undefined ? undefined : valueIn(file, 'conf-file');
+    return [word, included].some((text) => configurations.some((path) => text?.endsWith(path)));
+  });
 }
 
 /**

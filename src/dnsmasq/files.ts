@@ -121,6 +121,24 @@ export function dnsmasqConfiguration(config: DnsmasqConfig): FileContent {
   return { path: paths.configuration, content: `${lines.join('\n')}\n` };
 }
 
+/**
+ * What the unit of dnsmasq starts it with, in the folder that systemd keeps for mdserver. The unit names
+ * this file alone, whatever the configuration says. A log of undefined is standard error, which is the
+ * journal.
+ */
+export function dnsmasqStart(
+  { dnsmasq }: DnsmasqConfig,
+  folder: string,
+  log: string | undefined,
+): FileContent {
+  const lines = [
+    '# Written by mdserver at each start, for mdserver-dnsmasq.service.',
+    `log-facility=${log ?? '-'}`,
+    `conf-file=${dnsmasqPaths(dnsmasq).configuration}`,
+  ];
+  return { path: join(folder, 'dnsmasq.conf'), content: `${lines.join('\n')}\n` };
+}
+
 /** The options with the routes of a guest: those to the metadata addresses, and the default route. */
 function routeOptions({ mdserver, dnsmasq }: DnsmasqConfig, defaultRoute: boolean): string[] {
   const { gateway, net_address, net_prefix } = dnsmasq;

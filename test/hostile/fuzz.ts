@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { installedHook } from '../fixtures/hook/installed.js';
+import { hookFile, installedHook } from '../fixtures/hook/installed.js';
 import type { Scope } from '../support/cleanup.js';
 import { repository } from '../support/daemon.js';
 import { startDnsmasq } from '../support/dnsmasq.js';
@@ -49,9 +49,8 @@ async function runClient(from: Namespace, options: FuzzOptions): Promise<FuzzRep
 /** The hook that system-integration.sh installs for a site. */
 function installHook({ folder, socket }: Site): string {
   const prefix = join(folder, 'root');
-  const configuration = `[mdserver]\ndb_file = ${folder}/db.json\ncontrol_socket = ${socket}\n`;
-  installedHook(repository, prefix, configuration);
-  return join(prefix, 'etc', 'libvirt', 'hooks', 'qemu');
+  installedHook(repository, prefix, { socket, spool: join(folder, 'spool') });
+  return hookFile(prefix);
 }
 
 /**

@@ -1,12 +1,11 @@
-import { lstatSync, readdirSync, readFileSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
-import { spoolFolder } from '../../control/spool.js';
-import { serverUrl } from '../../network.js';
+import { unitFolders } from '../../config/unit.js';
+import { spoolFolders } from '../../control/spool.js';
 import { daemonAccount } from '../as-daemon.js';
 import { exists, statIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
-import { connectAddress } from './network.js';
 
 /** libvirt's drivers that run mdserver's hook. */
 type Driver = 'qemu' | 'network';
@@ -21,36 +20,42 @@ function hookFiles(prefix: string, driver: Driver): string[] {
   );
 }
 
-/** What system-integration.sh has set in a hook; undefined in the hook of a release that did not know it. */
+/** Where a hook delivers. */
 export interface HookTarget {
-  /** Where it posts to if there is no socket. */
-  readonly url: string;
-  /** Where it posts to. */
+  /** Where it posts to; undefined in a hook of the first releases, which post over TCP. */
   readonly socket: string | undefined;
-  /** Where it keeps what it cannot post. */
+  /** Where it keeps what it cannot post; undefined if it keeps nothing. */
   readonly spool: string | undefined;
-  /** The network whose interfaces it reports. */
+  /** The only network whose interfaces it reports, in a hook up to 1.0.0. */
   readonly network: string | undefined;
 }
 
-/** What system-integration.sh has set in a hook; undefined if the hook is not mdserver's. */
+/** Where a hook delivers; undefined if the hook is not mdserver's. */
 export function hookTarget(source: string): HookTarget | undefined {
   const constant = (name: string) =>
     new RegExp(`^const ${name} = '([^']*)';$`, 'm').exec(source)?.[1];
-  const url = constant('uploadUrl');
-  if (url === undefined) return undefined;
-  return {
-    url,
+  const target = {
     socket: constant('controlSocket'),
     spool: constant('spoolFolder'),
-    network: /'port-created begin ([^']*)'/.exec(source)?.[1],
+    network: /'port-created begin ([^'*]+)'/.exec(source)?.[1],
   };
+  const isOurs = target.socket !== undefined || constant('uploadUrl') !== undefined;
+  return isOurs ? target : undefined;
 }
 
 /** Whether the paths are the same; /var/run is a link to /run. */
 function samePath(one: string, other: string): boolean {
   const short = (path: string) => path.replace(/^\/var\/run\//, '/run/');
   return short(one) === short(other);
+}
+
+/** What a path leads to; the path itself if it leads nowhere. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
 }
 
 const { ok, warning, failure } = findingsOf('hook');
@@ -87,50 +92,40 @@ function* installedHooks(prefix: string, driver: Driver): Generator<Finding, Hoo
 
 /** Whether the hook can be executed, and posts to this mdserver. */
 function* checkTarget(
-  { path, url, socket, network }: Hook,
-  { mdserver, dnsmasq }: Config,
+  { path, socket = '(none)', network }: Hook,
+  { dnsmasq }: Config,
   controlSocket: string,
-  driver: Driver,
 ): Generator<Finding> {
-  const urls = mdserver.listen_address.map(
-    (address) => new URL(serverUrl(connectAddress(address), mdserver.port)).origin,
-  );
-  const bySocket = socket !== undefined && samePath(socket, controlSocket);
-  const byUrl =
-    driver === 'qemu' &&
-    mdserver.upload_over_tcp &&
-    URL.canParse(url) &&
-    urls.includes(new URL(url).origin);
   if (((statIfPresent(path)?.mode ?? 0) & 0o111) === 0) {
     yield failure(`${path} is not executable, so libvirt ignores it`, `chmod 755 ${path}`);
-  } else if (driver === 'network' && network !== dnsmasq.net_name) {
+  } else if (network !== undefined && network !== dnsmasq.net_name) {
     yield failure(
-      `${path} reports interfaces on the network ${network ?? '(none)'}, but mdserver's is ${dnsmasq.net_name}`,
+      `${path} reports interfaces on the network ${network}, but mdserver's is ${dnsmasq.net_name}`,
       again,
     );
-  } else if (bySocket) {
+  } else if (samePath(realPath(socket), realPath(controlSocket))) {
     yield ok(`${path} posts to ${socket}`);
-  } else if (byUrl) {
-    yield warning(
-      `${path} posts to ${url} instead of ${controlSocket}, so mdserver does not learn when a guest stops`,
-      again,
-    );
   } else {
     yield failure(
-      `${path} posts to ${socket ?? url}, but mdserver accepts uploads on ${controlSocket}`,
-      again,
+      `${path} posts to ${socket}, which does not lead to mdserver's control socket ${controlSocket}`,
+      'systemctl restart mdserver makes the one a link to the other',
     );
   }
 }
 
 /** Whether the hook can keep what it cannot post, where mdserver looks for it. */
 async function* checkSpool(hooks: readonly Hook[], config: Config): AsyncGenerator<Finding> {
-  const folder = spoolFolder(config);
+  // Where mdserver looks: as a unit's, and beside the database.
+  const looked = [join(unitFolders.state, 'spool'), ...spoolFolders(config)];
+  const folder = hooks.find(({ spool }) => spool !== undefined)?.spool ?? looked[0] ?? '';
   const lost = 'what the hook cannot post while mdserver is down is lost';
   for (const { path, spool } of hooks) {
     if (spool === undefined) yield warning(`${path} keeps nothing: ${lost}`, again);
-    else if (!samePath(spool, folder)) {
-      yield failure(`${path} keeps what it cannot post in ${spool}, not in ${folder}`, again);
+    else if (!looked.some((known) => samePath(spool, known))) {
+      yield failure(
+        `${path} keeps what it cannot post in ${spool}, where mdserver does not look`,
+        again,
+      );
     }
   }
   const stats = lstatSync(folder, { throwIfNoEntry: false });
@@ -166,7 +161,7 @@ export async function* checkHook(
   const all: Hook[] = [];
   for (const driver of ['qemu', 'network'] as const) {
     const hooks = yield* installedHooks(prefix, driver);
-    for (const hook of hooks) yield* checkTarget(hook, config, controlSocket, driver);
+    for (const hook of hooks) yield* checkTarget(hook, config, controlSocket);
     all.push(...hooks);
   }
   yield* checkSpool(all, config);

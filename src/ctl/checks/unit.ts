@@ -1,48 +1,59 @@
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
+import { changedFiles, integrateAdvice, unitDropIns } from '../../config/unit.js';
 import { readIfPresent } from './files.js';
 import { type Finding, findingsOf } from './finding.js';
 
+/** Where a unit is, the first of which counts: an administrator's own, then that of a package. */
+const folders = ['etc/systemd/system', 'usr/lib/systemd/system', 'lib/systemd/system'];
+
 /**
- * Whether mdserver.service, which system-integration.sh has filled from the configuration, still lets
- * mdserver talk to the guests and listen on its port, and starts it before libvirt. Nothing if it is
- * not installed there.
+ * Whether the units start mdserver before libvirt, and fit the configuration: with the drop-ins of
+ * `mdserverctl integrate`, and without the limits that the units had up to 1.0.0. Nothing if there are
+ * no units.
  */
-export function* checkUnit({ mdserver, dnsmasq }: Config, prefix: string): Generator<Finding> {
+export function* checkUnit(config: Config, prefix: string): Generator<Finding> {
   const { ok, warning } = findingsOf('unit');
-  const path = join(prefix || '/', 'etc/systemd/system/mdserver.service');
-  const text = readIfPresent(path);
-  if (text === undefined) return;
+  const unit = (name: string) =>
+    folders
+      .map((folder) => join(prefix || '/', folder, name))
+      .map((path) => ({ path, text: readIfPresent(path) }))
+      .find(({ text }) => text !== undefined);
+  const main = unit('mdserver.service');
+  if (main?.text === undefined) return;
+  const findings: Finding[] = [];
+  const { mdserver, dnsmasq } = config;
   const values = (key: string) =>
-    [...text.matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].flatMap(([, list = '']) =>
+    [...(main.text ?? '').matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].flatMap(([, list = '']) =>
       list.split(/\s+/),
     );
-  const { net_address, net_prefix, net_address6, net_prefix6 } = dnsmasq;
-  const needed = (key: string, value: string) => ({ key, value });
-  const missing = [
-    needed('IPAddressAllow', `${net_address}/${net_prefix}`),
-    ...(net_address6 === undefined
-      ? []
-      : [needed('IPAddressAllow', `${net_address6}/${net_prefix6}`)]),
-    needed('SocketBindAllow', `tcp:${mdserver.port}`),
-  ].filter(({ key, value }) => {
-    const isLimited = values(key.replace('Allow', 'Deny')).includes('any');
-    return isLimited && !values(key).includes(value);
-  });
-  for (const { key, value } of missing) {
-    yield warning(
-      `${path} does not have ${key}=${value}, which the configuration needs`,
-      'run system-integration.sh again',
+  for (const { key, value } of [
+    { key: 'IPAddress', value: `${dnsmasq.net_address}/${dnsmasq.net_prefix}` },
+    { key: 'SocketBind', value: `tcp:${mdserver.port}` },
+  ]) {
+    if (!values(`${key}Deny`).includes('any') || values(`${key}Allow`).includes(value)) continue;
+    findings.push(
+      warning(
+        `${main.path} does not have ${key}Allow=${value}, which the configuration needs`,
+        `remove its lines with ${key}, then systemctl daemon-reload and systemctl restart mdserver`,
+      ),
     );
   }
-  const isFirst = ['libvirtd.service', 'virtqemud.service'].every((unit) =>
-    values('Before').includes(unit),
+  const isFirst = ['libvirtd.service', 'virtqemud.service'].every((name) =>
+    values('Before').includes(name),
   );
   if (!isFirst) {
-    yield warning(
-      `${path} does not start mdserver before libvirt, which starts guests at once`,
-      'run system-integration.sh again',
+    findings.push(
+      warning(
+        `${main.path} does not start mdserver before libvirt, which starts guests at once`,
+        'install the unit of this version',
+      ),
     );
   }
-  if (missing.length === 0 && isFirst) yield ok(`${path} fits the configuration`);
+  for (const { path, content } of changedFiles(unitDropIns(config, prefix))) {
+    const state = content === undefined ? 'is no longer needed' : 'does not fit mdserver.conf';
+    findings.push(warning(`${path} ${state}`, integrateAdvice));
+  }
+  yield* findings;
+  if (findings.length === 0) yield ok(`${main.path} fits the configuration`);
 }

@@ -3,6 +3,7 @@ import { check } from './check.js';
 import { config } from './config.js';
 import { convert } from './convert.js';
 import { explain } from './explain.js';
+import { integrate } from './integrate.js';
 import { knownHosts } from './known-hosts.js';
 import { list } from './list.js';
 import { migrate } from './migrate.js';
@@ -25,6 +26,7 @@ export const commands: readonly Command[] = [
   explain,
   check,
   config,
+  integrate,
   migrate,
   convert,
   knownHosts,

@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
-import { readLastGood, unitStateFolder } from '../../config/last-good.js';
+import { readLastGood } from '../../config/last-good.js';
 import type { Config } from '../../config/options.js';
+import { unitStateFolder } from '../../config/unit.js';
 import { controlSocketPath } from '../../control/socket.js';
 import { controlClient, fetchHealth } from '../client.js';
 import { defineCommand, type GlobalOptions } from '../command.js';
