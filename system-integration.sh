@@ -72,7 +72,7 @@ configuration=$prefix/etc/mdserver/mdserver.conf
 settings_file=$fresh
 if [ -e "$configuration" ]; then settings_file=$configuration; fi
 
-control=$here/dist/src/ctl/main.js
+control=$here/dist/bundle/mdserverctl.js
 [ -f "$control" ] || fail "$control does not exist: run 'npm ci' and 'npm run build' first"
 node=$(command -v node) || fail "node is not in PATH: install Node 20.17 or newer, or add it to PATH"
 [[ $node =~ ^/[A-Za-z0-9._/+-]+$ ]] ||
@@ -151,7 +151,7 @@ case $node in
 esac
 
 # By its own path: a program of this name in /usr/local/bin or /usr/bin may be the Python md_server.
-program=$here/dist/src/main.js
+program=$here/dist/bundle/mdserver.js
 case $program in
   "$prefix"/*) program=${program#"$prefix"} ctl=${control#"$prefix"} ;;
   *)

@@ -165,11 +165,17 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
   });
   await refreshUntilDone(registry);
 
-  const freshKey = newTokenKey();
+  // Made if it is needed: Node's cryptography takes a while to load.
+  let madeKey: Buffer | undefined;
+  const freshKey = () => {
+    madeKey ??= newTokenKey();
+    return madeKey;
+  };
   let tokenKey = freshKey;
   problemSources.push(
     await keepTrying('session tokens end when mdserver restarts', log, async () => {
-      tokenKey = await readTokenKey(join(stateFolder, 'token.key'), freshKey);
+      const key = await readTokenKey(join(stateFolder, 'token.key'), freshKey);
+      tokenKey = () => key;
     }),
   );
   const neighbourMac = neighbourTable(start.dnsmasq.interface);
@@ -188,7 +194,7 @@ export async function createDaemon(config: () => Config, log: Logger): Promise<D
     registry,
     plan,
     userdata,
-    tokenKey: () => tokenKey,
+    tokenKey: () => tokenKey(),
     boots,
     metrics,
     spool,

@@ -18,7 +18,7 @@ import { ListenError, listen } from './http/listen.js';
 import type { Instances } from './instances/instances.js';
 import { jsonFile } from './instances/json-file.js';
 import { type Logger, type Logging, startLogging } from './log.js';
-import { giveMemoryBack, keepHeapSmall } from './memory.js';
+import { giveMemoryBack, setMemoryFlags } from './memory.js';
 import { serverUrl } from './network.js';
 import { keepTrying } from './retries.js';
 import { defaultConfigFile, usage } from './usage.js';
@@ -103,7 +103,7 @@ async function run(file: string): Promise<void> {
   let onReload = () => {};
   process.on('SIGHUP', () => onReload());
 
-  keepHeapSmall();
+  setMemoryFlags();
   // For folders; files have modes of their own. dnsmasq may run as another user.
   process.umask(0o022);
   const folder = unitStateFolder();

@@ -1,4 +1,4 @@
-import { type EventLoopUtilization, performance } from 'node:perf_hooks';
+import type { EventLoopUtilization } from 'node:perf_hooks';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
@@ -31,11 +31,13 @@ export function isWorthCollecting(
 }
 
 /**
- * Keeps V8's heap for new objects at its first size. While much is created, as when a large database
- * is read, V8 enlarges it to three times 16 MiB, which stays so.
+ * Sets the flags of V8 that mdserver runs with. They keep V8's heap for new objects at its first size: while
+ * much is created, as when a large database is read, V8 enlarges it to three times 16 MiB, which stays so. And
+ * they let `giveMemoryBack` collect garbage. Compiled code counts for the flags that it was compiled with.
  */
-export function keepHeapSmall(): void {
+export function setMemoryFlags(): void {
   setFlagsFromString('--semi-space-growth-factor=1');
+  setFlagsFromString('--expose-gc');
 }
 
 /**
@@ -44,8 +46,12 @@ export function keepHeapSmall(): void {
  * does not happen in an idle process.
  */
 export function giveMemoryBack(size: HeapSize): void {
-  setFlagsFromString('--expose-gc');
-  const collect: () => void = runInNewContext('gc');
+  let collector: (() => void) | undefined;
+  const collect = () => {
+    // A context takes time to make, which a start has not.
+    collector ??= runInNewContext('gc') as () => void;
+    collector();
+  };
   if (size === 'large') collect();
   let before = process.memoryUsage.rss();
   let lowest = before;

@@ -23,7 +23,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
 import type { Finding } from '../src/ctl/checks/finding.js';
-import { copyDependencies, layPackage } from './fixtures/hook/installed.js';
+import { layPackage } from './fixtures/hook/installed.js';
 import { exited, temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
 import {
@@ -937,7 +937,6 @@ test('root checks as the user of the daemon: nothing that it can write runs as r
   const host = hostOf(t);
   chmodSync(host.folder, 0o755);
   const installed = layPackage(host.folder);
-  copyDependencies(installed);
   const [uid, gid] = ['-u', '-g'].map((flag) =>
     Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout),
   ) as [number, number];
@@ -959,7 +958,13 @@ test('root checks as the user of the daemon: nothing that it can write runs as r
       'user.conf',
       readFileSync(host.file, 'utf8').replace('user = root', `user = ${user}`),
     );
-    const line = [join(installed, 'dist/src/ctl/main.js'), '--config', file, 'check', '--json'];
+    const line = [
+      join(installed, 'dist/bundle/mdserverctl.js'),
+      '--config',
+      file,
+      'check',
+      '--json',
+    ];
     return JSON.parse((await run(process.execPath, line)).stdout) as Finding[];
   };
 

@@ -3,7 +3,7 @@ import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Finding } from '../src/ctl/checks/finding.js';
-import { copyDependencies, layPackage } from './fixtures/hook/installed.js';
+import { layPackage } from './fixtures/hook/installed.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { eventually } from './support/daemon.js';
 import { startDomain, startLibvirt } from './support/libvirt.js';
@@ -17,7 +17,6 @@ test('a member of the group mdserver checks a real installation: what only root 
   // Other users run the program from there.
   chmodSync(folder, 0o755);
   const packageRoot = layPackage(folder);
-  copyDependencies(packageRoot);
   const libvirt = await startLibvirt(t);
   const { start, virsh } = libvirt;
   const must = async (line: string) => {
@@ -40,9 +39,9 @@ test('a member of the group mdserver checks a real installation: what only root 
       ),
       ...['sh', '-c', `umask 0027; exec ${line}`],
     ]);
-  const main = (name: string) => `${process.execPath} ${join(packageRoot, 'dist/src', name)}`;
-  const ctl = main('ctl/main.js');
-  service('+net_bind_service', main('main.js'));
+  const main = (name: string) => `${process.execPath} ${join(packageRoot, 'dist/bundle', name)}`;
+  const ctl = main('mdserverctl.js');
+  service('+net_bind_service', main('mdserver.js'));
   await must(`${ctl} wait`);
   await must(`${ctl} sync`);
   service(

@@ -230,13 +230,13 @@ describe('system-integration.sh over the Python md_server', () => {
     const installed = layPackage(join(prefix, 'usr'));
     integrate(installed, prefix);
     const unit = readFileSync(join(prefix, 'etc/systemd/system/mdserver.service'), 'utf8');
-    const main = '/usr/lib/node_modules/mdserver/dist/src';
+    const main = '/usr/lib/node_modules/mdserver/dist/bundle';
     assert.deepEqual(
       unit.split('\n').filter((line) => /^Exec\w+=/.test(line)),
       [
-        `ExecStart=${main}/main.js /etc/mdserver/mdserver.conf`,
-        `ExecStartPost=-${main}/ctl/main.js wait --config /etc/mdserver/mdserver.conf`,
-        `ExecReload=${main}/main.js --check /etc/mdserver/mdserver.conf`,
+        `ExecStart=${main}/mdserver.js /etc/mdserver/mdserver.conf`,
+        `ExecStartPost=-${main}/mdserverctl.js wait --config /etc/mdserver/mdserver.conf`,
+        `ExecReload=${main}/mdserver.js --check /etc/mdserver/mdserver.conf`,
         'ExecReload=/bin/kill -HUP $MAINPID',
       ],
     );

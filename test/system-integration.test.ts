@@ -886,21 +886,6 @@ describe('the program of the package', () => {
     assert.deepEqual(tree(prefix), []);
   });
 
-  it('is required with its dependencies', () => {
-    const bare = join(folder, 'without-dependencies');
-    mkdirSync(bare);
-    const root = layPackage(bare);
-    rmSync(join(root, 'node_modules'));
-    const prefix = prefixWith();
-    const { status, stderr } = run(prefix, {}, root);
-    assert.equal(status, 1);
-    assert.match(
-      stderr,
-      /^system-integration: \S+main\.js does not run with \S+: run 'npm ci' and .*\n$/,
-    );
-    assert.deepEqual(tree(prefix), []);
-  });
-
   it('is required with node in PATH', () => {
     const bin = join(folder, 'bin-without-node');
     mkdirSync(bin);

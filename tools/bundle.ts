@@ -1,27 +1,72 @@
 /* Makes one file of each program with all that it needs: npm run build, and the packages do it. */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { lazyModules } from './lazy-modules.js';
+import { type BundledPackage, licencesText, packagesOf } from './licences.js';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
 
-/** What is run, by the name of its file: the programs, and what they start as another user. */
-const entryPoints = {
-  mdserver: 'src/main.ts',
+/** The source files of the daemon; `compiled.ts` runs the other one. */
+const daemon = { 'mdserver-code': 'src/main.ts' };
+const others = {
+  mdserver: 'src/compiled.ts',
   mdserverctl: 'src/ctl/main.ts',
+  // What mdserverctl starts as another user.
   'as-daemon-child': 'src/ctl/checks/as-daemon-child.ts',
   'comparison-child': 'src/ctl/comparison-child.ts',
 };
 
-/** A package that is in the programs. */
-export interface BundledPackage {
-  readonly name: string;
-  readonly version: string;
-  /** Its identifier in the list of SPDX. */
-  readonly licence: string;
-  /** The text of the licence, with whose it is. */
-  readonly text: string;
+interface Bundled {
+  /** The text of each file, by its name without the ending. */
+  readonly texts: ReadonlyMap<string, string>;
+  /** The files that are in them, below the repository. */
+  readonly sources: readonly string[];
+}
+
+/** Bundles source files, by the names that they get. `define` are JSON texts for undeclared names. */
+async function bundled(
+  entryPoints: Readonly<Record<string, string>>,
+  define: Readonly<Record<string, string>>,
+): Promise<Bundled> {
+  const { outputFiles, metafile } = await build({
+    absWorkingDir: repository,
+    entryPoints,
+    outdir: '.',
+    bundle: true,
+    platform: 'node',
+    target: 'node20.17',
+    // It starts faster than an ES module.
+    format: 'cjs',
+    // In a script, as mdserver-code.js is one, there is no import().
+    supported: { 'dynamic-import': false },
+    // Less to read at a start. Names stay, and lines are short, for the sake of stack traces.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    lineLimit: 120,
+    banner: { js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;" },
+    define: { 'import.meta.url': 'bundleUrl', ...define },
+    plugins: [lazyModules],
+    metafile: true,
+    write: false,
+  });
+  const inputs = Object.values(metafile.outputs).flatMap((output) => Object.entries(output.inputs));
+  return {
+    texts: new Map(outputFiles.map(({ path, text }) => [basename(path, '.js'), text])),
+    sources: inputs.flatMap(([file, { bytesInOutput }]) => (bytesInOutput > 0 ? file : [])),
+  };
+}
+
+/** Makes a script of a bundled module: an expression, a function of what Node gives to a module. */
+function scriptOf(text: string): string {
+  const script = `(function (require, __filename) {${text.replace(/^#!.*/, '')}\n})\n`;
+  // mdserver reads it as Latin-1, which takes less time than UTF-8.
+  if (Buffer.byteLength(script) !== script.length) {
+    throw new Error('the bundle of the daemon is not ASCII alone');
+  }
+  return script;
 }
 
 /**
@@ -39,110 +84,24 @@ export async function bundle(
   const { version, releaseDate } = JSON.parse(
     readFileSync(join(repository, 'package.json'), 'utf8'),
   );
-  const { outputFiles, metafile } = await build({
-    absWorkingDir: repository,
-    entryPoints,
-    outdir: folder,
-    bundle: true,
-    platform: 'node',
-    target: 'node20.17',
-    // It starts faster than an ES module.
-    format: 'cjs',
-    banner: { js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;" },
-    define: {
-      'import.meta.url': 'bundleUrl',
-      bundledPackage: JSON.stringify({ version, releaseDate }),
-    },
-    metafile: true,
-    write: false,
-  });
+  const bundledPackage = JSON.stringify({ version, releaseDate });
+  const code = await bundled(daemon, { bundledPackage });
+  const script = scriptOf(code.texts.get('mdserver-code') ?? '');
+  const codeId = createHash('sha256').update(script).digest('hex');
+  const rest = await bundled(others, { bundledPackage, codeId: JSON.stringify(codeId) });
+
   mkdirSync(folder, { recursive: true });
-  for (const { path, text } of outputFiles) {
+  for (const [name, text] of [...rest.texts, ['mdserver-code', script] as const]) {
+    const path = join(folder, `${name}.js`);
     writeFileSync(path, text.replace(/^#!.*/, `#!${node}`));
     chmodSync(path, text.startsWith('#!') ? 0o755 : 0o644);
   }
   // The package around it may be one of ES modules.
   writeFileSync(join(folder, 'package.json'), '{ "type": "commonjs" }\n');
-  const inputs = Object.values(metafile.outputs).flatMap((output) => Object.entries(output.inputs));
-  return packagesOf(inputs.flatMap(([file, { bytesInOutput }]) => (bytesInOutput > 0 ? file : [])));
+  return packagesOf(repository, [...code.sources, ...rest.sources]);
 }
 
-/** The packages that these files are from. */
-function packagesOf(files: readonly string[]): BundledPackage[] {
-  const folders = files.flatMap(
-    (file) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file)?.[0] ?? [],
-  );
-  const packages = Array.from(new Set(folders), (folder) =>
-    bundledPackage(join(repository, folder)),
-  );
-  const byName = new Map(packages.map((one) => [`${one.name} ${one.version}`, one]));
-  return [...byName.keys()].sort().flatMap((name) => byName.get(name) ?? []);
-}
-
-/** Licences that allow to distribute a package as part of another program, with their text beside it. */
-const allowed = [
-  '0BSD',
-  'Apache-2.0',
-  'BlueOak-1.0.0',
-  'BSD-2-Clause',
-  'BSD-3-Clause',
-  'ISC',
-  'MIT',
-];
-
-/** Packages that name the MIT licence and their author, and have no file with its text. */
-const withoutText = [
-  '@nodable/base-output-builder',
-  '@nodable/compact-builder',
-  '@nodable/entities',
-  'abstract-logging',
-];
-
-const mit = `Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-`;
-
-/** The package in a folder. Throws if it cannot be distributed. */
-export function bundledPackage(folder: string): BundledPackage {
-  const { name, version, license, author } = JSON.parse(
-    readFileSync(join(folder, 'package.json'), 'utf8'),
-  );
-  const refuse = (why: string) => new Error(`${name} ${version} cannot be in the programs: ${why}`);
-  if (!allowed.includes(license)) {
-    throw refuse(`its licence is ${JSON.stringify(license)}, not one of ${allowed.join(', ')}`);
-  }
-  const texts = readdirSync(folder)
-    .filter((file) => /^(?:licen[cs]e|copying|notice)/i.test(file))
-    .sort()
-    .map((file) => readFileSync(join(folder, file), 'utf8').trim());
-  if (texts.length === 0) {
-    if (license !== 'MIT' || !withoutText.includes(name) || typeof author !== 'string') {
-      throw refuse('it has no file with the text of its licence');
-    }
-    texts.push(`Copyright (c) ${author}\n\n${mit.trim()}`);
-  }
-  return { name, version, licence: license, text: `${texts.join('\n\n')}\n` };
-}
-
-/** The licences of packages as a text: for a file beside the programs. */
-export function licencesText(packages: readonly BundledPackage[]): string {
-  const texts = packages.map(
-    ({ name, version, licence, text }) => `${name} ${version} (${licence})\n\n${text}`,
-  );
-  return ['mdserver contains these packages:\n', ...texts].join(`\n${'-'.repeat(80)}\n\n`);
-}
-
-if (basename(process.argv[1] ?? '') === 'bundle.js') {
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const folder = join(repository, 'dist/bundle');
   writeFileSync(join(folder, 'licences.txt'), licencesText(await bundle(folder)));
 }

@@ -4,10 +4,10 @@ import { tokenKeyLength } from './tokens.js';
 
 /**
  * Reads the session token key from its file, one line of hexadecimal digits. If there is no file, it
- * makes one of `fresh`, readable by its owner only. Throws an error that says what to do, and the
+ * makes one of `fresh()`, readable by its owner only. Throws an error that says what to do, and the
  * file system's error if the file cannot be written.
  */
-export async function readTokenKey(path: string, fresh: Buffer): Promise<Buffer> {
+export async function readTokenKey(path: string, fresh: () => Buffer): Promise<Buffer> {
   let text: string;
   try {
     limitMode(path, 0o600);
@@ -15,8 +15,9 @@ export async function readTokenKey(path: string, fresh: Buffer): Promise<Buffer>
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT') throw new Error(`${path} cannot be read: ${message}`);
-    await replaceFiles([{ path, content: `${fresh.toString('hex')}\n`, mode: 0o600 }]);
-    return fresh;
+    const key = fresh();
+    await replaceFiles([{ path, content: `${key.toString('hex')}\n`, mode: 0o600 }]);
+    return key;
   }
   const digits = text.trim();
   // Buffer.from silently stops at the first bad digit.
