@@ -4,7 +4,7 @@ import { existsSync, openSync, readdirSync, readFileSync, writeFileSync } from '
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { exited, killAtEnd, type Scope, temporaryFolder } from '../test/support/cleanup.js';
-import { ask, eventually, freePort, mainFile } from '../test/support/daemon.js';
+import { ask, eventually, freePort } from '../test/support/daemon.js';
 import { databaseRecord, loopbackConfiguration, uuid } from '../test/support/samples.js';
 import type { BareOptions } from './bare.js';
 import type { Stall } from './probe.js';
@@ -12,6 +12,8 @@ import type { Stall } from './probe.js';
 /** The address of mdserver and of the bare server. */
 export const host = '127.122.0.1';
 
+/** The program as packages install it. */
+const programFile = fileURLToPath(new URL('../bundle/mdserver.js', import.meta.url));
 const bareFile = fileURLToPath(new URL('bare.js', import.meta.url));
 const probeFile = fileURLToPath(new URL('probe.js', import.meta.url));
 
@@ -110,12 +112,14 @@ export interface DaemonSettings {
   readonly log?: 'on' | 'off';
   /** Whether it can be asked for its longest stall. */
   readonly probe?: boolean;
+  /** The folder that systemd keeps for the unit; none by default. */
+  readonly stateFolder?: string;
 }
 
 /** Starts mdserver and waits until it answers a guest. It is killed at the end of the scope. */
 export async function startDaemon(
   scope: Scope,
-  { instances, log = 'on', probe = false }: DaemonSettings,
+  { instances, log = 'on', probe = false, stateFolder }: DaemonSettings,
 ): Promise<Daemon> {
   const folder = temporaryFolder(scope, {
     'userdata/base': template,
@@ -133,8 +137,11 @@ export async function startDaemon(
   const started = performance.now();
   const child = spawn(
     process.execPath,
-    [...(probe ? ['--import', probeFile] : []), mainFile, configurationFile],
-    { stdio: ['ignore', stdout, 'inherit', ...(probe ? ['ipc' as const] : [])] },
+    [...(probe ? ['--import', probeFile] : []), programFile, configurationFile],
+    {
+      stdio: ['ignore', stdout, 'inherit', ...(probe ? ['ipc' as const] : [])],
+      env: { ...process.env, ...(stateFolder && { STATE_DIRECTORY: stateFolder }) },
+    },
   );
   killAtEnd(scope, child);
   await firstAnswer(child, port);

@@ -227,7 +227,7 @@ describe('what mdserver does not take', { concurrency: 4 }, () => {
   it('holds libvirt up for a limited time when the disk hangs', async () => {
     // A file that never opens stands for the disk: it blocks the same thread of Node.
     const { hook, spool } = site((text) => {
-      const hanging = text.replace('await handle.sync()', "await (0, promises_1.open)('never')");
+      const hanging = text.replace('await handle.sync()', "await node_fs_1.promises.open('never')");
       assert.notEqual(hanging, text);
       return hanging;
     });
