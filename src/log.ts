@@ -5,6 +5,7 @@ import pino = require('pino');
 
 import type { Config, LogLevel } from './config/options.js';
 import { limitMode } from './files.js';
+import { isJournal, type JournalPriority, withPriority } from './systemd.js';
 import { printable } from './text.js';
 
 /** The logger of the daemon. */
@@ -71,16 +72,26 @@ function errorText(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
+const { values: levels } = pino.levels;
+
+/** The priority of a level in the journal. */
+function priorityOf(level: number): JournalPriority {
+  if (level >= (levels['fatal'] ?? 0)) return 2;
+  if (level >= (levels['error'] ?? 0)) return 3;
+  if (level >= (levels['warn'] ?? 0)) return 4;
+  return level >= (levels['info'] ?? 0) ? 6 : 7;
+}
+
 /** Formats log lines as plain text: time, level, message. */
-function lineFormatter(): (level: number, message: string) => string {
+function lineFormatter(): (level: number, text: string) => string {
   let formatted = 0;
   let time = '';
-  return (level, message) => {
+  return (level, text) => {
     const now = Date.now();
     // Requests come in bursts, so many lines share a millisecond.
     if (now !== formatted) time = new Date(now).toISOString();
     formatted = now;
-    return `${time} ${levelNames.get(level) ?? level} ${printable(message)}\n`;
+    return `${time} ${levelNames.get(level) ?? level} ${text}\n`;
   };
 }
 
@@ -96,7 +107,8 @@ function messageOf([first, second = '']: readonly unknown[]): string {
 }
 
 /**
- * Logs to standard output and to a file. Lines are buffered and written once per turn of the event
+ * Logs to standard output and to a file. If the journal reads standard output, the lines there have a priority in
+ * place of time and level. Lines are buffered and written once per turn of the event
  * loop, and when the process exits. A file that cannot be opened or written is tried again with each
  * line, and gets the last of the lines that it missed.
  */
@@ -116,9 +128,8 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
   };
   const file = sink(undefined);
   const stream = sink(1);
-  // The stream comes last: an error of the file is logged to it.
-  const sinks = [file, stream];
   const formatLine = lineFormatter();
+  const hasJournal = isJournal(1);
   let scheduled = false;
   let problem: string | undefined;
 
@@ -141,8 +152,13 @@ export function startLogging(config: Pick<Config, 'loglevels' | 'mdserver'>): Lo
   }
 
   function write(level: number, message: string): void {
-    const line = formatLine(level, message);
-    for (const sink of sinks) if (level >= sink.level) sink.buffered += line;
+    const text = printable(message);
+    const line = formatLine(level, text);
+    if (level >= file.level) file.buffered += line;
+    if (level >= stream.level) {
+      // The journal has the time already, and shows the priority as it likes.
+      stream.buffered += hasJournal ? withPriority(priorityOf(level), `${text}\n`) : line;
+    }
     if (scheduled) return;
     scheduled = true;
     setImmediate(flush);

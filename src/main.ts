@@ -12,6 +12,7 @@ import { type Config, ownVersion, releaseDate } from './config/options.js';
 import { unitRuntimeFolder, unitStateFolder } from './config/unit.js';
 import { controlSocketPath, linkSocket, listenOnSocket } from './control/socket.js';
 import { createDaemon, type Daemon } from './daemon.js';
+import type { Health } from './health.js';
 import { buildApp } from './http/app.js';
 import { peerOf } from './http/caller.js';
 import { ListenError, listen } from './http/listen.js';
@@ -21,6 +22,7 @@ import { type Logger, type Logging, startLogging } from './log.js';
 import { giveMemoryBack, setMemoryFlags } from './memory.js';
 import { serverUrl } from './network.js';
 import { keepTrying } from './retries.js';
+import { feedWatchdog, type Notice, type Notify, systemdNotifier, writeError } from './systemd.js';
 import { defaultConfigFile, usage } from './usage.js';
 import { missingDefault } from './userdata/find.js';
 
@@ -65,16 +67,30 @@ function logNextSteps(log: Logger, { mdserver }: Config, instances: Instances): 
   log.info(`  curl --interface ${from} ${url}/latest/user-data`);
 }
 
+/** Milliseconds between two looks at what the status line of `systemctl status` says. */
+const statusInterval = 5000;
+
+/** The status line of `systemctl status`: what is wrong, or that all is well. */
+function statusLine({ instances, problems }: Health, { mdserver }: Config): string {
+  if (problems.length > 0) return problems.join('; ');
+  const urls = mdserver.listen_address.map((address) => serverUrl(address, mdserver.port));
+  return `${instances} instance${instances === 1 ? '' : 's'}, serving on ${urls.join(', ')}`;
+}
+
 /**
- * Tells systemd that dnsmasq's configuration is written and requests are served (sd_notify(3)), for
- * units with Type=notify: an edited one of an earlier release stays in its place.
+ * Keeps the status line of `systemctl status` up to date. Returns a function that tells it now, with something
+ * else, whether it has changed or not.
  */
-async function notifyReady(log: Logger): Promise<void> {
-  if (process.env['NOTIFY_SOCKET'] === undefined) return;
-  const { execFile } = await import('node:child_process');
-  execFile('systemd-notify', ['--ready', `--pid=${process.pid}`], (error) => {
-    if (error) log.error(`cannot tell systemd that mdserver is ready: ${error.message}`);
-  });
+function keepStatus(notify: Notify, status: () => string): (notice: Notice) => void {
+  let told: string | undefined;
+  const tell = (notice: Notice) => {
+    told = status();
+    notify({ ...notice, STATUS: told });
+  };
+  setInterval(() => {
+    if (status() !== told) tell({});
+  }, statusInterval).unref();
+  return tell;
 }
 
 /**
@@ -83,7 +99,7 @@ async function notifyReady(log: Logger): Promise<void> {
  */
 async function check(file: string): Promise<number> {
   try {
-    const warn = (warning: string) => process.stderr.write(`mdserver: warning: ${warning}\n`);
+    const warn = (warning: string) => writeError(4, `mdserver: warning: ${warning}\n`);
     const { config, warnings } = loadConfig(file);
     warnings.forEach(warn);
     const missing = missingDefault(config.mdserver.default_template);
@@ -93,7 +109,7 @@ async function check(file: string): Promise<number> {
     return 0;
   } catch (error) {
     if (!isOperatorError(error)) throw error;
-    process.stderr.write(`mdserver: ${(error as Error).message}\n`);
+    writeError(3, `mdserver: ${(error as Error).message}\n`);
     return configExit;
   }
 }
@@ -112,6 +128,13 @@ async function run(file: string): Promise<void> {
   let { refusal } = chosen;
   const logging = startLogging(loaded.config);
   const { log } = logging;
+  let isStopping = false;
+  const notify = systemdNotifier((reason) => {
+    // systemd ends all processes of a unit that it stops.
+    if (!isStopping) log.error(`cannot tell systemd the state of mdserver: ${reason}`);
+  });
+  // From here on: a start with many instances on a slow disk may take longer than the watchdog waits.
+  if (notify !== undefined) feedWatchdog(notify);
   try {
     log.info(`mdserver ${ownVersion} starts with ${chosen.source}`);
     if (refusal !== undefined) log.error(refusalText(refusal));
@@ -131,7 +154,9 @@ async function run(file: string): Promise<void> {
     );
     const control = serveControl(parts);
     const stop = async (signal: string) => {
+      isStopping = true;
       log.info(`${signal}: mdserver is stopping`);
+      notify?.({ STOPPING: '1', STATUS: 'stopping' });
       await Promise.all([listening.close(), control.then((served) => served.close())]);
       await registry.close();
       log.info('mdserver has stopped');
@@ -147,7 +172,9 @@ async function run(file: string): Promise<void> {
         .then(() => keepLastGood(folder, sections))
         .catch((error: Error) => log.warn(`cannot keep the configuration: ${error.message}`));
     };
+    let tell: (notice: Notice) => void = () => {};
     onReload = () => {
+      notify?.({ RELOADING: '1' });
       const next = reload(file, loaded, logging);
       if (typeof next === 'string') refusal = next;
       else {
@@ -155,6 +182,7 @@ async function run(file: string): Promise<void> {
         refusal = undefined;
         keep();
       }
+      tell({ READY: '1' });
       void tryNeighbours(parts);
       registry.refresh().catch(() => log.error('cannot read the database again'));
     };
@@ -162,7 +190,10 @@ async function run(file: string): Promise<void> {
     await control;
     keep();
     logNextSteps(log, config(), registry.instances);
-    void notifyReady(log);
+    if (notify !== undefined) {
+      tell = keepStatus(notify, () => statusLine(parts.health(), config()));
+      tell({ READY: '1' });
+    }
     void tryNeighbours(parts);
     setTimeout(() => void loadRest(log), restDelay);
   } catch (error) {
@@ -279,7 +310,7 @@ async function main(): Promise<void> {
   } catch (error) {
     const { message, stack } = error as Error;
     const text = isOperatorError(error) || isSystemError(error) ? message : (stack ?? error);
-    process.stderr.write(`mdserver: ${text}\n`);
+    writeError(3, `mdserver: ${text}\n`);
     // The other program on a port may still end.
     process.exit(isOperatorError(error) && !(error instanceof ListenError) ? configExit : 1);
   }

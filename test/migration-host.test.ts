@@ -236,8 +236,9 @@ describe('system-integration.sh over the Python md_server', () => {
       [
         `ExecStart=${main}/mdserver.js /etc/mdserver/mdserver.conf`,
         `ExecStartPost=-${main}/mdserverctl.js wait --config /etc/mdserver/mdserver.conf`,
-        `ExecReload=${main}/mdserver.js --check /etc/mdserver/mdserver.conf`,
+
         'ExecReload=/bin/kill -HUP $MAINPID',
+        `ExecReload=${main}/mdserver.js --check /etc/mdserver/mdserver.conf`,
       ],
     );
   });

@@ -315,7 +315,7 @@ const startTold = (path: string) => (command: string, args: readonly string[]) =
     env: { ...process.env, NOTIFY_SOCKET: path },
   });
 
-test("systemd is told READY=1 once, when requests are served and dnsmasq's files are written", {
+test("systemd is told READY=1 when requests are served and dnsmasq's files are written, and the state from then on", {
   skip: missing('python', 'systemd-notify'),
 }, async (t) => {
   const folder = temporaryFolder(t);
@@ -336,9 +336,31 @@ test("systemd is told READY=1 once, when requests are served and dnsmasq's files
   socket.destroy();
   const daemon = await starting;
   assert.equal((await daemon.ask('/')).status, 200);
+  const noDnsmasq = `dnsmasq is not running (no ${folder}/run/mds.pid); it will read its files when it starts`;
+  const ready = (status: string) => `READY=1\nSTATUS=${status}\nBARRIER=1\n`;
+  assert.equal(await told('BARRIER=1'), `bound\n${ready(noDnsmasq)}`);
+
+  const bad = await reloaded(daemon, folder, `${text}\n[mdserver]\n`);
+  assert.match(bad, /kept the old configuration: /);
+  const lines = readFileSync(join(folder, 'mdserver.conf'), 'utf8').split('\n');
+  const [first, second] = lines.flatMap((line, index) => (line === '[mdserver]' ? index + 1 : []));
+  const refusal = `the last good configuration is in force, because the new one has an error: ${folder}/mdserver.conf:${second}: section [mdserver] already exists on line ${first}: `;
+  const afterBad = (await told(refusal)).slice(`bound\n${ready(noDnsmasq)}`.length);
+  assert.match(
+    afterBad,
+    /^RELOADING=1\nMONOTONIC_USEC=\d+\nBARRIER=1\nREADY=1\nSTATUS=dnsmasq is not running/,
+  );
+  const now = Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
+  const said = Number(/MONOTONIC_USEC=(\d+)/.exec(afterBad)?.[1]) / 1e6;
+  assert.ok(now - 60 < said && said <= now + 1, `${said} is not the clock of systemd, ${now}`);
+
+  const before = (await told(refusal)).length;
   await reloaded(daemon, folder, text);
+  await eventually('systemd is told that all is well again', async () =>
+    (await told('')).slice(before).endsWith(ready(noDnsmasq)),
+  );
   assert.equal(await daemon.stop(), 0);
-  assert.equal((await told('READY=1')).split('READY=1').length - 1, 1);
+  assert.match(await told('STATUS=stopping'), /\nSTOPPING=1\nSTATUS=stopping\n/);
 });
 
 test('a port that is in use is refused, and systemd is not told that it is ready', {
@@ -377,7 +399,7 @@ test('a systemd that cannot be told does not end the daemon', async (t) => {
     address,
     startTold(join(folder, 'nobody')),
   );
-  await daemon.printed(/cannot tell systemd that mdserver is ready: [^\n]+\n/);
+  await daemon.printed(/cannot tell systemd the state of mdserver: [^\n]+\n/);
   assert.equal((await daemon.ask('/')).status, 200);
 });
 

@@ -870,7 +870,7 @@ describe('the program of the package', () => {
     );
     assert.equal(
       setting(prefix, 'mdserver', 'ExecReload'),
-      '/usr/bin/mdserver --check /etc/mdserver/mdserver.conf /bin/kill -HUP $MAINPID',
+      '/bin/kill -HUP $MAINPID /usr/bin/mdserver --check /etc/mdserver/mdserver.conf',
     );
   });
 

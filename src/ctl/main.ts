@@ -1,8 +1,9 @@
 #!/usr/bin/env node
-import { printableLines } from '../text.js';
+import { writeError } from '../systemd.js';
+import { printable, printableLines } from '../text.js';
 import { readArguments } from './arguments.js';
 import { CommandError, exitCodes } from './errors.js';
-import { note, print } from './output.js';
+import { print } from './output.js';
 
 // The reader of the output may stop early (head, less), and a terminal may close.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -22,12 +23,10 @@ async function main(): Promise<void> {
     }
   } catch (error) {
     if (error instanceof CommandError) {
-      note(error.message);
+      writeError(3, `mdserverctl: ${printable(error.message)}\n`);
       process.exitCode = error.exitCode;
     } else {
-      process.stderr.write(
-        `mdserverctl: ${printableLines(String((error as Error).stack ?? error))}\n`,
-      );
+      writeError(3, `mdserverctl: ${printableLines(String((error as Error).stack ?? error))}\n`);
       process.exitCode = exitCodes.failed;
     }
   }

@@ -1,3 +1,4 @@
+import { writeError } from '../systemd.js';
 import { jsonText, printable, printableLines } from '../text.js';
 
 /** How output looks: columns and spans of time for a person, lines with tabs for a script. */
@@ -27,7 +28,7 @@ export function printJson(value: unknown): void {
 
 /** Prints a line on standard error, away from the output that a script may read. */
 export function note(text: string): void {
-  process.stderr.write(`mdserverctl: ${printable(text)}\n`);
+  writeError(4, `mdserverctl: ${printable(text)}\n`);
 }
 
 const colours = { bold: 1, red: 31, green: 32, yellow: 33 } as const;
