@@ -1,4 +1,4 @@
-import { createRequire } from 'node:module';
+import { createRequire, isBuiltin } from 'node:module';
 import type { Plugin } from 'esbuild';
 
 const load = createRequire(import.meta.url);
@@ -59,9 +59,10 @@ export const lazyModules: Plugin = {
       const found = unused.find(
         ([owner, name]) => name === path && importer.includes(`/node_modules/${owner}/`),
       );
+      const module = isBuiltin(path) ? `node:${path.replace(/^node:/, '')}` : path;
       const text =
         found === undefined
-          ? lazy.includes(path) && lazyText(path)
+          ? lazy.includes(module) && lazyText(module)
           : unusedText(found[1], found[2]);
       if (!text) return undefined;
       const contents = { contents: text, resolveDir };
