@@ -463,7 +463,10 @@ test('a refusal says in one line where and what to do, and repeats no value', as
       'test.conf:2: expected "key = value" or "[section]"; indent a line that continues a value',
     ],
     ['[s]\n = hunter2', 'test.conf:2: expected a key before the "="'],
-    ['[s]\n\n[t]\n[s]', 'test.conf:4: section [s] already exists on line 1: merge the two'],
+    [
+      '[s]\n\n[t]\n[s]',
+      'test.conf:4: section [s] already exists on line 1: move the options there, or to a file in /etc/mdserver/conf.d',
+    ],
     ['[s]\nk=1\n\nK=2', 'test.conf:4: s.k is already set on line 2: remove one of the two'],
     [
       '[s]\nk = hunter%2',
@@ -475,7 +478,7 @@ test('a refusal says in one line where and what to do, and repeats no value', as
     ],
     [
       '[s\x1b[1m\u2028]\n[s\x1b[1m\u2028]',
-      'test.conf:2: section [s\\u001b[1m\\u2028] already exists on line 1: merge the two',
+      'test.conf:2: section [s\\u001b[1m\\u2028] already exists on line 1: move the options there, or to a file in /etc/mdserver/conf.d',
     ],
   ] as const;
   for (const [text, message] of messages) {

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { configFrom } from '../src/config/load.js';
+import { configFrom, loadConfig } from '../src/config/load.js';
 import { type Option, options } from '../src/config/options.js';
 import { exampleConfig } from '../tools/example-config.js';
+import { temporaryFolder } from './support/cleanup.js';
+import { repository } from './support/daemon.js';
 
 const shipped = readFileSync(new URL('../../etc/mdserver/mdserver.conf', import.meta.url), 'utf8');
 const example = exampleConfig();
@@ -15,6 +19,39 @@ test('the shipped mdserver.conf has the defaults, no public keys and no warnings
   assert.deepEqual(config._include_, { directories: ['/etc/mdserver/conf.d'], files: undefined });
   assert.deepEqual({ ...config, _include_: 0, texts: 0 }, { ...defaults, _include_: 0, texts: 0 });
 });
+
+test('the README gives its SSH key with commands that the shipped mdserver.conf accepts', (t) => {
+  const readme = readFileSync(join(repository, 'README.md'), 'utf8');
+  const [, commands = ''] =
+    /^```\n(tee [\s\S]*?)systemctl reload mdserver\n```$/m.exec(readme) ?? [];
+  const folder = temporaryFolder(t, { 'etc/mdserver/conf.d/': '' });
+  const file = join(folder, 'etc/mdserver/mdserver.conf');
+  writeFileSync(file, shipped);
+  const script = commands.replaceAll('/etc/mdserver', `${folder}/etc/mdserver`);
+  const done = spawnSync('sh', ['-ec', script], { encoding: 'utf8' });
+  assert.deepEqual([done.status, done.stderr], [0, '']);
+  const { config, warnings } = loadConfig(file, folder);
+  assert.deepEqual(warnings, []);
+  assert.deepEqual(
+    config.publicKeys.map(({ name, key }) => [name, key]),
+    [['default', 'ssh-ed25519 AAAA... you@your-desk']],
+  );
+});
+
+for (const page of readdirSync(join(repository, 'docs'))) {
+  const text = readFileSync(join(repository, 'docs', page), 'utf8');
+  for (const [, section = ''] of text.matchAll(/^```ini\n([\s\S]*?)^```$/gm)) {
+    test(`what docs/${page} shows is right in a file beside the shipped one: ${section}`, (t) => {
+      const folder = temporaryFolder(t, { 'etc/mdserver/conf.d/shown.conf': section });
+      const file = join(folder, 'etc/mdserver/mdserver.conf');
+      writeFileSync(file, shipped);
+      const { warnings } = loadConfig(file, folder);
+      // It is in the shipped file already, and counts there only.
+      const isMain = section.startsWith('[_include_]');
+      assert.equal(warnings.length, isMain ? 1 : 0, warnings.join());
+    });
+  }
+}
 
 test('it has every option of the table, in its section', () => {
   const sections = new Map(

@@ -93,7 +93,7 @@ function readLines(text: string, file: string): Map<string, RawSection> {
       section = sections.get(sectionName);
       if (section !== undefined && sectionName !== defaultSection) {
         throw new ConfigError(
-          `${here}: section [${sectionName}] already exists on line ${section.line}: merge the two`,
+          `${here}: section [${sectionName}] already exists on line ${section.line}: move the options there, or to a file in /etc/mdserver/conf.d`,
         );
       }
       section ??= { line: index + 1, options: new Map() };
