@@ -4,6 +4,9 @@
 # the libvirt hooks and the log rotation. Run it from the installed npm package, or from a source
 # checkout after `npm ci` and `npm run build`.
 #
+#   system-integration.sh            installs, or brings an installation to this version
+#   system-integration.sh --remove   removes what it has installed, and nobody has edited
+#
 #   PREFIX             put before all paths; no user is created, and systemd is not reloaded
 #   MDS_DNSMASQ_USER   the user of mdserver and its dnsmasq in a new mdserver.conf (mdserver)
 #   MDS_DATA_DIR       the data folder in a new mdserver.conf (/var/lib/mdserver)
@@ -33,6 +36,69 @@ fail() {
   warn "$*"
   exit 1
 }
+
+exists() { [ -e "$1" ] || [ -L "$1" ]; }
+
+mark="Installed by mdserver's system-integration.sh, which replaces it unless it was edited; sha256 "
+
+# The checksum of a file without the line that contains the checksum.
+checksum() { sed "/$mark/d" "$1" | sha256sum | cut -d ' ' -f 1; }
+
+marked() { grep -q -- "$mark" "$1"; }
+
+# Whether this script installed the file, and nobody has edited it.
+untouched() { marked "$1" && grep -q -- "$mark$(checksum "$1")" "$1"; }
+
+# --- removal -------------------------------------------------------------------------------------
+
+has_systemd() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; }
+
+remove_all() {
+  if has_systemd; then
+    # Before the program goes: the units would start it again and again.
+    systemctl disable --now mdserver.service mdserver-dnsmasq.service mdserver-dnsmasq.target 2>/dev/null || true
+  fi
+  local file unit hook etc=$prefix/etc
+  local of_units=("$etc/systemd/system/mdserver"{.service,-dnsmasq.service,-dnsmasq.target})
+  local of_hooks=("$etc/libvirt/hooks/"{qemu,network}{,.d/mdserver})
+  for file in "${of_units[@]}" "${of_hooks[@]}" "$etc/logrotate.d/mdserver" \
+    "$prefix/usr/local/share/bash-completion/completions/mdserverctl"; do
+    if exists "$file.new" && untouched "$file.new"; then rm -f -- "$file.new"; fi
+    if ! exists "$file" || ! marked "$file"; then continue; fi
+    if untouched "$file"; then
+      rm -f -- "$file"
+      say "removed $file"
+    else
+      warn "kept $file, which was edited: remove it yourself"
+    fi
+  done
+  # What mdserverctl integrate has made.
+  for unit in mdserver mdserver-dnsmasq; do
+    rm -f -- "$etc/systemd/system/$unit.service.d/integrate.conf"
+    rmdir -- "$etc/systemd/system/$unit.service.d" 2>/dev/null || true
+  done
+  rm -f -- "$etc/logrotate.d/mdserver-integrate" "$etc/mdserver/mdserver.conf.new"
+  for hook in qemu network; do rmdir -- "$etc/libvirt/hooks/$hook.d" 2>/dev/null || true; done
+  if has_systemd; then systemctl daemon-reload; fi
+  cat <<EOF
+
+What stays, and how to remove it:
+  - configuration, templates, database and logs: rm -r $etc/mdserver $prefix/var/lib/mdserver $prefix/var/log/mdserver
+  - the user: userdel mdserver
+  - libvirt's network: virsh net-destroy mds; virsh net-undefine mds
+  - the program: npm uninstall -g mdserver
+Restart libvirt, which still calls the hooks: systemctl restart libvirtd (or virtqemud virtnetworkd)
+EOF
+}
+
+case ${1:-} in
+  '') ;;
+  --remove)
+    remove_all
+    exit
+    ;;
+  *) fail "'$1' is not an argument of this script: the only one is --remove" ;;
+esac
 
 [[ $new_user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "MDS_DNSMASQ_USER is '$new_user', which is not a user name"
 [[ $new_data =~ ^/[A-Za-z0-9._/-]+$ ]] ||
@@ -104,7 +170,7 @@ user=$(configured dnsmasq.user)
 [[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "$configuration: dnsmasq.user is '$user', which is not a user name"
 network=$(configured dnsmasq.net_name)
 database=$(configured_path mdserver.db_file)
-log=$(configured_path mdserver.logfile)
+configured_path mdserver.logfile >/dev/null
 userdata=$(configured_path mdserver.userdata_dir)
 base=$(configured_path dnsmasq.base_dir)
 run=$(configured_path dnsmasq.run_dir)
@@ -193,8 +259,6 @@ unit_group=${group:-$user}
 
 # --- files and folders -------------------------------------------------------------------------
 
-exists() { [ -e "$1" ] || [ -L "$1" ]; }
-
 # PATH: whether only root can put something in this place. In a folder of another user, a path may
 # lead anywhere by the time that it is used: root must not create files there, or change owners.
 place_of_root() {
@@ -238,18 +302,10 @@ put() {
   if [ -n "${4:-}" ]; then chgrp -- "$4" "$temporary"; fi
   chmod "$3" "$temporary"
   mv -f -T -- "$temporary" "$2"
+  installed+=("$2")
   say "installed $2"
 }
-
-mark="Installed by mdserver's system-integration.sh, which replaces it unless it was edited; sha256 "
-
-# The checksum of a file without the line that contains the checksum.
-checksum() { sed "/$mark/d" "$1" | sha256sum | cut -d ' ' -f 1; }
-
-marked() { grep -q -- "$mark" "$1"; }
-
-# Whether this script installed the file, and nobody has edited it.
-untouched() { marked "$1" && grep -q -- "$mark$(checksum "$1")" "$1"; }
+installed=()
 
 # TARGET: keeps a copy of the Python md_server's file, under a name that nothing runs.
 keep_python() {
@@ -312,10 +368,9 @@ done
 # is not root's any more, mdserver makes it when it starts.
 if place_of_root "$prefix$spool"; then make_directory "$prefix$spool" 0700 user; fi
 case $run in
-  /run/?*) runtime_directory=${run#/run/} ;;
-  /var/run/?*) runtime_directory=${run#/var/run/} ;;
+  /run/?* | /var/run/?*) outside_run='' ;;
   *)
-    runtime_directory=''
+    outside_run=$run
     if place_of_root "$prefix$run"; then make_directory "$prefix$run" 0755 user; fi
     ;;
 esac
@@ -338,34 +393,9 @@ data_directory() {
 case $base/ in "$data"/*) data_directory "$base" ;; esac
 data_directory "$data"
 case $base/ in "$data"/*) ;; *) data_directory "$base" ;; esac
-if [ -z "$runtime_directory" ]; then data_directory "$run"; fi
+if [ -n "$outside_run" ]; then data_directory "$outside_run"; fi
 
-log_directory=$(dirname -- "$log")
-# systemd makes a folder below /var/log, which belongs to mdserver.
-case $log_directory in
-  /var/log/?*) logs_directory=${log_directory#/var/log/} ;;
-  *) logs_directory='' ;;
-esac
-# mdserver looks for the log of dnsmasq next to its own: mdserver-dnsmasq.log.
-log_name=$(basename -- "$log")
-case $log_name in
-  ?*.*) dnsmasq_log=$log_directory/${log_name%.*}-dnsmasq.${log_name##*.} ;;
-  *) dnsmasq_log=$log-dnsmasq ;;
-esac
-# /dev/null and /dev/stdout are not created, owned or rotated.
-if [ -n "$logs_directory" ]; then
-  if place_of_root "$prefix$log_directory"; then make_directory "$prefix$log_directory" 0750 user; fi
-elif [ "$log_directory" != /dev ] && place_of_root "$prefix$log"; then
-  make_directory "$prefix$log_directory" 0755 root
-  for file in "$log" "$dnsmasq_log"; do
-    if ! exists "$prefix$file"; then
-      : >"$prefix$file"
-      chmod 0640 "$prefix$file"
-      say "created $prefix$file"
-    fi
-    if [ -f "$prefix$file" ]; then own "$prefix$file"; fi
-  done
-fi
+if place_of_root "$prefix/var/log/mdserver"; then make_directory "$prefix/var/log/mdserver" 0750 user; fi
 
 # --- units, log rotation, hooks ----------------------------------------------------------------
 
@@ -376,6 +406,8 @@ fill_unit() {
 }
 
 units=$prefix/etc/systemd/system
+is_new=yes
+if exists "$units/mdserver.service" && [ "${#python_files[@]}" = 0 ]; then is_new=no; fi
 install -d -m 0755 -- "$units" "$prefix/etc/logrotate.d" "$prefix/etc/libvirt/hooks"
 for unit in mdserver.service mdserver-dnsmasq.service mdserver-dnsmasq.target; do
   fill_unit "$here/systemd/$unit" >"$work/$unit"
@@ -422,19 +454,25 @@ hook_operations="$hook_operations | 'release end '* | 'port-created begin '*"
   sed -e 1d -e '/^\/\/# sourceMappingURL=/d' "$hook_source"
 } >"$work/hook"
 
-# DRIVER: installs the hook of libvirt's driver, beside one that is not mdserver's.
+# DRIVER: installs the hook of libvirt's driver where it is in nobody's way: libvirt 6.5 and newer runs all
+# that are in the folder, after another one that is in its place.
 install_hook() {
-  local hooks=$prefix/etc/libvirt/hooks
-  local hook=$hooks/$1
-  if exists "$hook" && ! marked "$hook" 2>/dev/null && ! from_python "$hook"; then
-    hook=$hooks/$1.d/mdserver
-    install -d -m 0755 -- "$hooks/$1.d"
-    say "kept $hooks/$1, which is not mdserver's; mdserver's hook is $hook, which libvirt 6.5 and newer runs"
-  elif ! exists "$hook" && exists "$hooks/$1.d/mdserver"; then
-    hook=$hooks/$1.d/mdserver
+  local old=$prefix/etc/libvirt/hooks/$1
+  install -d -m 0755 -- "$old.d"
+  if ! exists "$old.d/mdserver"; then new_hooks=yes; fi
+  install_ours "$work/hook" "$old.d/mdserver" 0755 '//' 3
+  if ! exists "$old"; then return; fi
+  if from_python "$old"; then
+    keep_python "$old"
+    rm -f -- "$old"
+  elif untouched "$old" 2>/dev/null; then
+    rm -f -- "$old"
+    say "removed $old, which is now $old.d/mdserver"
+  elif marked "$old" 2>/dev/null; then
+    warn "$old is mdserver's, and was edited: put your changes into $old.d/mdserver and remove it, because libvirt runs both"
   fi
-  install_ours "$work/hook" "$hook" 0755 '//' 3
 }
+new_hooks=no
 install_hook qemu
 install_hook network
 
@@ -452,19 +490,39 @@ if [ -n "$group" ]; then
   done < <(find -L "${readable[@]}" ! \( -user "$user" -perm -u=r -o -group "$group" -perm -g=r -o -perm -o=r \) 2>/dev/null)
 fi
 
-if [ -z "$prefix" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+if has_systemd; then systemctl daemon-reload; fi
+
+# PART: whether a file is new or has changed whose path contains it.
+has_installed() {
+  local file
+  for file in "${installed[@]}"; do
+    case $file in *"$1"*) return 0 ;; esac
+  done
+  return 1
+}
+
 printf '\nWhat to do next:\n'
 if [ "${#python_files[@]}" -gt 0 ]; then
   # systemd starts none that runs already, and both servers want the same ports.
   say "  - stop what the Python md_server runs: systemctl stop mdserver mdserver-dnsmasq${retired[*]:+ ${retired[*]}}"
 fi
-cat <<EOF
+if [ "$is_new" = yes ]; then
+  cat <<EOF
   - edit $configuration: add at least a public key
   - unless libvirt already has the network $network:
       virsh net-define $here/etc/libvirt/mds-network.xml
       virsh net-autostart mds && virsh net-start mds
-  - restart libvirt, which finds hooks when it starts: systemctl restart libvirtd (or virtqemud virtnetworkd)
-  - systemctl daemon-reload
-    systemctl enable mdserver && systemctl restart mdserver
-  - mdserverctl check: says what is wrong, and whether firewalld or ufw keeps guests from mdserver
 EOF
+fi
+if [ "$new_hooks" = yes ]; then
+  say '  - systemctl restart libvirtd (or virtqemud virtnetworkd): libvirt finds new hooks only when it starts'
+fi
+if [ "$is_new" = yes ]; then
+  say '  - systemctl enable mdserver && systemctl restart mdserver'
+elif has_installed /mdserver.service || has_installed /mdserver-dnsmasq; then
+  say '  - systemctl restart mdserver: its units have changed, and what runs is the version from before'
+else
+  say '  - systemctl restart mdserver, unless this version runs already: its units are as before'
+fi
+if has_installed .new; then say '  - compare what you have edited with the files of this version, which end in .new'; fi
+say '  - mdserverctl check: says what is wrong, and whether a firewall keeps guests from mdserver'

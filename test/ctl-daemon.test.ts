@@ -777,33 +777,54 @@ test('check reports a unit that does not let mdserver do what the configuration 
   const unit = (text: string, before = order) =>
     host.write('etc/systemd/system/mdserver.service', before + text);
   const path = unit('[Service]\nIPAddressDeny=any\nIPAddressAllow=localhost 127.77.0.0/16\n');
+  // The paths of this host are not those of the units.
+  const dropIns = ['mdserver', 'mdserver-dnsmasq'].map((name) =>
+    join(host.folder, `etc/systemd/system/${name}.service.d/integrate.conf`),
+  );
+  assert.deepEqual(
+    await found(),
+    dropIns.map(
+      (file) =>
+        `warning: ${file} does not fit mdserver.conf: run 'mdserverctl integrate', then 'systemctl restart mdserver'`,
+    ),
+  );
+  const { status, stdout } = await run(
+    process.execPath,
+    [program, 'integrate', '--config', host.file],
+    '',
+    { PREFIX: host.folder },
+  );
+  assert.deepEqual([status, stdout], [0, dropIns.map((file) => `wrote ${file}\n`).join('')]);
   assert.deepEqual(await found(), [`ok: ${path} fits the configuration`]);
+  // As the units of 1.0.0, for another configuration.
   unit(
     '[Service]\nIPAddressDeny=any\nIPAddressAllow=localhost\nSocketBindDeny=any\nSocketBindAllow=tcp:80\n',
   );
   assert.deepEqual(
     await found(),
-    ['IPAddressAllow=127.77.0.0/16', 'SocketBindAllow=tcp:1'].map(
-      (setting) =>
-        `warning: ${path} does not have ${setting}, which the configuration needs: run system-integration.sh again`,
+    [
+      ['IPAddress', 'Allow=127.77.0.0/16'],
+      ['SocketBind', 'Allow=tcp:1'],
+    ].map(
+      ([key, rest]) =>
+        `warning: ${path} does not have ${key}${rest}, which the configuration needs: remove its lines with ${key}, then systemctl daemon-reload and systemctl restart mdserver`,
     ),
   );
   unit('After=network.target libvirtd.service virtnetworkd.service\n', '[Unit]\n');
   assert.deepEqual(await found(), [
-    `warning: ${path} does not start mdserver before libvirt, which starts guests at once: run system-integration.sh again`,
+    `warning: ${path} does not start mdserver before libvirt, which starts guests at once: install the unit of this version`,
   ]);
 });
 
 test('check reports hooks that are missing, not executable, or post elsewhere', async (t) => {
   const host = hostOf(t);
-  const { port } = await host.start();
+  await host.start();
   const socket = join(host.folder, 'run/control.sock');
-  const url = `http://127.0.0.1:${port}/instance-upload`;
   const spool = join(host.folder, 'data/spool');
-  const hook = (path: string, toSocket = socket, toUrl = url, network = 'mds') => {
+  const hook = (path: string, toSocket = socket, network = '*') => {
     const written = host.write(
       path,
-      `#!/bin/sh\n':' //; case "$2 $3 $1" in 'port-created begin ${network}') ;; esac\nconst controlSocket = '${toSocket}';\nconst uploadUrl = '${toUrl}';\nconst spoolFolder = '${spool}';\n`,
+      `#!/bin/sh\n':' //; case "$2 $3 $1" in 'port-created begin '${network}) ;; esac\nconst controlSocket = '${toSocket}';\nconst spoolFolder = '${spool}';\n`,
     );
     chmodSync(written, 0o755);
     return written;
@@ -811,14 +832,14 @@ test('check reports hooks that are missing, not executable, or post elsewhere', 
   const lines = async () => linesOf(await findings(host), 'hook');
   const found = async (driver: string) => (await lines()).filter((line) => line.includes(driver));
   const missingHook = (driver: string, result: string) =>
-    `failure: mdserver's ${driver} hook is neither ${host.folder}/etc/libvirt/hooks/${driver} nor in ${host.folder}/etc/libvirt/hooks/${driver}.d, so mdserver does not learn of ${result}: run system-integration.sh, then restart libvirtd`;
+    `failure: mdserver's ${driver} hook is neither ${host.folder}/etc/libvirt/hooks/${driver} nor in ${host.folder}/etc/libvirt/hooks/${driver}.d, so mdserver does not learn of ${result}: run system-integration.sh or reinstall the package, then restart libvirtd`;
   const kept = `ok: ${spool} keeps what the hook cannot post`;
   assert.deepEqual(await lines(), [
     missingHook('qemu', 'guests that start'),
     missingHook('network', 'interfaces that are attached to a running guest'),
     kept,
   ]);
-  const elsewhere = 'http://127.0.0.2:80/instance-upload';
+  const strays = `which does not lead to mdserver's control socket ${socket}: systemctl restart mdserver makes the one a link to the other`;
   for (const driver of ['qemu', 'network']) {
     const place = `etc/libvirt/hooks/${driver}`;
     const path = hook(place);
@@ -827,10 +848,13 @@ test('check reports hooks that are missing, not executable, or post elsewhere', 
     assert.deepEqual(await found(driver), [
       `failure: ${path} is not executable, so libvirt ignores it: chmod 755 ${path}`,
     ]);
-    hook(place, '/nowhere', elsewhere);
-    assert.deepEqual(await found(driver), [
-      `failure: ${path} posts to /nowhere, but mdserver accepts uploads on ${socket}: run system-integration.sh again`,
-    ]);
+    hook(place, '/nowhere');
+    assert.deepEqual(await found(driver), [`failure: ${path} posts to /nowhere, ${strays}`]);
+    const link = join(host.folder, 'run/link');
+    symlinkSync(socket, link);
+    hook(place, link);
+    assert.deepEqual(await found(driver), [`ok: ${path} posts to ${link}`]);
+    rmSync(link);
     // Another program's hook in its place, and mdserver's beside it.
     host.write(place, '#!/bin/sh\n');
     const beside = hook(`${place}.d/mdserver`);
@@ -843,19 +867,19 @@ test('check reports hooks that are missing, not executable, or post elsewhere', 
     ]);
     rmSync(dirname(beside), { recursive: true });
   }
-  const qemu = hook('etc/libvirt/hooks/qemu', '/nowhere');
-  assert.deepEqual(await found('qemu'), [
-    `warning: ${qemu} posts to ${url} instead of ${socket}, so mdserver does not learn when a guest stops: run system-integration.sh again`,
-  ]);
-  // Interfaces are posted to the socket alone.
-  const network = hook('etc/libvirt/hooks/network', '/nowhere');
+  const again = 'run system-integration.sh again, or reinstall the package';
+  const network = hook('etc/libvirt/hooks/network', socket, "default'");
+  writeFileSync(network, readFileSync(network, 'utf8').replace("begin '", 'begin '));
   assert.deepEqual(await found('network'), [
-    `failure: ${network} posts to /nowhere, but mdserver accepts uploads on ${socket}: run system-integration.sh again`,
+    `failure: ${network} reports interfaces on the network default, but mdserver's is mds: ${again}`,
   ]);
-  hook('etc/libvirt/hooks/network', socket, url, 'default');
-  assert.deepEqual(await found('network'), [
-    `failure: ${network} reports interfaces on the network default, but mdserver's is mds: run system-integration.sh again`,
-  ]);
+  // That of the first releases.
+  const qemu = host.write('etc/libvirt/hooks/qemu', "const uploadUrl = 'http://127.0.0.1/';\n");
+  chmodSync(qemu, 0o755);
+  assert.deepEqual(
+    (await found('qemu')).filter((line) => !line.includes('keeps nothing')),
+    [`failure: ${qemu} posts to (none), ${strays}`],
+  );
 });
 
 test('check reports a hook that keeps nothing, or keeps it where mdserver does not look', async (t) => {
@@ -866,19 +890,19 @@ test('check reports a hook that keeps nothing, or keeps it where mdserver does n
   const hook = (keeps: string) =>
     host.write(
       'etc/libvirt/hooks/qemu',
-      `const controlSocket = '${host.folder}/run/control.sock';\nconst uploadUrl = '';\n${keeps}`,
+      `const controlSocket = '${host.folder}/run/control.sock';\n${keeps}`,
     );
   const found = async () =>
     linesOf(await findings(host), 'hook').filter((line) => /keeps|lost|spool/.test(line));
   const path = hook('');
   const ok = `ok: ${spool} keeps what the hook cannot post`;
   assert.deepEqual(await found(), [
-    `warning: ${path} keeps nothing: ${lost}: run system-integration.sh again`,
+    `warning: ${path} keeps nothing: ${lost}: run system-integration.sh again, or reinstall the package`,
     ok,
   ]);
   hook("const spoolFolder = '/elsewhere';\n");
   assert.deepEqual(await found(), [
-    `failure: ${path} keeps what it cannot post in /elsewhere, not in ${spool}: run system-integration.sh again`,
+    `failure: ${path} keeps what it cannot post in /elsewhere, where mdserver does not look: run system-integration.sh again, or reinstall the package`,
     ok,
   ]);
   hook(`const spoolFolder = '${spool}';\n`);
@@ -1027,7 +1051,7 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
   mkdirSync(join(folder, 'userdata'));
   const hook = join(folder, 'etc/libvirt/hooks/qemu');
   mkdirSync(dirname(hook), { recursive: true });
-  const target = `#!/bin/sh\n# 'port-created begin default'\nconst controlSocket = '${folder}/run/control.sock';\nconst uploadUrl = '';\nconst spoolFolder = '${folder}/spool';\n`;
+  const target = `#!/bin/sh\n# 'port-created begin default'\nconst controlSocket = '${folder}/run/control.sock';\nconst spoolFolder = '${folder}/spool';\n`;
   writeFileSync(hook, target, { mode: 0o755 });
   writeFileSync(join(hook, '../network'), target, { mode: 0o755 });
   const configuration = hostConfiguration(folder, {

@@ -104,14 +104,20 @@ export function unitDropIns(config: Config, prefix = ''): DropIn[] {
     (path): path is string =>
       path !== undefined &&
       !dnsmasqNeeds(path) &&
-      ![unitFolders.state, '/etc/mdserver'].some((folder) => isWithin(path, folder)),
+      ![unitFolders.state, unitFolders.runtime, '/etc/mdserver'].some((folder) =>
+        isWithin(path, folder),
+      ),
   );
+  if (dnsmasqNeeds(data) && !isWithin(data, unitFolders.state))
+    hidden.push(join(data, 'token.key'));
   const seesBase =
     isWithin(base, unitFolders.dnsmasq) || !isWithin(base, unitFolders.state)
       ? []
       : [`BindReadOnlyPaths=-${base}`];
+  const others = [run, ...(logs === undefined ? [] : [logs])].some((path) => isWithin(path, data));
+  const isOwnData = !isWithin(data, unitFolders.state) && isWithin(base, data);
   const view =
-    isWithin(base, data) && !isWithin(data, unitFolders.state) && base !== data
+    isOwnData && base !== data && !others
       ? [`TemporaryFileSystem=${data}:ro`, `BindReadOnlyPaths=-${base}`]
       : seesBase;
   const lines = {
@@ -126,7 +132,8 @@ export function unitDropIns(config: Config, prefix = ''): DropIn[] {
   };
   return Object.entries(lines).map(([unit, settings]) => {
     for (const line of settings) {
-      if (/^\w+=-?[A-Za-z0-9._/-]+(?::ro)?$/.test(line)) continue;
+      if (/^(?:User|ProtectHome|RuntimeDirectory)=[\w./-]+$|=-?\/[\w./-]+(?::ro)?$/.test(line))
+        continue;
       const path = line.slice(line.indexOf('=') + 1).replace(/^-/, '');
       throw new UnitPathError(
         `${quoted(path)} cannot stand in a unit of systemd: it must be an absolute path of letters, digits and . _ - /`,

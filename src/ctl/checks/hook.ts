@@ -59,7 +59,7 @@ function realPath(path: string): string {
 }
 
 const { ok, warning, failure } = findingsOf('hook');
-const again = 'run system-integration.sh again';
+const again = 'run system-integration.sh again, or reinstall the package';
 
 const withoutHook: Readonly<Record<Driver, string>> = {
   qemu: 'mdserver does not learn of guests that start',
@@ -81,7 +81,7 @@ function* installedHooks(prefix: string, driver: Driver): Generator<Finding, Hoo
     const path = join(prefix || '/', 'etc/libvirt/hooks', driver);
     yield failure(
       `mdserver's ${driver} hook is neither ${path} nor in ${path}.d, so ${withoutHook[driver]}`,
-      'run system-integration.sh, then restart libvirtd',
+      'run system-integration.sh or reinstall the package, then restart libvirtd',
     );
   }
   if (first !== undefined && second !== undefined) {
@@ -115,13 +115,14 @@ function* checkTarget(
 
 /** Whether the hook can keep what it cannot post, where mdserver looks for it. */
 async function* checkSpool(hooks: readonly Hook[], config: Config): AsyncGenerator<Finding> {
-  // Where mdserver looks: as a unit's, and beside the database.
+  // Where mdserver looks: in the folder of its unit, and beside the database.
   const looked = [join(unitFolders.state, 'spool'), ...spoolFolders(config)];
-  const folder = hooks.find(({ spool }) => spool !== undefined)?.spool ?? looked[0] ?? '';
+  const isLooked = (spool: string) => looked.some((known) => samePath(spool, known));
+  const folder = hooks.flatMap(({ spool }) => spool ?? []).find(isLooked) ?? looked.at(-1) ?? '';
   const lost = 'what the hook cannot post while mdserver is down is lost';
   for (const { path, spool } of hooks) {
     if (spool === undefined) yield warning(`${path} keeps nothing: ${lost}`, again);
-    else if (!looked.some((known) => samePath(spool, known))) {
+    else if (!isLooked(spool)) {
       yield failure(
         `${path} keeps what it cannot post in ${spool}, where mdserver does not look`,
         again,
