@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { parseListeners } from '../src/ctl/checks/iproute2.js';
@@ -30,6 +30,7 @@ async function hostWith(t: TestContext, dnsmasq = '', host = addHost(t)) {
   return {
     host,
     daemon,
+    folder,
     start: () => startDnsmasq(host.start, folder),
     /** Starts another dnsmasq. Gives its process ID. */
     startOther: async (...options: string[]) => {
@@ -44,6 +45,16 @@ async function hostWith(t: TestContext, dnsmasq = '', host = addHost(t)) {
     },
     check: (name: string, path?: string) => checkIn(host, folder, name, path),
   };
+}
+
+/** A PATH with a journalctl that prints what the journal has of mdserver-dnsmasq, which no namespace has. */
+function journalWith(folder: string, lines: readonly string[]): string {
+  const bin = join(folder, 'bin');
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, 'lines'), lines.map((line) => `${line}\n`).join(''));
+  const script = `#!/bin/sh\ncase "$*" in *--unit=mdserver-dnsmasq*) cat ${bin}/lines ;; esac\n`;
+  writeFileSync(join(bin, 'journalctl'), script, { mode: 0o755 });
+  return `${bin}:${process.env['PATH']}`;
 }
 
 const mend =
@@ -97,6 +108,48 @@ test("check names who has port 53 on the bridge, so that mdserver's dnsmasq cann
   assert.deepEqual(await check('ports'), [
     `failure: dnsmasq (process ${pid}) has port 53 of 0.0.0.0 (udp, tcp), which mdserver's dnsmasq needs: ${mend}`,
   ]);
+});
+
+test('a dnsmasq whose port 53 is taken does no harm to mdserver, which says who is to blame, until it is mended', {
+  skip: missing('netns', 'dnsmasq', 'curl'),
+}, async (t) => {
+  const { host, daemon, folder, start, startOther, check } = await hostWith(t);
+  const problems = async (): Promise<string[]> => {
+    const url = ['--unix-socket', join(folder, 'run/control.sock'), 'http://localhost/health'];
+    return JSON.parse((await host.run('curl', ['-s', ...url])).stdout).problems;
+  };
+  const gone = `dnsmasq is not running (no ${folder}/run/mds.pid); it will read its files when it starts`;
+  assert.deepEqual(await problems(), [gone]);
+  for (const address of ['0.0.0.0', '10.122.0.1', '169.254.169.254']) {
+    const options =
+      address === '0.0.0.0' ? [] : [`--listen-address=${address}`, '--bind-interfaces'];
+    const pid = await startOther(...options, '--except-interface=lo');
+    await assert.rejects(
+      start(),
+      /failed to create listening socket for .*: Address already in use/,
+    );
+    assert.deepEqual(await problems(), [
+      `${gone}; another program has port 53 of ${address}, which it needs: 'mdserverctl check' names it`,
+    ]);
+    const said = await check(
+      'dnsmasq',
+      journalWith(folder, [
+        'Started mdserver-dnsmasq.service.',
+        'dnsmasq: failed to create listening socket for 10.122.0.1: Address already in use',
+        'mdserver-dnsmasq.service: Main process exited, code=exited, status=2/INVALIDARGUMENT',
+      ]),
+    );
+    assert.equal(
+      said.at(-1),
+      `failure: ${gone}; it ended with: failed to create listening socket for 10.122.0.1: Address already in use: systemctl restart mdserver-dnsmasq`,
+    );
+    process.kill(Number(pid), 'SIGKILL');
+    await eventually('it is gone', async () => (await problems())[0] === gone);
+    rmSync(join(folder, 'other.pid'));
+  }
+  await start();
+  assert.deepEqual(await problems(), []);
+  assert.equal(daemon.process.exitCode, null);
 });
 
 test("check names another DHCP server on the bridge, beside mdserver's dnsmasq", {

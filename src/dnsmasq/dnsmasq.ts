@@ -1,5 +1,7 @@
 import { closeSync, mkdirSync, openSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { endianness } from 'node:os';
 import { dirname } from 'node:path';
+import { unitStateFolder } from '../config/unit.js';
 import { type FileContent, replaceFiles } from '../files.js';
 import type { Instance } from '../instances/instance.js';
 import type { Change, Subscriber } from '../instances/registry.js';
@@ -116,6 +118,8 @@ export type DnsmasqState =
       readonly problem: string;
       /** dnsmasq has not been started or was stopped: no reason for a warning. */
       readonly expected: boolean;
+      /** There is no such process at all. */
+      readonly isGone?: boolean;
       /** There is a process, but this user may not see whether it is dnsmasq. */
       readonly hidden?: boolean;
     };
@@ -166,7 +170,7 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
   const text = readIfExists(paths.pid)?.trim();
   if (text === undefined) {
     const problem = `dnsmasq is not running (no ${paths.pid}); it will read its files when it starts`;
-    return none(problem, true);
+    return { ...none(problem, true), isGone: true };
   }
   const pid = /^[1-9]\d{0,9}$/.test(text) ? Number(text) : undefined;
   if (pid === undefined) {
@@ -182,7 +186,8 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
       const problem = `process ${pid} (from ${paths.pid}) cannot be seen, and belongs to another user`;
       return { ...none(problem), hidden: true };
     }
-    return none(`dnsmasq is not running: ${paths.pid} names process ${pid}, which is gone`);
+    const problem = `dnsmasq is not running: ${paths.pid} names process ${pid}, which is gone`;
+    return { ...none(problem), isGone: true };
   }
   if (name === 'dnsmasq' && readsConfiguration(pid, paths.configuration)) return { pid };
   return none(
@@ -194,10 +199,50 @@ export function findDnsmasq({ dnsmasq }: DnsmasqConfig): DnsmasqState {
 export function dnsmasqProblem(config: DnsmasqConfig): string | undefined {
   try {
     const dnsmasq = findDnsmasq(config);
-    return dnsmasq.pid === undefined ? dnsmasq.problem : undefined;
+    if (dnsmasq.pid !== undefined) return undefined;
+    return dnsmasq.isGone ? `${dnsmasq.problem}${whyNotRunning(config)}` : dnsmasq.problem;
   } catch (error) {
     return `cannot look for dnsmasq: ${(error as Error).message}`;
   }
+}
+
+/** The addresses on which a program listens for TCP connections to port 53, as /proc/net/tcp and tcp6 have them. */
+function dnsListeners(): ReadonlySet<string> {
+  const found = new Set<string>();
+  for (const name of ['tcp', 'tcp6']) {
+    for (const line of (readIfExists(`/proc/self/net/${name}`) ?? '').split('\n')) {
+      const [, address] = /^ *\d+: ([0-9A-F]+):0035 \S+ 0A /.exec(line) ?? [];
+      if (address !== undefined) found.add(address);
+    }
+  }
+  return found;
+}
+
+/** An IPv4 address as /proc/net/tcp has it: in the byte order of the machine. */
+function inKernelForm(address: string): string {
+  const bytes = Buffer.from(address.split('.').map(Number));
+  const value = endianness() === 'LE' ? bytes.readUInt32LE() : bytes.readUInt32BE();
+  return value.toString(16).toUpperCase().padStart(8, '0');
+}
+
+/**
+ * Why dnsmasq does not run, as far as mdserver can see: dnsmasq has no log before it serves, and says why it
+ * ends to the journal, which mdserver may not read. Every other DNS server takes TCP port 53, too.
+ */
+function whyNotRunning({ dnsmasq, mdserver }: DnsmasqConfig): string {
+  const taken = dnsListeners();
+  const any = { '0.0.0.0': '00000000', '::': '0'.repeat(32) };
+  const [anyAddress] = Object.entries(any).find(([, form]) => taken.has(form)) ?? [];
+  const own = [dnsmasq.gateway, ...mdserver.listen_address, ...(dnsmasq.listen_address ?? [])]
+    .filter((address) => !address.includes(':'))
+    .find((address) => taken.has(inKernelForm(address)));
+  const address = anyAddress ?? own;
+  if (address !== undefined) {
+    return `; another program has port 53 of ${address}, which it needs: 'mdserverctl check' names it`;
+  }
+  return unitStateFolder() === undefined
+    ? ''
+    : "; if it ends again and again, 'journalctl -u mdserver-dnsmasq' says why";
 }
 
 /** Milliseconds between two looks at dnsmasq. */

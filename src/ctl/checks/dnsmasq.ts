@@ -60,6 +60,17 @@ function isNewer(path: string, other: string): boolean {
 }
 
 /**
+ * Why dnsmasq ended in the last minute, in its own words: it has no log before it serves, and systemd starts it
+ * every two seconds. Undefined if the journal has nothing, or nothing for this user.
+ */
+async function lastWords(): Promise<string | undefined> {
+  const options = ['--quiet', '--no-pager', '--output=cat', '--since=-60s', '--lines=50'];
+  const said = await runProgram('journalctl', ['--unit=mdserver-dnsmasq', ...options]);
+  const lines = said?.status === 0 ? said.stdout.split('\n') : [];
+  return lines.findLast((line) => line.startsWith('dnsmasq: '))?.slice('dnsmasq: '.length);
+}
+
+/**
  * Whether dnsmasq accepts what mdserver writes for it, has that on the disk, and is running. The
  * files are compared and never passed to dnsmasq: with an option such as conf-script=, they would
  * be programs. Without the instances, it leaves out the files about them. `access` is defined if this
@@ -112,9 +123,14 @@ export async function* checkDnsmasq(
   const state = findDnsmasq(config);
   const restart = 'systemctl restart mdserver-dnsmasq';
   if (state.pid === undefined) {
-    yield state.hidden && access === undefined
-      ? notChecked('dnsmasq', state.problem)
-      : failure(state.problem, restart);
+    if (state.hidden && access === undefined) yield notChecked('dnsmasq', state.problem);
+    else {
+      const words = state.isGone ? await lastWords() : undefined;
+      yield failure(
+        words === undefined ? state.problem : `${state.problem}; it ended with: ${words}`,
+        restart,
+      );
+    }
   } else if (isNewer(paths.configuration, paths.pid)) {
     // dnsmasq writes the pid file when it has read the configuration.
     yield warning(
