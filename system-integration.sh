@@ -61,7 +61,7 @@ remove_all() {
   local file unit hook etc=$prefix/etc
   local of_units=("$etc/systemd/system/mdserver"{.service,-dnsmasq.service,-dnsmasq.target})
   local of_hooks=("$etc/libvirt/hooks/"{qemu,network}{,.d/mdserver})
-  for file in "${of_units[@]}" "${of_hooks[@]}" "$etc/logrotate.d/mdserver" \
+  for file in "${of_units[@]}" "${of_hooks[@]}" "$etc"/{logrotate.d/mdserver,{sysusers,tmpfiles}.d/mdserver.conf} \
     "$prefix/usr/local/share/bash-completion/completions/mdserverctl"; do
     if exists "$file.new" && untouched "$file.new"; then rm -f -- "$file.new"; fi
     if ! exists "$file" || ! marked "$file"; then continue; fi
@@ -238,6 +238,9 @@ fi
 
 # --- the user ----------------------------------------------------------------------------------
 
+if [ -z "$prefix" ] && [ "$user" = mdserver ] && command -v systemd-sysusers >/dev/null; then
+  systemd-sysusers "$here/systemd/mdserver.sysusers" || true
+fi
 if [ -z "$prefix" ] && ! id -u -- "$user" >/dev/null 2>&1; then
   shell=$(PATH=$PATH:/usr/sbin:/sbin command -v nologin) || shell=/bin/false
   if PATH=$PATH:/usr/sbin:/sbin useradd -r -U -d "$data" -s "$shell" -- "$user"; then
@@ -431,6 +434,10 @@ for path in "${!python_files[@]}"; do
 done
 
 install_ours "$here/etc/logrotate/mdserver" "$prefix/etc/logrotate.d/mdserver" 0644 '#' 1
+for kind in sysusers tmpfiles; do
+  install -d -m 0755 -- "$prefix/etc/$kind.d"
+  install_ours "$here/systemd/mdserver.$kind" "$prefix/etc/$kind.d/mdserver.conf" 0644 '#' 1
+done
 
 # Drop-ins for the paths and the user of this configuration.
 (cd / && PREFIX=$prefix "$node" "$control" integrate --config "$configuration")
@@ -490,7 +497,10 @@ if [ -n "$group" ]; then
   done < <(find -L "${readable[@]}" ! \( -user "$user" -perm -u=r -o -group "$group" -perm -g=r -o -perm -o=r \) 2>/dev/null)
 fi
 
-if has_systemd; then systemctl daemon-reload; fi
+if has_systemd; then
+  systemctl daemon-reload
+  systemd-tmpfiles --create mdserver.conf || true
+fi
 
 # PART: whether a file is new or has changed whose path contains it.
 has_installed() {
