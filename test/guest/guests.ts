@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type CommandResult, eventually, run } from '../support/processes.js';
 import type { Folders, Host } from './host.js';
-import { type CommandResult, eventually, run } from './processes.js';
 
 /** How a guest learns where its metadata is. */
 export type Hint = 'aws' | 'nocloud' | 'openstack' | 'none';

@@ -19,7 +19,7 @@ import {
   isRunning,
   type RunOptions,
   run,
-} from './processes.js';
+} from '../support/processes.js';
 
 /** The folders of a run. */
 export interface Folders {

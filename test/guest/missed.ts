@@ -4,6 +4,8 @@
  */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { eventually } from '../support/processes.js';
+import { same, step } from '../support/report.js';
 import {
   bridgeInterfaceXml,
   define,
@@ -25,8 +27,6 @@ import {
   stopLibvirtd,
   stopMdserver,
 } from './host.js';
-import { eventually } from './processes.js';
-import { same, step } from './report.js';
 
 /** What mdserverctl prints; some of its commands end with a status that says what they found. */
 async function ctl(host: Host, ...args: string[]): Promise<string> {

@@ -22,8 +22,8 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { attempt, run } from './processes.js';
-import { failure, failureCount, heading, note, step } from './report.js';
+import { attempt, run } from '../support/processes.js';
+import { failure, failureCount, heading, note, step } from '../support/report.js';
 import { runSteps } from './steps.js';
 
 const repository = fileURLToPath(new URL('../../../', import.meta.url));

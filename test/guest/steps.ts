@@ -2,6 +2,8 @@ import type { ChildProcess } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { attempt, end, eventually, isRunning, run } from '../support/processes.js';
+import { heading, note, same, step } from '../support/report.js';
 import {
   type Answers,
   ask,
@@ -41,8 +43,6 @@ import {
   writeUserdata,
 } from './host.js';
 import { missedNothing, startLikeAtBoot } from './missed.js';
-import { attempt, end, eventually, isRunning, run } from './processes.js';
-import { heading, note, same, step } from './report.js';
 
 /** The socket over which the hook talks to mdserver. */
 const controlSocket = '/run/mdserver/control.sock';
