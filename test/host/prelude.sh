@@ -76,7 +76,7 @@ boot_client() {
   ip link set "c-$1" master "${2:-br-mds}" up
   ip -n "$1" link set lo up
   ip -n "$1" link set eth0 up
-  cat >/run/udhcpc-script <<'SCRIPT'
+  cat >/var/tmp/udhcpc-script <<'SCRIPT'
 #!/bin/sh
 [ "$1" = bound ] || exit 0
 ip address add "$ip/$mask" dev "$interface"
@@ -87,8 +87,8 @@ while [ $# -gt 1 ]; do
   shift 2
 done
 SCRIPT
-  chmod 755 /run/udhcpc-script
-  within "${lease_limit:-20}" ip netns exec "$1" udhcpc -f -n -q -t 3 -T 1 -O staticroutes -i eth0 -s /run/udhcpc-script
+  chmod 755 /var/tmp/udhcpc-script
+  within "${lease_limit:-20}" ip netns exec "$1" udhcpc -f -n -q -t 3 -T 1 -O staticroutes -i eth0 -s /var/tmp/udhcpc-script
   ip -n "$1" -4 -o address show dev eth0 | awk '{ sub("/.*", "", $4); print $4 }'
   ip netns exec "$1" curl -fsS -m 10 "$url/latest/meta-data/hostname"
   echo
