@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { isDroppedByUfw, letsIn } from '../src/ctl/checks/firewall.js';
+import { droppingChains } from '../src/ctl/checks/nftables.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { checkIn } from './support/ctl.js';
 import { eventually } from './support/daemon.js';
@@ -124,6 +126,98 @@ test('a real ufw: check gives the command that lets guests reach mdserver', {
   await must(mend);
   assert.deepEqual(await check(), ['ok: ufw lets guests reach metadata (TCP port 80)']);
   assert.equal(await fetched(), 'metadata');
+});
+
+test('a real nftables: check gives the commands that let guests reach mdserver', {
+  skip: missing('root', 'libvirtd', 'virsh', 'unshare', 'curl', 'nft'),
+}, async (t) => {
+  const { check, must, fetched } = await hostWith(t);
+  await must(`nft -f - <<'END'
+    table inet own {
+      set open { type inet_service; elements = { 22, 8080 }; }
+      chain input {
+        type filter hook input priority filter; policy drop;
+        ct state vmap { established : accept, related : accept, invalid : drop }
+        iifname vmap { "lo" : accept, "eth0" : jump outside }
+        meta l4proto icmp accept
+        tcp dport @open accept
+        iifname "virbr*" accept
+      }
+      chain outside { tcp dport 80 accept; udp dport { 53, 67 } accept; }
+    }
+END`);
+  const commands = [
+    "nft insert rule inet own input iifname br-mds tcp dport '{ 53, 80 }' accept",
+    "nft insert rule inet own input iifname br-mds udp dport '{ 53, 67 }' accept",
+  ];
+  const drops = (what: string, mend: readonly string[]) => [
+    `failure: nftables (chain inet own input) drops what guests need: ${what}: ${mend.join('; ')}; and put these rules in the file that your rules are loaded from, such as /etc/nftables.conf`,
+  ];
+  assert.deepEqual(await check(), drops('metadata (TCP port 80), DHCP, DNS', commands));
+  assert.equal(await fetched(), '');
+  await must(commands[1] ?? '');
+  const http = 'nft insert rule inet own input iifname br-mds tcp dport 80 accept';
+  assert.deepEqual(await check(), drops('metadata (TCP port 80)', [http]));
+  assert.equal(await fetched(), '');
+  await must(http);
+  assert.deepEqual(await check(), []);
+  assert.equal(await fetched(), 'metadata');
+});
+
+test('nftables: what rules do to a first packet of a guest', {
+  skip: missing('root', 'unshare', 'nft'),
+}, async (t) => {
+  const dropped = [
+    { policy: 'drop', rules: '', isDropped: true },
+    { policy: 'accept', rules: '', isDropped: false },
+    { policy: 'accept', rules: 'drop', isDropped: true },
+    {
+      policy: 'accept',
+      rules: 'iifname "br-mds" tcp dport 0-100 counter log reject',
+      isDropped: true,
+    },
+    { policy: 'accept', rules: 'iifname != "br-mds" drop', isDropped: false },
+    { policy: 'accept', rules: 'ip saddr 192.0.2.1 drop', isDropped: false },
+    { policy: 'accept', rules: 'ip6 nexthdr tcp drop', isDropped: false },
+    { policy: 'accept', rules: 'ct state { established, invalid } drop', isDropped: false },
+    { policy: 'accept', rules: 'limit rate 1/second drop', isDropped: false },
+    { policy: 'accept', rules: 'goto other; drop', isDropped: false },
+    { policy: 'drop', rules: 'jump other; ct state new accept', isDropped: false },
+    { policy: 'drop', rules: 'meta l4proto { icmp, tcp } accept', isDropped: false },
+    { policy: 'drop', rules: 'ip protocol tcp th dport { 22, 79-81 } accept', isDropped: false },
+    { policy: 'drop', rules: 'iifname . tcp dport { "br-mds" . 80 } accept', isDropped: false },
+    { policy: 'drop', rules: 'ip saddr 10.122.0.0/16 accept', isDropped: false },
+    { policy: 'drop', rules: 'tcp sport 80 accept', isDropped: false },
+    { policy: 'drop', rules: 'udp dport 80 accept; tcp dport != 80 accept', isDropped: true },
+    { policy: 'drop', rules: 'jump other', isDropped: true },
+    { policy: 'drop', rules: 'tcp dport vmap { 22 : accept, 80 : jump open }', isDropped: false },
+    {
+      policy: 'drop',
+      rules: 'ct state established accept; iifname "virbr*" accept',
+      isDropped: true,
+    },
+  ];
+  for (const { policy, rules, isDropped } of dropped) {
+    await t.test(`policy ${policy}: ${rules}`, () => {
+      const ruleset = `table inet own {
+        chain open { accept; }
+        chain other { tcp dport 22 drop; tcp dport 80 return; drop; }
+        chain input { type filter hook input priority 0; policy ${policy}; ${rules}; }
+        chain forward { type filter hook forward priority 0; policy drop; }
+      }`.replace('; ; }', '; }');
+      const script = 'nft -f - && nft --json list ruleset';
+      const done = spawnSync('unshare', ['--net', 'sh', '-c', script], {
+        encoding: 'utf8',
+        input: ruleset,
+      });
+      assert.equal(done.stderr, '');
+      const web = { what: 'metadata', port: 80, protocol: 'tcp' } as const;
+      assert.deepEqual(
+        droppingChains(done.stdout, 'br-mds', [web]),
+        isDropped ? [{ chain: 'inet own input', dropped: [web] }] : [],
+      );
+    });
+  }
 });
 
 // ---- what they print ----

@@ -63,6 +63,7 @@ const parts = {
   'ssh-keygen': [isCommand('ssh-keygen'), 'openssh-client'],
   'systemd-analyze': [isCommand('systemd-analyze'), 'systemd'],
   'systemd-notify': [isCommand('systemd-notify'), 'systemd'],
+  nft: [isCommand('nft'), 'nftables'],
   ufw: [isCommand('ufw'), 'ufw'],
   udhcpc: [isCommand('udhcpc'), 'udhcpc'],
   unshare: [isCommand('unshare'), 'util-linux'],

@@ -6,14 +6,12 @@ import { listed } from '../output.js';
 import { firstLine, runProgram } from '../programs.js';
 import { exists, readIfPresent } from './files.js';
 import { type Finding, findingsOf, notChecked } from './finding.js';
+import { droppingChains, nftCommands, nftRuleset, type Traffic } from './nftables.js';
 
 const { ok, warning, failure } = findingsOf('firewall');
 
 /** What guests must be able to send to the host. */
-interface Need {
-  readonly what: string;
-  readonly port: number;
-  readonly protocol: 'tcp' | 'udp';
+interface Need extends Traffic {
   /** The option of firewall-cmd that lets it in. */
   readonly option: string;
 }
@@ -204,12 +202,34 @@ async function* checkUfw({ mdserver: { port }, dnsmasq }: Config): AsyncGenerato
   }
 }
 
-/** Whether firewalld or ufw, if one of them runs, lets guests reach mdserver. */
+/** Whether rules of nftables that somebody has written drop what guests send. */
+async function* checkNftables(config: Config): AsyncGenerator<Finding> {
+  const { interface: bridge } = config.dnsmasq;
+  const ruleset = await nftRuleset();
+  if (ruleset === undefined) return;
+  const needs = needsOf(config);
+  for (const chain of droppingChains(ruleset, bridge, needs)) {
+    yield failure(
+      `nftables (chain ${chain.chain}) drops what guests need: ${listed(chain.dropped, ({ what }) => what)}`,
+      `${nftCommands(chain, bridge).join('; ')}; and put these rules in the file that your rules are loaded from, such as /etc/nftables.conf`,
+    );
+  }
+}
+
+/** Whether firewalld, ufw or rules of nftables, whichever are in force, let guests reach mdserver. */
 export async function* checkFirewall(config: Config): AsyncGenerator<Finding> {
-  yield* checkUfw(config);
+  let isUfw = false;
+  for await (const finding of checkUfw(config)) {
+    isUfw = true;
+    yield finding;
+  }
   const state = await runProgram('firewall-cmd', ['--state']);
   // 253: it may not be asked; others: it does not run.
-  if (state?.status !== 0 && state?.status !== 253) return;
+  if (state?.status !== 0 && state?.status !== 253) {
+    // Those of ufw are in nftables, too.
+    if (!isUfw) yield* checkNftables(config);
+    return;
+  }
   try {
     yield* checkFirewalld(config);
   } catch (error) {
