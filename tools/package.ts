@@ -26,7 +26,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { bundle } from './bundle.js';
-import { licencesText } from './licences.js';
+import { type BundledPackage, licencesText } from './licences.js';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
 const packaging = join(repository, 'tools/packaging');
@@ -37,6 +37,8 @@ const description = `Vendor cloud images ask 169.254.169.254 for their host name
 user-data. mdserver answers: EC2 metadata, NoCloud over HTTP and OpenStack
 metadata. It gives each instance an address and runs a dnsmasq for DHCP and
 DNS. libvirt tells it about each instance through a hook.`;
+
+const ownLicence = `mdserver\n\n${readFileSync(join(repository, 'LICENSE'), 'utf8')}`;
 
 interface Release {
   readonly version: string;
@@ -98,8 +100,8 @@ function packaged(path: string, text: string): [path: string, text: string] {
   return [place, programs];
 }
 
-/** The tree that both packages have: everything but their copyright files and changelogs. */
-async function stage(root: string): Promise<string> {
+/** Makes the tree that both packages have. Returns what else is in the programs. */
+async function stage(root: string): Promise<readonly BundledPackage[]> {
   const work = mkdtempSync(join(tmpdir(), 'mdserver-package-'));
   try {
     for (const [path, text] of laidFiles(work)) {
@@ -129,7 +131,8 @@ async function stage(root: string): Promise<string> {
   const doc = join(share, 'doc/mdserver');
   cpSync(join(repository, 'docs'), doc, { recursive: true });
   for (const file of ['README.md', 'SECURITY.md']) cpSync(join(repository, file), join(doc, file));
-  return licencesText(packages);
+  write(join(doc, 'CHANGES.md.gz'), zipped(readFileSync(join(repository, 'CHANGELOG.md'))));
+  return packages;
 }
 
 /** Gives all files and folders the modes of a package, and the time of the release. */
@@ -171,10 +174,18 @@ if [ "$1" = purge ]; then purged; fi
 };
 
 /** Writes the .deb. */
-function buildDeb(root: string, licences: string, { version, time }: Release): string {
+function buildDeb(
+  root: string,
+  packages: readonly BundledPackage[],
+  { version, time }: Release,
+): string {
   const doc = join(root, 'usr/share/doc/mdserver');
-  const own = readFileSync(join(repository, 'LICENSE'), 'utf8');
-  write(join(doc, 'copyright'), `mdserver\n\n${own}\n\n${licences}`);
+  // Debian has this licence on every machine.
+  const common = 'The text is in /usr/share/common-licenses/Apache-2.0.\n';
+  const ofDebian = packages.map((one) =>
+    one.licence === 'Apache-2.0' ? { ...one, text: common } : one,
+  );
+  write(join(doc, 'copyright'), `${ownLicence}\n\n${licencesText(ofDebian)}`);
   const date = new Date(time * 1000).toUTCString().replace('GMT', '+0000');
   write(
     join(doc, 'changelog.gz'),
@@ -182,7 +193,10 @@ function buildDeb(root: string, licences: string, { version, time }: Release): s
       `mdserver (${version}) unstable; urgency=medium\n\n  * CHANGES.md.gz has the changes of this release.\n\n -- ${maintainer}  ${date}\n`,
     ),
   );
-  write(join(doc, 'CHANGES.md.gz'), zipped(readFileSync(join(repository, 'CHANGELOG.md'))));
+  write(
+    join(root, 'usr/share/lintian/overrides/mdserver'),
+    readFileSync(join(packaging, 'lintian-overrides')),
+  );
   const control = join(root, 'DEBIAN');
   const size = filesIn(root).reduce(
     (sum, path) => sum + Math.ceil(statSync(join(root, path)).size / 1024),
@@ -218,6 +232,112 @@ ${description.replaceAll(/^/gm, ' ')}
   return file;
 }
 
+/** Writes the .rpm. */
+function buildRpm(
+  root: string,
+  packages: readonly BundledPackage[],
+  { version, time }: Release,
+): string {
+  const work = mkdtempSync(join(tmpdir(), 'mdserver-rpm-'));
+  try {
+    const doc = join(root, 'usr/share/doc/mdserver');
+    write(join(doc, 'LICENSE'), `${ownLicence}\n\n${licencesText(packages)}`);
+    normalise(root, { version, time });
+    const attributes = (path: string) => {
+      if (path.startsWith('etc/mdserver/')) return '%config(noreplace) %attr(0640,root,mdserver) ';
+      if (path.startsWith('etc/')) return '%config(noreplace) ';
+      if (path.startsWith('usr/share/doc/'))
+        return path.endsWith('/LICENSE') ? '%license ' : '%doc ';
+      return '';
+    };
+    const folders = [
+      ...['', '/conf.d', '/userdata'].map(
+        (name) => `%dir %attr(0750,root,mdserver) /etc/mdserver${name}`,
+      ),
+      ...['/usr/lib/mdserver', '/usr/share/mdserver', '/usr/share/doc/mdserver'].map(
+        (folder) => `%dir ${folder}`,
+      ),
+      ...['qemu', 'network'].map((driver) => `%dir /etc/libvirt/hooks/${driver}.d`),
+    ];
+    const files = filesIn(root).map((path) => `${attributes(path)}"/${path}"`);
+    const of = (...names: string[]) => names.map((name) => script(name)).join('');
+    const spec = join(work, 'mdserver.spec');
+    write(
+      spec,
+      `Name: mdserver
+Version: ${version.replace('~', '.')}
+Release: 1
+Summary: ${summary[0]?.toUpperCase()}${summary.slice(1)}
+License: ${[...new Set(['MIT', ...packages.map(({ licence }) => licence)])].sort().join(' AND ')}
+URL: https://libvirt.org/hooks.html
+BuildArch: noarch
+Requires: nodejs >= 20.17
+Requires: dnsmasq
+Requires: systemd >= 250
+Requires(pre): systemd
+Recommends: libvirt-daemon-kvm
+Recommends: logrotate
+# The programs' first line is for the node of this package's Requires.
+AutoReqProv: no
+%undefine __brp_mangle_shebangs
+
+%description
+${description}
+
+%install
+mkdir -p %{buildroot}
+cp -a ${root}/. %{buildroot}
+
+%pre
+systemd-sysusers - <<'END' || :
+${readFileSync(join(repository, 'systemd/mdserver.sysusers'), 'utf8')}END
+
+%post
+installed() {
+${of('installed')}}
+if [ "$1" = 1 ]; then installed new; else installed upgrade; fi
+
+%preun
+stopped() {
+${of('stopped')}}
+if [ "$1" = 0 ]; then stopped; fi
+
+%postun
+if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+
+%files
+${[...folders, ...files].join('\n')}
+`,
+    );
+    const define = (name: string, value: string) => ['--define', `${name} ${value}`];
+    execFileSync(
+      'rpmbuild',
+      [
+        ...['-bb', '--quiet', '--target', 'noarch', '--buildroot', join(work, 'root')],
+        ...define('_topdir', work),
+        ...define('_buildhost', 'localhost'),
+        ...define('use_source_date_epoch_as_buildtime', '1'),
+        ...define('clamp_mtime_to_source_date_epoch', '1'),
+        ...define('_binary_payload', 'w9.gzdio'),
+        // There is nothing to strip or to compress.
+        ...define('__os_install_post', '%{nil}'),
+        spec,
+      ],
+      {
+        env: { ...process.env, SOURCE_DATE_EPOCH: String(time) },
+        stdio: ['ignore', 'ignore', 'inherit'],
+      },
+    );
+    const name = `mdserver-${version.replace('~', '.')}-1.noarch.rpm`;
+    const file = join(repository, 'dist', name);
+    cpSync(join(work, 'RPMS/noarch', name), file);
+    rmSync(join(doc, 'LICENSE'));
+    return file;
+  } finally {
+    rmSync(work, { recursive: true });
+  }
+}
+
 function has(command: string): boolean {
   return spawnSync('sh', ['-c', `command -v ${command}`]).status === 0;
 }
@@ -226,9 +346,9 @@ const made = release();
 const root = mkdtempSync(join(tmpdir(), 'mdserver-tree-'));
 try {
   chmodSync(root, 0o755);
-  const licences = await stage(root);
-  normalise(root, made);
-  if (has('dpkg-deb')) process.stdout.write(`${buildDeb(root, licences, made)}\n`);
+  const packages = await stage(root);
+  if (has('rpmbuild')) process.stdout.write(`${buildRpm(root, packages, made)}\n`);
+  if (has('dpkg-deb')) process.stdout.write(`${buildDeb(root, packages, made)}\n`);
 } finally {
   rmSync(root, { recursive: true });
 }
