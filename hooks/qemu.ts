@@ -185,17 +185,28 @@ async function keptFile(domain: string, network: string | undefined): Promise<st
   return network === undefined ? `${hash}.domain` : `${hash}.${await hashOf(network)}.port`;
 }
 
+/** A user and group. */
+interface Account {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 /**
  * Enters the spool folder, which belongs to mdserver's user. Root becomes that user first, for good:
- * so whatever that user has put there, nothing is done that it could not do itself. Throws if it is
- * no folder, or one that others can use.
+ * so whatever that user has put there, nothing is done that it could not do itself. Returns that user if
+ * this Node cannot become it, and enters nothing. Throws if it is no folder, or one that others can use.
  */
-async function enterSpool(): Promise<void> {
+async function enterSpool(): Promise<Account | undefined> {
   const folder = await promises.lstat(spoolFolder);
   if (!folder.isDirectory()) throw new Error(`${spoolFolder} is not a folder`);
   if ((folder.mode & 0o077) !== 0) throw new Error(`${spoolFolder} does not have the mode 0700`);
   if (process.getuid?.() === 0 && folder.uid !== 0) {
-    process.setgroups?.([]);
+    try {
+      process.setgroups?.([]);
+    } catch {
+      // Debian 13's Node refuses this and the others: it thinks that io_uring may be in use.
+      return folder;
+    }
     process.setgid?.(folder.gid);
     process.setuid?.(folder.uid);
   }
@@ -203,6 +214,59 @@ async function enterSpool(): Promise<void> {
   const here = await promises.stat('.');
   if (here.dev !== folder.dev || here.ino !== folder.ino) {
     throw new Error(`${spoolFolder} has just been replaced`);
+  }
+  return undefined;
+}
+
+/** What is done in the spool folder; libvirt has no operations of these names. */
+type SpoolTask = 'keep-in-spool' | 'forget-in-spool';
+
+/** Runs this program as the user, for the task. Throws with its error output if it fails. */
+async function runAs(
+  { uid, gid }: Account,
+  task: SpoolTask,
+  target: string,
+  content: Buffer,
+): Promise<void> {
+  const { spawn } = await import('node:child_process');
+  const child = spawn(process.execPath, [process.argv[1] ?? '', target, task], { uid, gid });
+  let errors = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text));
+  // It may end before it has read everything.
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(content);
+  await new Promise<void>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status) => (status === 0 ? resolve() : reject(new Error(errors))));
+  });
+}
+
+/**
+ * Keeps the content in the file `target` of the spool folder, or removes the files whose names begin with
+ * `target`. Throws if it cannot.
+ */
+async function workInSpool(task: SpoolTask, target: string, content: Buffer): Promise<void> {
+  const owner = await enterSpool();
+  if (owner !== undefined) return runAs(owner, task, target, content);
+  if (task === 'keep-in-spool') {
+    await checkRoom(target, content.length);
+    return replaceFile(target, content);
+  }
+  const files: string[] = [];
+  for await (const { name } of await promises.opendir('.')) {
+    if (name.startsWith(target)) files.push(name);
+  }
+  for (const file of files) await promises.rm(file, { force: true });
+}
+
+/** Does the task as the user that another process of this program, which is root, has started it as. */
+async function workForRoot(task: SpoolTask, target: string): Promise<void> {
+  try {
+    if (process.getuid?.() === 0) throw new Error('still root');
+    await workInSpool(task, target, await readInput());
+  } catch (error) {
+    process.stderr.write((error as Error).message);
+    process.exit(1);
   }
 }
 
@@ -269,21 +333,13 @@ async function keep({ operation, name, network, xml }: Delivery): Promise<string
   const line = `${JSON.stringify({ operation, name, at })}\n`;
   const content = Buffer.concat([Buffer.from(line), xml]);
   const file = await keptFile(name, network);
-  await enterSpool();
-  await checkRoom(file, content.length);
-  await replaceFile(file, content);
+  await workInSpool('keep-in-spool', file, content);
   return `${spoolFolder}/${file}`;
 }
 
 /** Removes what is kept of the domain. */
 async function forget(domain: string): Promise<void> {
-  await enterSpool();
-  const files: string[] = [];
-  const hash = await hashOf(domain);
-  for await (const { name } of await promises.opendir('.')) {
-    if (name.startsWith(`${hash}.`)) files.push(name);
-  }
-  for (const file of files) await promises.rm(file, { force: true });
+  await workInSpool('forget-in-spool', `${await hashOf(domain)}.`, Buffer.alloc(0));
 }
 
 const entities: Readonly<Record<string, string>> = {
@@ -394,5 +450,9 @@ function finish(): never {
 // No known error gets here, but the guest must start even with an unknown one.
 process.on('uncaughtException', finish);
 const [name = '', operation = '', , extra = ''] = process.argv.slice(2);
-const done = operation === 'release' ? reportRelease(name, extra) : deliver(name, operation);
-void done.finally(finish);
+if (operation === 'keep-in-spool' || operation === 'forget-in-spool') {
+  void workForRoot(operation, name).finally(finish);
+} else {
+  const done = operation === 'release' ? reportRelease(name, extra) : deliver(name, operation);
+  void done.finally(finish);
+}
