@@ -151,7 +151,7 @@ END`);
     "nft insert rule inet own input iifname br-mds udp dport '{ 53, 67 }' accept",
   ];
   const drops = (what: string, mend: readonly string[]) => [
-    `failure: nftables (chain inet own input) drops what guests need: ${what}: ${mend.join('; ')}; and put these rules in the file that your rules are loaded from, such as /etc/nftables.conf`,
+    `failure: nftables (chain inet own input) drops what guests need: ${what}: ${mend.join('; ')}; and put these rules where yours are loaded from, such as /etc/nftables.conf`,
   ];
   assert.deepEqual(await check(), drops('metadata (TCP port 80), DHCP, DNS', commands));
   assert.equal(await fetched(), '');
@@ -160,6 +160,21 @@ END`);
   assert.deepEqual(await check(), drops('metadata (TCP port 80)', [http]));
   assert.equal(await fetched(), '');
   await must(http);
+  assert.deepEqual(await check(), []);
+  assert.equal(await fetched(), 'metadata');
+});
+
+test('a real iptables that drops: check gives its own command, and sees that libvirt lets in DHCP and DNS', {
+  skip: missing('root', 'libvirtd', 'virsh', 'unshare', 'curl', 'nft'),
+}, async (t) => {
+  const { check, must, fetched } = await hostWith(t);
+  await must('iptables -P INPUT DROP');
+  const mend = 'iptables -I INPUT -i br-mds -p tcp -m multiport --dports 80 -j ACCEPT';
+  assert.deepEqual(await check(), [
+    `failure: nftables (chain ip filter INPUT) drops what guests need: metadata (TCP port 80): ${mend}; and put these rules where yours are loaded from, such as /etc/nftables.conf`,
+  ]);
+  assert.equal(await fetched(), '');
+  await must(mend);
   assert.deepEqual(await check(), []);
   assert.equal(await fetched(), 'metadata');
 });

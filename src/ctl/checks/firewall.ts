@@ -211,7 +211,7 @@ async function* checkNftables(config: Config): AsyncGenerator<Finding> {
   for (const chain of droppingChains(ruleset, bridge, needs)) {
     yield failure(
       `nftables (chain ${chain.chain}) drops what guests need: ${listed(chain.dropped, ({ what }) => what)}`,
-      `${nftCommands(chain, bridge).join('; ')}; and put these rules in the file that your rules are loaded from, such as /etc/nftables.conf`,
+      `${nftCommands(chain, bridge).join('; ')}; and put these rules where yours are loaded from, such as /etc/nftables.conf`,
     );
   }
 }

@@ -155,8 +155,11 @@ export async function nftRuleset(): Promise<string | undefined> {
   return result?.status === 0 ? result.stdout : undefined;
 }
 
-/** The commands that let the traffic in, until the rules are loaded again. */
+/** The commands that let the traffic in, until the rules are loaded again: those of iptables for a chain of its own. */
 export function nftCommands({ chain, dropped }: DroppingChain, bridge: string): string[] {
+  // Its rules are iptables', which would no longer understand a chain with others.
+  const [, family] = /^(ip6?) filter INPUT$/.exec(chain) ?? [];
+  const iptables = family && `${family}tables`;
   return (['tcp', 'udp'] as const).flatMap((protocol) => {
     const ports = dropped
       // Long answers of DNS come over TCP.
@@ -164,6 +167,11 @@ export function nftCommands({ chain, dropped }: DroppingChain, bridge: string): 
       .map(({ port }) => port)
       .sort((one, other) => one - other);
     if (ports.length === 0) return [];
+    if (iptables !== undefined) {
+      return [
+        `${iptables} -I INPUT -i ${bridge} -p ${protocol} -m multiport --dports ${ports.join(',')} -j ACCEPT`,
+      ];
+    }
     const list = ports.length === 1 ? ports[0] : `'{ ${ports.join(', ')} }'`;
     return [`nft insert rule ${chain} iifname ${bridge} ${protocol} dport ${list} accept`];
   });
