@@ -69,37 +69,28 @@ export async function nodeStart(): Promise<Cost> {
   return { milliseconds: performance.now() - started, cpu: Number(printed) / 1000 };
 }
 
-/** Of the hook in a row: one call takes less than the clock can tell. */
-const hookCalls = 200;
-
-/** What the calls that a line for the shell makes take. */
-async function shellCosts(line: string, args: readonly string[]): Promise<Cost> {
+/**
+ * What one of so many calls of a line for the shell takes, in a row: one takes less than the clock can tell.
+ * Throws if it prints something on standard error.
+ */
+async function shellCost(calls: number, line: string, args: readonly string[]): Promise<Cost> {
   const started = performance.now();
-  const { stdout } = await promisify(execFile)('sh', ['-c', `${line}; times`, ...args]);
+  const loop = `i=0; while [ $i -lt ${calls} ]; do ${line}; i=$((i+1)); done; times`;
+  const { stdout, stderr } = await promisify(execFile)('sh', ['-c', loop, ...args]);
+  if (stderr !== '') throw new Error(stderr);
   // User and system times of the shell, then those of what it called: 0m0.120000s.
   const [, , user = Number.NaN, system = Number.NaN] = Array.from(
     stdout.matchAll(/(\d+)m([\d.]+)s/g),
     ([, minutes, seconds]) => 60_000 * Number(minutes) + 1000 * Number(seconds),
   );
-  return { milliseconds: performance.now() - started, cpu: user + system };
-}
-
-/** What a call of the hook takes that has nothing to do. */
-async function idleHookCall(hook: string): Promise<Cost> {
-  const line = 'i=0; while [ $i -lt $1 ]; do "$0" vm1 start begin -; i=$((i+1)); done';
-  const { milliseconds, cpu } = await shellCosts(line, [hook, String(hookCalls)]);
-  return { milliseconds: milliseconds / hookCalls, cpu: cpu / hookCalls };
-}
-
-/** What a call of the hook takes that uploads a domain. Throws if mdserver does not take it. */
-async function uploadingHookCall(hook: string, domain: string): Promise<Cost> {
-  return shellCosts('"$0" vm1 prepare begin - <"$1" 2>&1 | grep . >&2 && exit 1', [hook, domain]);
+  return { milliseconds: (performance.now() - started) / calls, cpu: (user + system) / calls };
 }
 
 /** Measures the start, and calls of the hook, beside a start of Node itself, in turn. */
 export async function* measureStart(scope: Scope, effort: Effort): AsyncGenerator<Result> {
   const running = await startDaemon(scope, { instances });
   const folder = temporaryFolder(scope, { 'domain.xml': domainXml(instanceNumber(0)) });
+  const domain = join(folder, 'domain.xml');
   const socket = running.socket;
   installedHook(repository, folder, { socket, spool: join(folder, 'spool') });
   const hook = hookFile(folder);
@@ -115,15 +106,18 @@ export async function* measureStart(scope: Scope, effort: Effort): AsyncGenerato
   );
   await stop(first);
   const costs = await inTurn(effort, {
-    idleHook: () => idleHookCall(hook),
-    upload: () => uploadingHookCall(hook, join(folder, 'domain.xml')),
+    idleHook: () => shellCost(200, '"$0" vm1 start begin -', [hook]),
+    upload: () => shellCost(5, '"$0" vm1 prepare begin - <"$1"', [hook, domain]),
+    // As the hook, from beginning to end.
+    wholeNode: () => shellCost(5, '"$0" -e 0', [process.execPath]),
     node: nodeStart,
     mdserver: () => start({ stateFolder }),
     first: () => start({}),
   });
   await stop(running);
   const result = (of: Case, what: keyof typeof costs, figure: keyof Cost): Result => {
-    return { of, mdserver: costs[what][figure], reference: costs.node[figure] };
+    const node = what === 'upload' || what === 'idleHook' ? costs.wholeNode : costs.node;
+    return { of, mdserver: costs[what][figure], reference: node[figure] };
   };
   if (!effort.onlyChecked) {
     yield result(cases.time, 'mdserver', 'milliseconds');

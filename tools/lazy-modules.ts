@@ -28,6 +28,9 @@ const unused: readonly (readonly [from: string, name: string, use: 'load' | 'cal
   ['pino', './lib/transport', 'call'],
 ];
 
+/** What pino asks of worker_threads, which take a while to load: mdserver has one thread. */
+const oneThread = 'exports.isMainThread = true;';
+
 function lazyText(name: string): string {
   const quoted = JSON.stringify(name);
   const module = load(name);
@@ -61,9 +64,11 @@ export const lazyModules: Plugin = {
       );
       const module = isBuiltin(path) ? `node:${path.replace(/^node:/, '')}` : path;
       const text =
-        found === undefined
-          ? lazy.includes(module) && lazyText(module)
-          : unusedText(found[1], found[2]);
+        path === 'worker_threads' && importer.includes('/node_modules/pino/')
+          ? oneThread
+          : found === undefined
+            ? lazy.includes(module) && lazyText(module)
+            : unusedText(found[1], found[2]);
       if (!text) return undefined;
       const contents = { contents: text, resolveDir };
       return { path: path.replace(/^node:/, ''), namespace, pluginData: contents };
