@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { setTimeout as wait } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { chooseConfig, isRefusal } from './chosen.js';
 import { keepLastGood } from './config/last-good.js';
@@ -229,6 +230,9 @@ async function loadRest(log: Logger): Promise<void> {
   }
 }
 
+/** Milliseconds from the serving of guests to the work for the control socket, which takes as long. */
+const controlDelay = 10;
+
 /**
  * Serves the control socket, and tries again if it cannot: metadata is served without it. Resolves
  * after the first try.
@@ -236,8 +240,9 @@ async function loadRest(log: Logger): Promise<void> {
 async function serveControl(parts: Daemon): Promise<{ close(): Promise<void> }> {
   const path = controlSocketPath(parts.config());
   let close = async () => {};
+  // Guests that wait are served meanwhile.
+  await wait(controlDelay);
   const problems = await keepTrying('mdserverctl is not served', parts.log, async () => {
-    // Guests are served by now, and need not wait for it.
     const { buildControl } = await import('./control/routes.js');
     const control = buildControl(parts);
     await control.ready();
