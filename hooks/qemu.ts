@@ -263,7 +263,8 @@ async function workInSpool(task: SpoolTask, target: string, content: Buffer): Pr
 async function workForRoot(task: SpoolTask, target: string): Promise<void> {
   try {
     if (process.getuid?.() === 0) throw new Error('still root');
-    await workInSpool(task, target, await readInput());
+    const content = task === 'keep-in-spool' ? await readInput() : Buffer.alloc(0);
+    await workInSpool(task, target, content);
   } catch (error) {
     process.stderr.write((error as Error).message);
     process.exit(1);
