@@ -16,17 +16,17 @@ export interface StepOptions {
 /** A step: its name, a script for the machine with the functions of prelude.sh, and its limit in seconds if not 60. */
 type Step = readonly [name: string, script: string, limit?: number];
 
-/** The lines of the README's installation, as a reader types them: without comments. */
-export function installationLines(readme: string): string[] {
+/** The commands of the README's installation, as a reader types them: a here-document belongs to its command. */
+export function installationCommands(readme: string): string[] {
   const [, behind = ''] = readme.split(/^## Install it on a host$/m);
   const section = behind.replace(/^## [\s\S]*/m, '');
   return [...section.matchAll(/^```\n([\s\S]*?)^```$/gm)]
-    .flatMap(([, code = '']) => code.split('\n'))
-    .map((line) => line.replace(/ +#.*/, '').trim())
-    .filter((line) => line !== '');
+    .flatMap(([, code = '']) => code.match(/^.*<<'END'\n[\s\S]*?^END$|^.+$/gm) ?? [])
+    .map((command) => command.replace(/ +#.*/, '').trim())
+    .filter((command) => command !== '');
 }
 
-/** Lines of the README that this run does elsewhere: they make the package. */
+/** Commands of the README that this run does elsewhere: they make the package. */
 const doneBefore = /^(npm ci|npm run package)$/;
 
 const running: Step[] = [
@@ -86,10 +86,10 @@ mounts=$(awk '$6 ~ /^rw/ && $5 !~ "^/(dev|proc|sys)(/|$)" { print $5 }' "/proc/$
 same "what is mounted for writing" "$mounts" "/run/mdserver /tmp /var/lib/mdserver /var/log/mdserver /var/tmp"`,
   ],
   [
-    'systemd-analyze security: 1.5 at most',
+    'systemd-analyze security: 1.6 at most',
     String.raw`
 for unit in mdserver mdserver-dnsmasq; do
-  systemd-analyze security --threshold=15 $unit.service >/run/security || fail "$(tail -1 /run/security)"
+  systemd-analyze security --threshold=16 $unit.service >/run/security || fail "$(tail -1 /run/security)"
 done`,
   ],
   [
@@ -486,15 +486,15 @@ export async function runSteps(
   }
 
   heading("The README's installation");
-  await machine.sh('mkdir -p /root/new /root/old');
-  await machine.copy([built], '/root/new/');
+  await machine.sh('mkdir -p /root/new/dist /root/old');
+  await machine.copy([built], '/root/new/dist/');
   await machine.copy([earlier], '/root/old/');
-  const lines = installationLines(readme);
+  const commands = installationCommands(readme);
   await step('README', 'installs the package', () =>
-    same('a line with apt', String(lines.some((line) => line.startsWith('apt'))), 'true'),
+    same('a command with apt', String(commands.some((one) => one.startsWith('apt'))), 'true'),
   );
-  for (const line of lines.filter((one) => !doneBefore.test(one))) {
-    await runStep([line, `cd /root/new\n${line}`, 120]);
+  for (const command of commands.filter((one) => !doneBefore.test(one))) {
+    await runStep([command.replace(/\n.*/s, ' …'), `cd /root/new\n${command}`, 120]);
   }
 
   await group('A running host', running);
@@ -508,7 +508,7 @@ export async function runSteps(
   }
   const files = (text: string) =>
     text
-      .replaceAll(/\bNEW\b/g, `/root/new/${basename(built)}`)
+      .replaceAll(/\bNEW\b/g, `/root/new/dist/${basename(built)}`)
       .replaceAll(/\bOLD\b/g, `/root/old/${basename(earlier)}`);
   await group(
     'Packages',
