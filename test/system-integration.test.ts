@@ -150,7 +150,7 @@ describe('a fresh installation', () => {
     });
     integrate(packageRoot, edited);
     assert.equal(read(edited, hooks[0]), hook);
-    const [node, timeout] = ['node', 'timeout'].map((name) =>
+    const [node] = ['node'].map((name) =>
       spawnSync('bash', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim(),
     );
     const [shebang, start = ''] = hook.split('\n');
@@ -158,7 +158,7 @@ describe('a fresh installation', () => {
     assert.ok(start.startsWith(`':' //; case "$2 $3 $1" in `), start);
     assert.ok(
       start.endsWith(
-        `'port-created begin '*) ;; *) exit 0 ;; esac; ${timeout} -s KILL 5 ${node} "$0" "$@"; exit 0`,
+        `'port-created begin '*) ;; *) exit 0 ;; esac; /usr/bin/timeout -s KILL 5 ${node} "$0" "$@"; exit 0`,
       ),
       start,
     );

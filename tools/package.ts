@@ -1,8 +1,10 @@
 /*
- * Makes the packages: npm run package
+ * Makes the packages: npm run package [-- FOLDER]
  *
- *   dist/mdserver_VERSION_all.deb        if dpkg-deb is here
- *   dist/mdserver-VERSION-1.noarch.rpm   if rpmbuild is here
+ *   mdserver_VERSION_all.deb        if dpkg-deb is here
+ *   mdserver-VERSION-1.noarch.rpm   if rpmbuild is here
+ *
+ * in FOLDER, or dist.
  *
  * Both have the files that system-integration.sh lays, in the folders of a package. It needs no root, and
  * the same sources give the same bytes.
@@ -29,6 +31,8 @@ import { bundle } from './bundle.js';
 import { type BundledPackage, licencesText } from './licences.js';
 
 const repository = fileURLToPath(new URL('../../', import.meta.url));
+/** Where the packages go. */
+const output = process.argv[2] ?? join(repository, 'dist');
 const packaging = join(repository, 'tools/packaging');
 
 const maintainer = 'mdserver developers <maintainers@mdserver.dev>';
@@ -50,9 +54,8 @@ function release(): Release {
   const { version, releaseDate } = JSON.parse(
     readFileSync(join(repository, 'package.json'), 'utf8'),
   );
-  const given = process.env['MDSERVER_PACKAGE_VERSION'];
   const time = process.env['SOURCE_DATE_EPOCH'] ?? Date.parse(`${releaseDate}T00:00:00Z`) / 1000;
-  return { version: given ?? version, time: Number(time) };
+  return { version, time: Number(time) };
 }
 
 function write(path: string, content: string | Buffer, mode = 0o644): void {
@@ -222,7 +225,7 @@ ${description.replaceAll(/^/gm, ' ')}
   for (const [name, text] of Object.entries(debianScripts)) {
     write(join(control, name), text, 0o755);
   }
-  const file = join(repository, `dist/mdserver_${version}_all.deb`);
+  const file = join(output, `mdserver_${version}_all.deb`);
   normalise(root, { version, time });
   execFileSync('dpkg-deb', ['--root-owner-group', '-Zxz', '--build', root, file], {
     env: { ...process.env, SOURCE_DATE_EPOCH: String(time) },
@@ -329,7 +332,7 @@ ${[...folders, ...files].join('\n')}
       },
     );
     const name = `mdserver-${version.replace('~', '.')}-1.noarch.rpm`;
-    const file = join(repository, 'dist', name);
+    const file = join(output, name);
     cpSync(join(work, 'RPMS/noarch', name), file);
     rmSync(join(doc, 'LICENSE'));
     return file;

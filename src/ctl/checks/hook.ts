@@ -26,6 +26,8 @@ export interface HookTarget {
   readonly socket: string | undefined;
   /** Where it keeps what it cannot post; undefined if it keeps nothing. */
   readonly spool: string | undefined;
+  /** The program that the shell starts, which starts Node. */
+  readonly starts: string | undefined;
   /** The only network whose interfaces it reports, in a hook up to 1.0.0. */
   readonly network: string | undefined;
 }
@@ -37,6 +39,7 @@ export function hookTarget(source: string): HookTarget | undefined {
   const target = {
     socket: constant('controlSocket'),
     spool: constant('spoolFolder'),
+    starts: /^':' \/\/;.* esac; (\S+) /m.exec(source)?.[1],
     network: /'port-created begin ([^'*]+)'/.exec(source)?.[1],
   };
   const isOurs = target.socket !== undefined || constant('uploadUrl') !== undefined;
@@ -90,14 +93,35 @@ function* installedHooks(prefix: string, driver: Driver): Generator<Finding, Hoo
   return hooks;
 }
 
+/**
+ * Whether AppArmor confines libvirt, as in Debian and Ubuntu. Of programs outside hooks, its profiles
+ * let it start only those in the folders of the system, which then run without a profile.
+ */
+function isConfined(): boolean {
+  try {
+    const profiles = readFileSync('/sys/kernel/security/apparmor/profiles', 'utf8');
+    return /^(?:libvirtd|virtqemud) \(enforce\)$/m.test(profiles);
+  } catch {
+    // There is no AppArmor, or this user may not ask it.
+    return false;
+  }
+}
+
+const systemFolder = /^\/(?:usr\/)?s?bin\/[^/]+$/;
+
 /** Whether the hook can be executed, and posts to this mdserver. */
 function* checkTarget(
-  { path, socket = '(none)', network }: Hook,
+  { path, socket = '(none)', starts, network }: Hook,
   { dnsmasq }: Config,
   controlSocket: string,
 ): Generator<Finding> {
   if (((statIfPresent(path)?.mode ?? 0) & 0o111) === 0) {
     yield failure(`${path} is not executable, so libvirt ignores it`, `chmod 755 ${path}`);
+  } else if (starts !== undefined && !systemFolder.test(starts) && isConfined()) {
+    yield failure(
+      `${path} starts ${starts}, which AppArmor's profile of libvirt denies without a word`,
+      `have it start the program from /usr/bin: ${again}`,
+    );
   } else if (network !== undefined && network !== dnsmasq.net_name) {
     yield failure(
       `${path} reports interfaces on the network ${network}, but mdserver's is ${dnsmasq.net_name}`,
