@@ -11,7 +11,7 @@ import {
 } from './config/load.js';
 import { type Config, ownVersion, releaseDate } from './config/options.js';
 import { unitRuntimeFolder, unitStateFolder } from './config/unit.js';
-import { controlSocketPath, linkSocket, listenOnSocket } from './control/socket.js';
+import { controlSocketPath, linkSocket, listenOnSocket, removeLink } from './control/socket.js';
 import { createDaemon, type Daemon } from './daemon.js';
 import type { Health } from './health.js';
 import { buildApp } from './http/app.js';
@@ -246,6 +246,7 @@ async function serveControl(parts: Daemon): Promise<{ close(): Promise<void> }> 
     const { buildControl } = await import('./control/routes.js');
     const control = buildControl(parts);
     await control.ready();
+    removeLink(path, unitRuntimeFolder());
     await listenOnSocket(control.server, path);
     linkSocket(path, unitRuntimeFolder());
     close = () => control.close();

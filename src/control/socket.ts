@@ -1,5 +1,6 @@
 import {
   chmodSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   realpathSync,
@@ -9,12 +10,30 @@ import {
 } from 'node:fs';
 import type { Server } from 'node:http';
 import { connect } from 'node:net';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Config } from '../config/options.js';
 
 /** The path of the control socket. */
 export function controlSocketPath({ mdserver, dnsmasq }: Config): string {
   return mdserver.control_socket ?? join(dnsmasq.run_dir, 'control.sock');
+}
+
+/** Whether two paths are of one file in one folder, whatever that is called: /var/run is a link. */
+function isSamePlace(path: string, other: string): boolean {
+  return (
+    basename(path) === basename(other) &&
+    existsSync(dirname(path)) &&
+    realpathSync(dirname(path)) === realpathSync(dirname(other))
+  );
+}
+
+/**
+ * Removes the link that linkSocket has made, for a socket that is to be in its place. Throws the file
+ * system's error.
+ */
+export function removeLink(path: string, folder: string | undefined): void {
+  if (folder === undefined || !isSamePlace(path, join(folder, 'control.sock'))) return;
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(path);
 }
 
 /**
@@ -24,8 +43,7 @@ export function controlSocketPath({ mdserver, dnsmasq }: Config): string {
 export function linkSocket(path: string, folder: string | undefined): void {
   if (folder === undefined) return;
   const fixed = join(folder, 'control.sock');
-  const present = (file: string) => realpathSync(dirname(file)) + file.slice(dirname(file).length);
-  if (present(path) === present(fixed)) return;
+  if (isSamePlace(path, fixed)) return;
   const temporary = `${fixed}.new`;
   rmSync(temporary, { force: true });
   symlinkSync(path, temporary);
@@ -58,11 +76,7 @@ export async function listenOnSocket(server: Server, path: string): Promise<void
   }
   mkdirSync(dirname(path), { recursive: true });
   if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
-    const stats = lstatSync(path);
-    // A link is that of a socket elsewhere, from before control_socket was changed.
-    if (!stats.isSocket() && !stats.isSymbolicLink()) {
-      throw new Error(`${path} exists and is not a socket`);
-    }
+    if (!lstatSync(path).isSocket()) throw new Error(`${path} exists and is not a socket`);
     if (await answers(path)) throw new Error(`another mdserver uses ${path}`);
     rmSync(path, { force: true });
   }

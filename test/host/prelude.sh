@@ -35,7 +35,7 @@ pid_of() { systemctl show -P MainPID "$1"; }
 # UNIT PID: whether the unit runs with another main process.
 runs_anew() { [ "$(state "$1")" = active ] && [ "$(pid_of "$1")" != "$2" ] && [ "$(pid_of "$1")" != 0 ]; }
 
-serves() { curl -fsS -m 5 -o /dev/null "$url/"; }
+serves() { curl -fsS -m 20 -o /dev/null "$url/"; }
 
 # KEY: the property of mdserver.service.
 property() { systemctl show -P "$1" mdserver; }
