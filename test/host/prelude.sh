@@ -71,6 +71,8 @@ XML
 # NAME [BRIDGE]: a namespace on the bridge with the domain's MAC, which asks for an address and then for
 # its host name. Prints both.
 boot_client() {
+  # Of a step that failed.
+  end_client "$1" 2>/dev/null || :
   ip netns add "$1"
   ip link add "c-$1" type veth peer name eth0 netns "$1" address "$(mac_of "$1")"
   ip link set "c-$1" master "${2:-br-mds}" up
