@@ -516,6 +516,36 @@ describe('a spool folder', { concurrency: 4 }, () => {
     assert.deepEqual(keptIn(join(spool, target)).xml, domain);
   });
 
+  it('of another user is used through a process of that user where Node refuses to become it, as in Debian 13', {
+    skip: missing('root'),
+  }, async () => {
+    const { hook, spool } = site((text) => {
+      const refusing = text.replace(
+        'process.setgroups?.([])',
+        "(() => { throw new Error('io_uring may be enabled'); })()",
+      );
+      assert.notEqual(refusing, text);
+      return refusing;
+    });
+    chownSync(spool, nobody, nogroup);
+    assert.deepEqual(await call([hook, ...begin], domain), unheard(spool, kept(spool)));
+    const path = join(spool, target);
+    assert.deepEqual(keptIn(path).xml, domain);
+    const { uid, gid, mode } = lstatSync(path);
+    assert.deepEqual([uid, gid, mode & 0o7777], [nobody, nogroup, 0o600]);
+    // What that user may not do is not done, and said.
+    chmodSync(spool, 0o500);
+    const { stderr } = await call([hook, ...begin], 'newer');
+    assert.match(stderr, /; not kept: EACCES: permission denied, open /);
+    assert.deepEqual(keptIn(path).xml, domain);
+    chmodSync(spool, 0o700);
+    await call([hook, 'mds', 'port-created', 'begin', '-'], portXml(1, ownerXml('web', 1)));
+    assert.equal(readdirSync(spool).length, 2);
+    const failed = await call([hook, 'web', 'release', 'end', 'failed'], domainXml(1));
+    assert.deepEqual(failed, silent);
+    assert.deepEqual(readdirSync(spool), []);
+  });
+
   it('of another user leads to no hang: libvirt goes on when that user stops the hook', {
     skip: missing('root'),
   }, async () => {
