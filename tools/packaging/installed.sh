@@ -37,7 +37,7 @@ if fates=$(mdserverctl migrate 2>/dev/null); then
     cp --backup=numbered -- "$file" "$file.md_server"
     chmod 0644 "$file.md_server"
     rm -f -- "$file" /etc/systemd/system/*.wants/"${file##*/}"
-    echo "mdserver: kept the Python md_server's $file as $file.md_server"
+    echo "mdserver: kept the Python md_server's $file as $file.md_server; restart what ran with it"
   done
 elif printf '%s\n' "$fates" | grep -q '^replaced'; then
   echo 'mdserver: the Python md_server is installed, and something would break: run "mdserverctl migrate", then install this package again' >&2
