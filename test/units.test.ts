@@ -107,6 +107,10 @@ describe('the order of the units', () => {
     assert.deepEqual(words('mdserver.service', 'After'), ['network.target']);
   });
 
+  it('starts mdserver again neither with an error in its configuration nor without its program', () => {
+    assert.deepEqual(words('mdserver.service', 'RestartPreventExitStatus'), ['78', '203']);
+  });
+
   it('does not fail, and does not let libvirt wait for long, while mdserver does not serve', () => {
     assert.equal(words('mdserver.service', 'ExecStartPost')?.[0], '-/usr/local/bin/mdserverctl');
   });

@@ -256,6 +256,21 @@ grep -iq 'in use' /run/check || fail "check: $(grep -v '^ok' /run/check)"`,
 
 const editing: Step[] = [
   [
+    'without its program, as after npm uninstall, mdserver is not started again and again',
+    String.raw`
+mv /usr/lib/mdserver/mdserver.js /usr/lib/mdserver/away
+kill -9 "$(pid_of mdserver)"
+gone() { [ "$(state mdserver)" = failed ]; }
+within 20 gone
+before=$(property NRestarts)
+sleep 3
+same "restarts" "$(property NRestarts) $(state mdserver)" "$before failed"
+mv /usr/lib/mdserver/away /usr/lib/mdserver/mdserver.js
+systemctl reset-failed mdserver
+systemctl start mdserver
+within 15 serves`,
+  ],
+  [
     'net_name: the new network is served, and the old one is not',
     String.raw`
 virsh -q destroy one || :
