@@ -190,21 +190,24 @@ function readUnit(host: Host, name: string): Record<string, string> {
   return Object.fromEntries([...lines].map(([, key, value]) => [key, value]));
 }
 
-/** The folders that systemd makes for a unit, below those of systemd.exec(5). */
+/** The folders that systemd makes for a unit, and the variables that it names them in (systemd.exec(5)). */
 const unitFolders = {
-  RuntimeDirectory: '/run',
-  StateDirectory: '/var/lib',
-  LogsDirectory: '/var/log',
+  RuntimeDirectory: ['/run', 'RUNTIME_DIRECTORY'],
+  StateDirectory: ['/var/lib', 'STATE_DIRECTORY'],
+  LogsDirectory: ['/var/log', 'LOGS_DIRECTORY'],
 } as const;
 
 /** Starts the command of a unit with the unit's user, capabilities and folders. */
 async function startUnit(host: Host, name: string, log: string): Promise<ChildProcess> {
   const unit = readUnit(host, name);
   const { User = 'root', Group = User, ExecStart = '' } = unit;
-  for (const [key, parent] of Object.entries(unitFolders)) {
-    for (const folder of (unit[key] ?? '').split(' ').filter(Boolean)) {
+  const variables: string[] = [];
+  for (const [key, [parent, variable]] of Object.entries(unitFolders)) {
+    const folders = (unit[key] ?? '').split(' ').filter(Boolean);
+    for (const folder of folders) {
       await host.run('install', ['-d', '-o', User, '-g', Group, `${parent}/${folder}`]);
     }
+    variables.push(`${variable}=${folders.map((folder) => `${parent}/${folder}`).join(':')}`);
   }
   const capabilities = (text = '') =>
     ['-all', ...text.split(' ').filter(Boolean)]
@@ -224,7 +227,9 @@ async function startUnit(host: Host, name: string, log: string): Promise<ChildPr
   const shell = `set -e; ${proc}umask ${unit['UMask'] ?? '0022'}; exec "$@"`;
   return host.start(
     'unshare',
-    ['--mount', '--propagation', 'private', '--', 'sh', '-c', shell, 'sh', 'setpriv'].concat(
+    ['--mount', '--propagation', 'private', '--', 'sh', '-c', shell, 'sh', 'env'].concat(
+      variables,
+      'setpriv',
       limits,
       ExecStart.split(' '),
     ),
