@@ -125,15 +125,19 @@ test("the built-in template's own text is cloud-config", () => {
   assert.deepEqual(userdataProblems(builtInUserdata), []);
 });
 
-test("mdserver's hook is recognised by the lines that system-integration.sh fills in", () => {
-  const url = 'http://169.254.169.254:80/instance-upload';
-  const unknown = { socket: undefined, spool: undefined, network: undefined };
-  const old = `#!/bin/sh\nconst uploadUrl = '${url}';\n`;
-  assert.deepEqual(hookTarget(old), { url, ...unknown });
+test("mdserver's hook is recognised by its lines, that of earlier releases as well", () => {
+  const unknown = { socket: undefined, spool: undefined, starts: undefined, network: undefined };
+  const old = "#!/bin/sh\nconst uploadUrl = 'http://169.254.169.254:80/instance-upload';\n";
+  assert.deepEqual(hookTarget(old), unknown);
   const socket = '/run/mdserver/control.sock';
-  const later = `${old}const controlSocket = '${socket}';\n`;
-  assert.deepEqual(hookTarget(later), { url, ...unknown, socket });
-  const now = `#!/bin/sh\n':' //; case "$2 $3 $1" in 'port-created begin mds') ;; esac\n${later}const spoolFolder = '/srv/spool';\n`;
-  assert.deepEqual(hookTarget(now), { url, socket, spool: '/srv/spool', network: 'mds' });
+  const later = `const controlSocket = '${socket}';\n`;
+  assert.deepEqual(hookTarget(`${old}${later}`), { ...unknown, socket });
+  const spool = "const spoolFolder = '/srv/spool';\n";
+  const hook = (network: string) =>
+    `#!/bin/sh\n':' //; case "$2 $3 $1" in 'port-created begin ${network}) ;; *) exit 0 ;; esac; /usr/bin/timeout -s KILL 5 /usr/bin/node "$0" "$@"; exit 0\n${later}${spool}`;
+  const starts = '/usr/bin/timeout';
+  const now = { socket, spool: '/srv/spool', starts };
+  assert.deepEqual(hookTarget(hook("'*")), { ...now, network: undefined });
+  assert.deepEqual(hookTarget(hook("mds'")), { ...now, network: 'mds' });
   assert.equal(hookTarget('#!/bin/sh\nexit 0\n'), undefined);
 });

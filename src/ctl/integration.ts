@@ -1,0 +1,148 @@
+import { chownSync, existsSync, lstatSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { dnsmasqLogPath } from '../boots/dhcp-log.js';
+import type { Config } from '../config/options.js';
+import {
+  changedFiles,
+  type DropIn,
+  UnitPathError,
+  unitDropIns,
+  unitFolders,
+} from '../config/unit.js';
+import { replaceFiles } from '../files.js';
+import { type Account, daemonAccount } from './as-daemon.js';
+import { readIfPresent, statIfPresent } from './checks/files.js';
+import { pathPrefix } from './connection.js';
+import { CommandError, exitCodes } from './errors.js';
+import { note, printExactly } from './output.js';
+import { firstLine, runProgram } from './programs.js';
+
+const rotationFile = 'etc/logrotate.d/mdserver';
+
+/**
+ * The rules of log rotation for a log that is not at its usual place: those of the installed file, for
+ * other paths. No content if the log is at its usual place, or nowhere.
+ */
+async function logRotation(
+  config: Config,
+  account: Account | undefined,
+): Promise<{ path: string; content: string | undefined }> {
+  const installed = join(pathPrefix || '/', rotationFile);
+  const path = `${installed}-integrate`;
+  const { logfile } = config.mdserver;
+  const usual = `${unitFolders.logs}/mdserver.log`;
+  const installedRules = readIfPresent(installed);
+  if (logfile === usual || logfile.startsWith('/dev/') || installedRules === undefined) {
+    return { path, content: undefined };
+  }
+  const { user } = config.dnsmasq;
+  const group = (await runProgram('id', ['-g', '-n', '--', user]))?.stdout.trim() || user;
+  const rules = installedRules
+    .replace(`${usual} `, `${logfile} `)
+    .replace(`${unitFolders.logs}/mdserver-dnsmasq.log `, `${dnsmasqLogPath(config)} `)
+    .replaceAll('mdserver mdserver\n', `${user} ${group}\n`);
+  // In a folder of root's, the user cannot rename the logs.
+  const folder = statIfPresent(join(pathPrefix || '/', dirname(logfile)));
+  const isUsers = folder === undefined || folder.uid === account?.uid;
+  return { path, content: isUsers ? rules : rules.replaceAll(/^ *su .*\n/gm, '') };
+}
+
+/** Throws CommandError if systemd would give a runtime folder of another program to mdserver's user. */
+function checkRuntimeFolders(dropIns: readonly DropIn[], account: Account | undefined): void {
+  for (const { content = '' } of dropIns) {
+    for (const [, name = ''] of content.matchAll(/^RuntimeDirectory=(.*)$/gm)) {
+      const folder = join(pathPrefix || '/', 'run', name);
+      const owner = statIfPresent(folder)?.uid;
+      if (owner === undefined || owner === account?.uid) continue;
+      throw new CommandError(
+        `${folder} belongs to another user, and systemd would make it mdserver's: choose a folder of its own in mdserver.conf`,
+        exitCodes.failed,
+      );
+    }
+  }
+}
+
+/** Whether only root can put something in the place of the path, which does not exist. */
+function isRoots(path: string): boolean {
+  for (let folder = dirname(path); ; folder = dirname(folder)) {
+    const stats = lstatSync(folder, { throwIfNoEntry: false });
+    if (folder === (pathPrefix || '/')) return true;
+    if (stats !== undefined && (stats.uid !== 0 || (stats.mode & 0o022) !== 0)) return false;
+  }
+}
+
+/**
+ * Makes the folders outside the units' own that mdserver writes to, and logs in a folder of root's, such
+ * as /var/log. Says what it leaves alone.
+ */
+function makeFolders(config: Config, { uid, gid }: Account): void {
+  const { mdserver, dnsmasq } = config;
+  const own = [...Object.values(unitFolders), '/run', '/var/run', '/dev'];
+  const isElsewhere = (path: string) => !own.some((unit) => `${path}/`.startsWith(`${unit}/`));
+  const under = (path: string) => join(pathPrefix || '/', path);
+  const make = (path: string, create: (path: string) => void) => {
+    const owner = statIfPresent(path)?.uid;
+    if (owner === uid) return;
+    // A log of root's is that of the Python md_server, which ran as root.
+    const isLog = lstatSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+    if ((owner === undefined || isLog) && isRoots(path)) {
+      if (owner === undefined) create(path);
+      chownSync(path, uid, gid);
+      printExactly(`${owner === undefined ? 'created' : `gave ${dnsmasq.user}`} ${path}\n`);
+      return;
+    }
+    const first = owner === undefined ? 'make it and ' : '';
+    note(
+      `${path} is not ${dnsmasq.user}'s: for mdserver to write it, ${first}chown ${uid}:${gid} ${path}`,
+    );
+  };
+  const makeFolder = (path: string) =>
+    make(path, () => mkdirSync(path, { recursive: true, mode: 0o755 }));
+  for (const folder of [dirname(mdserver.db_file), dnsmasq.base_dir].filter(isElsewhere)) {
+    makeFolder(under(folder));
+  }
+  const logs = dirname(mdserver.logfile);
+  if (!isElsewhere(logs)) return;
+  if (!existsSync(under(logs))) makeFolder(under(logs));
+  if (statIfPresent(under(logs))?.uid === uid) return;
+  for (const log of [mdserver.logfile, dnsmasqLogPath(config)]) {
+    make(under(log), (path) => writeFileSync(path, '', { mode: 0o640 }));
+  }
+}
+
+/** Writes and removes drop-ins and rules of log rotation, so that they fit the configuration. Throws CommandError. */
+export async function integrateUnits(config: Config): Promise<void> {
+  const account = await daemonAccount(config);
+  let files: readonly { path: string; content: string | undefined }[];
+  try {
+    const dropIns = unitDropIns(config, pathPrefix);
+    checkRuntimeFolders(dropIns, account);
+    files = [...dropIns, await logRotation(config, account)];
+  } catch (error) {
+    if (!(error instanceof UnitPathError)) throw error;
+    throw new CommandError(error.message, exitCodes.failed);
+  }
+  const changed = changedFiles(files);
+  try {
+    if (account !== undefined) makeFolders(config, account);
+    for (const { path, content } of changed) {
+      if (content === undefined) rmSync(path);
+      else {
+        mkdirSync(dirname(path), { recursive: true });
+        await replaceFiles([{ path, content, mode: 0o644 }]);
+      }
+      printExactly(`${content === undefined ? 'removed' : 'wrote'} ${path}\n`);
+    }
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === undefined) throw error;
+    throw new CommandError(`${message}: run this as root`, exitCodes.failed);
+  }
+  if (pathPrefix === '' && changed.length > 0 && existsSync('/run/systemd/system')) {
+    const done = await runProgram('systemctl', ['daemon-reload']);
+    if (done?.status !== 0) {
+      const reason = firstLine(done?.stderr ?? 'there is no systemctl');
+      throw new CommandError(`systemctl daemon-reload failed: ${reason}`, exitCodes.failed);
+    }
+  }
+}
