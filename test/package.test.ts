@@ -53,6 +53,7 @@ describe('the package', () => {
       /^etc\/(?:bash-completion|grafana|libvirt|logrotate|man|mdserver)\/.+$/,
       /^systemd\/mdserver(?:-dnsmasq)?\.service$/,
       /^systemd\/mdserver-dnsmasq\.target$/,
+      /^systemd\/mdserver\.(?:sysusers|tmpfiles)$/,
       /^system-integration\.sh$/,
     ];
     assert.deepEqual(
