@@ -120,7 +120,8 @@ describe('the packages', { skip: missing('dpkg-deb', 'rpmbuild') }, () => {
     const node = engines.node.replace('>=', '');
     assert.match(control, new RegExp(`^Depends: nodejs \\(>= ${node}\\), dnsmasq-base, `, 'm'));
     const { said } = tool('rpm', '-qp', '--requires', rpm);
-    assert.ok(said.includes(`nodejs >= ${node}\n`), said);
+    // The package nodejs of Fedora and RHEL has the epoch 1: a plain "nodejs >= 20.17" is true of its 16, too.
+    assert.ok(said.split('\n').includes(`nodejs(engine) >= ${node}`), said);
     assert.match(said, /^dnsmasq$/m);
   });
 

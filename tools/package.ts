@@ -274,7 +274,8 @@ Summary: ${summary[0]?.toUpperCase()}${summary.slice(1)}
 License: ${[...new Set(['MIT', ...packages.map(({ licence }) => licence)])].sort().join(' AND ')}
 URL: https://libvirt.org/hooks.html
 BuildArch: noarch
-Requires: nodejs >= 20.17
+# Not of the package nodejs, whose epoch of 1 makes any version of it newer than 20.17.
+Requires: nodejs(engine) >= 20.17
 Requires: dnsmasq
 Requires: systemd >= 250
 Requires(pre): systemd
