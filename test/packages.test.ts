@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import {
+  appendFileSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -128,10 +136,40 @@ describe('the packages', { skip: missing('dpkg-deb', 'rpmbuild') }, () => {
   it('have scripts that the shell can read, and the same steps in both', {
     skip: missing('shellcheck'),
   }, () => {
-    const scripts = ['postinst', 'prerm', 'postrm'].map((name) => join(tree, 'DEBIAN', name));
+    const scripts = ['preinst', 'postinst', 'prerm', 'postrm'].map((name) =>
+      join(tree, 'DEBIAN', name),
+    );
     assert.deepEqual(tool('shellcheck', ...scripts), { status: 0, said: '' });
     const { said } = tool('rpm', '-qp', '--scripts', rpm);
-    for (const name of ['installed', 'stopped']) assert.ok(said.includes(`${name}() {`), name);
+    for (const name of ['unmarked', 'prepared', 'installed', 'stopped'])
+      assert.ok(said.includes(`${name}() {`), name);
+  });
+
+  it('make way for themselves at a first installation over one from npm, but keep what was edited', () => {
+    const prefix = join(folder, 'over-npm');
+    mkdirSync(prefix);
+    integrate(layPackage(folder), prefix);
+    const hooks = ['qemu', 'network'].map((name) => `etc/libvirt/hooks/${name}.d/mdserver`);
+    appendFileSync(join(prefix, hooks[0] ?? ''), '// edited\n');
+    const before = files(prefix);
+    const inPrefix = readFileSync(join(tree, 'DEBIAN/preinst'), 'utf8').replaceAll(
+      / \/(?=etc\/)/g,
+      ` ${prefix}/`,
+    );
+    const preinst = (...args: string[]) => tool('sh', '-c', inPrefix, 'preinst', ...args);
+
+    // Of a package that was removed and not purged, dpkg would not install them again.
+    assert.deepEqual(preinst('install', '1.0.0'), { status: 0, said: '' });
+    assert.deepEqual(files(prefix), before);
+
+    const gone = [hooks[1] ?? '', 'etc/logrotate.d/mdserver'];
+    const { status, said } = preinst('install');
+    assert.equal(status, 0, said);
+    assert.deepEqual(
+      files(prefix),
+      before.filter((path) => !gone.includes(path)),
+    );
+    assert.ok(said.includes(`${hooks[0]} was edited`), said);
   });
 
   it('pass lintian', { skip: missing('lintian') }, () => {

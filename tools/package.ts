@@ -153,15 +153,23 @@ function script(name: string): string {
   return readFileSync(join(packaging, `${name}.sh`), 'utf8').replace(/^# .*\n\n?/, '');
 }
 
+/** The scripts as functions of the shell. */
+function functionsOf(names: readonly string[]): string {
+  return names.map((name) => `${name}() {\n${script(name)}}\n`).join('\n');
+}
+
 /** A shell script of Debian's that calls the parts as functions. */
 function debianScript(parts: readonly string[], main: string): string {
-  const functions = parts.map((name) => `${name}() {\n${script(name)}}\n`);
-  return `#!/bin/sh\nset -e\n\n${functions.join('\n')}\n${main}`;
+  return `#!/bin/sh\nset -e\n\n${functionsOf(parts)}\n${main}`;
 }
 
 const debianScripts: Readonly<Record<string, string>> = {
+  preinst: debianScript(
+    ['unmarked', 'prepared'],
+    `if [ "$1" = install ] && [ -z "$2" ]; then prepared; fi\n`,
+  ),
   postinst: debianScript(
-    ['installed'],
+    ['unmarked', 'installed'],
     `case $1 in
   configure) if [ -z "$2" ]; then installed new; else installed upgrade; fi ;;
 esac
@@ -263,7 +271,6 @@ function buildRpm(
       ...['qemu', 'network'].map((driver) => `%dir /etc/libvirt/hooks/${driver}.d`),
     ];
     const files = filesIn(root).map((path) => `${attributes(path)}"/${path}"`);
-    const of = (...names: string[]) => names.map((name) => script(name)).join('');
     const spec = join(work, 'mdserver.spec');
     write(
       spec,
@@ -295,15 +302,15 @@ cp -a ${root}/. %{buildroot}
 %pre
 systemd-sysusers - <<'END' || :
 ${readFileSync(join(repository, 'systemd/mdserver.sysusers'), 'utf8')}END
+${functionsOf(['unmarked', 'prepared'])}
+if [ "$1" = 1 ]; then prepared; fi
 
 %post
-installed() {
-${of('installed')}}
+${functionsOf(['unmarked', 'installed'])}
 if [ "$1" = 1 ]; then installed new; else installed upgrade; fi
 
 %preun
-stopped() {
-${of('stopped')}}
+${functionsOf(['stopped'])}
 if [ "$1" = 0 ]; then stopped; fi
 
 %postun

@@ -12,19 +12,10 @@ if [ "$1" = new ]; then
 fi
 
 # Of an installation from npm or from source: units in /etc would hide those of the package.
-mark="Installed by mdserver's system-integration.sh, which replaces it unless it was edited; sha256 "
-for file in /etc/systemd/system/mdserver.service /etc/systemd/system/mdserver-dnsmasq.service \
+unmarked /etc/systemd/system/mdserver.service /etc/systemd/system/mdserver-dnsmasq.service \
   /etc/systemd/system/mdserver-dnsmasq.target /etc/libvirt/hooks/qemu /etc/libvirt/hooks/network \
-  /usr/local/share/bash-completion/completions/mdserverctl; do
-  if ! grep -qs -- "$mark" "$file"; then continue; fi
-  sum=$(sed "/$mark/d" "$file" | sha256sum | cut -d ' ' -f 1)
-  if grep -q -- "$mark$sum" "$file"; then
-    rm -f -- "$file"
-    echo "mdserver: removed $file, which the package replaces"
-  else
-    echo "mdserver: $file was edited and takes the place of the package's: remove it, or make a drop-in of it" >&2
-  fi
-done
+  /etc/sysusers.d/mdserver.conf /etc/tmpfiles.d/mdserver.conf \
+  /usr/local/share/bash-completion/completions/mdserverctl
 
 # Of the Python md_server: what ours replaces is kept under a name that nothing runs.
 if fates=$(mdserverctl migrate 2>/dev/null); then
