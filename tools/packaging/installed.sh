@@ -41,7 +41,7 @@ if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   if [ "$1" = upgrade ]; then
     # dnsmasq goes on, unless mdserver finds that its configuration has changed.
-    systemctl try-restart mdserver.service
+    systemctl try-restart mdserver.service || true
   fi
   for unit in libvirtd virtqemud; do
     if [ "$1" = new ] && systemctl --quiet is-active "$unit.service"; then
