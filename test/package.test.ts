@@ -147,7 +147,15 @@ test('a checkout without its packages says what to run first', (t) => {
   for (const file of ['package.json', 'README.md']) {
     copyFileSync(join(repository, file), join(checkout, file));
   }
-  const { status, stderr } = spawnSync('npm', ['pack'], { cwd: checkout, encoding: 'utf8' });
+  // Of the npm that runs the tests, npm would take over its settings, and its folders of programs.
+  const { PATH = '', ...others } = process.env;
+  const env = Object.fromEntries(Object.entries(others).filter(([name]) => !/^npm_/i.test(name)));
+  const path = PATH.split(':').filter((folder) => !folder.includes('node_modules'));
+  const { status, stderr } = spawnSync('npm', ['pack'], {
+    cwd: checkout,
+    encoding: 'utf8',
+    env: { ...env, PATH: path.join(':') },
+  });
   assert.notEqual(status, 0);
   assert.ok(stderr.includes('the compiler is not here: run npm ci first\n'), stderr);
 });
