@@ -39,9 +39,14 @@ export interface DropIn {
 /** A path in the configuration that cannot stand in a unit; the message says which. */
 export class UnitPathError extends Error {}
 
-/** Whether the path is the folder or in it; /var/run is a link to /run. */
-function isWithin(path: string, folder: string): boolean {
-  return `${path.replace(/^\/var\/run\//, '/run/')}/`.startsWith(`${folder}/`);
+/** The path with /run in place of /var/run, which is a link to it. */
+export function runPath(path: string): string {
+  return path.replace(/^\/var\/run\//, '/run/');
+}
+
+/** Whether the path is the folder or in it. */
+export function isWithin(path: string, folder: string): boolean {
+  return `${runPath(path)}/`.startsWith(`${folder}/`);
 }
 
 const homes = ['/home', '/root', '/run/user'];
@@ -64,7 +69,7 @@ function pathsOf({ mdserver, dnsmasq, _include_ }: Config) {
     ]),
     socket: mdserver.control_socket,
     base: dnsmasq.base_dir,
-    run: dnsmasq.run_dir.replace(/^\/var\/run\//, '/run/'),
+    run: runPath(dnsmasq.run_dir),
   };
 }
 

@@ -5,6 +5,7 @@ import type { Config } from '../config/options.js';
 import {
   changedFiles,
   type DropIn,
+  isWithin,
   UnitPathError,
   unitDropIns,
   unitFolders,
@@ -78,7 +79,7 @@ function isRoots(path: string): boolean {
 function makeFolders(config: Config, { uid, gid }: Account): void {
   const { mdserver, dnsmasq } = config;
   const own = [...Object.values(unitFolders), '/run', '/var/run', '/dev'];
-  const isElsewhere = (path: string) => !own.some((unit) => `${path}/`.startsWith(`${unit}/`));
+  const isElsewhere = (path: string) => !own.some((folder) => isWithin(path, folder));
   const under = (path: string) => join(pathPrefix || '/', path);
   const make = (path: string, create: (path: string) => void) => {
     const owner = statIfPresent(path)?.uid;

@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
-import { unitFolders } from '../../config/unit.js';
+import { runPath, unitFolders } from '../../config/unit.js';
 import { spoolFolders } from '../../control/spool.js';
 import { daemonAccount } from '../as-daemon.js';
 import { exists, statIfPresent } from './files.js';
@@ -46,10 +46,9 @@ export function hookTarget(source: string): HookTarget | undefined {
   return isOurs ? target : undefined;
 }
 
-/** Whether the paths are the same; /var/run is a link to /run. */
+/** Whether the paths are the same. */
 function samePath(one: string, other: string): boolean {
-  const short = (path: string) => path.replace(/^\/var\/run\//, '/run/');
-  return short(one) === short(other);
+  return runPath(one) === runPath(other);
 }
 
 /** What a path leads to; the path itself if it leads nowhere. */
