@@ -7,22 +7,13 @@
  * says. The guests run the Debian release SUITE (default: bookworm).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { attempt, run } from '../support/processes.js';
+import { checkPrograms, imageCache, makeImage } from '../support/images.js';
+import { run } from '../support/processes.js';
 import { failure, failureCount, heading, note, step } from '../support/report.js';
 import { runSteps } from './steps.js';
 
@@ -48,30 +39,6 @@ const parts = {
   nsenter: 'util-linux',
   setpriv: 'util-linux',
 };
-
-async function checkParts(): Promise<void> {
-  if (process.getuid?.() !== 0) throw new Error('only root can create the namespaces');
-  const missing: string[] = [];
-  for (const [command, debianPackage] of Object.entries(parts)) {
-    const { status } = await attempt('sh', ['-c', `command -v ${command}`]);
-    if (status !== 0) missing.push(`${command} (${debianPackage})`);
-  }
-  if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(', ')}`);
-}
-
-/** The guests' image. It is rebuilt if the script that builds it has changed. */
-async function makeImage(suite: string): Promise<string> {
-  const cache = join(process.env['XDG_CACHE_HOME'] ?? '/var/cache', 'mdserver-guest');
-  const script = join(sources, 'image.sh');
-  const hash = createHash('sha256').update(readFileSync(script)).digest('hex');
-  const folder = join(cache, suite);
-  const stamp = join(folder, 'made-by');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return folder;
-  mkdirSync(cache, { recursive: true });
-  await run('bash', [script, cache, suite], { limit: 1_800_000 });
-  writeFileSync(stamp, hash);
-  return folder;
-}
 
 /** Packs mdserver as for publishing and installs the package. */
 async function installPackage(folder: string, prefix: string): Promise<string> {
@@ -103,9 +70,12 @@ function startInside(args: readonly string[]): ChildProcess {
 }
 
 async function outside(isShort: boolean, suite: string): Promise<number> {
-  await checkParts();
+  if (process.getuid?.() !== 0) throw new Error('only root can create the namespaces');
+  await checkPrograms(parts);
   heading('Preparation');
-  const image = await step('image', `the guests' image, ${suite}`, () => makeImage(suite));
+  const image = await step('image', `the guests' image, ${suite}`, () =>
+    makeImage(join(sources, 'image.sh'), imageCache('mdserver-guest'), suite),
+  );
   // Not in $TMPDIR, which may be in /var, where the hosts have an overlay.
   const folder = mkdtempSync('/tmp/mdserver-guest-');
   const remove = () => rmSync(folder, { recursive: true, force: true });

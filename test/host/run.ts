@@ -5,10 +5,8 @@
  * KVM and no root. Its image needs root, once. This machine changes in nothing except
  * ${XDG_CACHE_HOME:-/var/cache}/mdserver-host, the folder of the image.
  */
-import { createHash } from 'node:crypto';
 import {
   copyFileSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -19,14 +17,15 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { attempt, run } from '../support/processes.js';
+import { checkPrograms, imageCache, makeImage } from '../support/images.js';
+import { run } from '../support/processes.js';
 import { failure, failureCount, heading, note, step } from '../support/report.js';
 import { type Machine, startMachine } from './machine.js';
 import { runSteps } from './steps.js';
 
 const repository = fileURLToPath(new URL('../../../', import.meta.url));
 const sources = join(repository, 'test', 'host');
-const cache = join(process.env['XDG_CACHE_HOME'] ?? '/var/cache', 'mdserver-host');
+const cache = imageCache('mdserver-host');
 
 /** The required programs and their Debian packages. */
 const parts = {
@@ -39,29 +38,6 @@ const parts = {
   'ssh-keygen': 'openssh-client',
   unshare: 'util-linux',
 };
-
-async function checkParts(): Promise<void> {
-  const missing: string[] = [];
-  for (const [command, debianPackage] of Object.entries(parts)) {
-    const { status } = await attempt('sh', ['-c', `command -v ${command}`]);
-    if (status !== 0) missing.push(`${command} (${debianPackage})`);
-  }
-  if (missing.length > 0) throw new Error(`these programs are missing: ${missing.join(', ')}`);
-}
-
-/** The machine's image. It is rebuilt if the script that builds it has changed. */
-async function makeImage(suite: string): Promise<string> {
-  const script = join(sources, 'image.sh');
-  const hash = createHash('sha256').update(readFileSync(script)).digest('hex');
-  const folder = join(cache, suite);
-  const stamp = join(folder, 'made-by');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return folder;
-  if (process.getuid?.() !== 0) throw new Error('only root can make the image');
-  mkdirSync(cache, { recursive: true });
-  await run('bash', [script, cache, suite], { limit: 1_800_000 });
-  writeFileSync(stamp, hash);
-  return folder;
-}
 
 /** The package that `npm run package` has made. */
 function builtPackage(): string {
@@ -108,9 +84,11 @@ async function keepLogs(space: string, machine: Machine | undefined): Promise<vo
 }
 
 async function runAll(suite: string, only: string | undefined): Promise<void> {
-  await checkParts();
+  await checkPrograms(parts);
   heading('Preparation');
-  const image = await step('image', `the machine's image, ${suite}`, () => makeImage(suite));
+  const image = await step('image', `the machine's image, ${suite}`, () =>
+    makeImage(join(sources, 'image.sh'), cache, suite),
+  );
   const space = mkdtempSync('/tmp/mdserver-host-');
   process.once('exit', () => rmSync(space, { recursive: true, force: true }));
   const packages = await step('package', 'this version, and the same as 0.9.0', async () => {
