@@ -3,14 +3,20 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   appendFileSync,
+  chmodSync,
+  cpSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   statSync,
+  symlinkSync,
+  writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
@@ -22,10 +28,10 @@ const folder = temporaryFolder(suiteScope());
 const program = fileURLToPath(new URL('../tools/package.js', import.meta.url));
 
 /** Makes the packages in a new folder, and gives their paths. */
-function build(name: string, environment: Record<string, string> = {}) {
+function build(name: string, environment: Record<string, string> = {}, tool = program) {
   const place = join(folder, name);
   mkdirSync(place);
-  execFileSync(process.execPath, [program, place], {
+  execFileSync(process.execPath, [tool, place], {
     env: { ...process.env, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -46,6 +52,106 @@ const tool = (command: string, ...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' });
   return { status, said: `${stdout}${stderr}` };
 };
+
+/** Makes the packages of a copy of the sources that these lines are added to. */
+function buildNewer(version: string, lines: Record<string, string>) {
+  const copy = join(folder, 'newer-sources');
+  const outside = ['.git', 'node_modules'].map((name) => join(repository, name));
+  cpSync(repository, copy, { recursive: true, filter: (path) => !outside.includes(path) });
+  symlinkSync(join(repository, 'node_modules'), join(copy, 'node_modules'));
+  for (const [path, text] of Object.entries(lines)) appendFileSync(join(copy, path), text);
+  const settings = join(copy, 'package.json');
+  const own = readFileSync(settings, 'utf8');
+  writeFileSync(settings, JSON.stringify({ ...JSON.parse(own), version }));
+  return build('newer', {}, join(copy, 'dist/tools/package.js'));
+}
+
+const systemctl = `#!/bin/sh
+echo "$@" >>/tmp/systemctl
+case "$*" in
+  *is-active*) exit 1 ;;
+  *enable*) action=enable ;;
+  *disable*) action=disable ;;
+  *) exit 0 ;;
+esac
+SYSTEMD_OFFLINE=1 exec systemctl.real --quiet $action mdserver.service
+`;
+
+/**
+ * A host that starts as this machine is and keeps what is done to it. Its systemctl does not reach this machine's
+ * systemd: it notes how it is called, and only enables and disables.
+ */
+function newHost(name: string) {
+  const space = join(folder, name);
+  const root = join(space, 'root');
+  for (const path of ['root/proc', 'root/dev', 'root/run', 'root/root', 'root/tmp', 'packages']) {
+    mkdirSync(join(space, path), { recursive: true });
+  }
+  for (const path of ['bin', 'sbin', 'lib', 'lib64']) symlinkSync(`usr/${path}`, join(root, path));
+  for (const path of ['etc', 'usr', 'var'].flatMap((path) => [
+    `root/${path}`,
+    `upper/${path}`,
+    `work/${path}`,
+  ])) {
+    mkdirSync(join(space, path), { recursive: true });
+  }
+  const mounts = ['etc', 'usr', 'var'].map(
+    (path) =>
+      `mount -t overlay -o "lowerdir=/${path},upperdir=$space/upper/${path},workdir=$space/work/${path}" overlay "$root/${path}"`,
+  );
+  const script = `set -e
+space=$1 root=$1/root
+${mounts.join('\n')}
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+exec chroot "$root" /bin/sh -c "$2"`;
+  /** Runs a script of the shell on the host. */
+  const run = (commands: string) =>
+    tool(
+      'unshare',
+      '--mount',
+      '--propagation',
+      'private',
+      'bash',
+      '-c',
+      script,
+      'sh',
+      space,
+      commands,
+    );
+  const host = {
+    run,
+    /** Puts a file or a folder on the host and gives the path that it has there. */
+    take: (path: string) => {
+      cpSync(path, join(root, 'tmp', basename(path)), { recursive: true });
+      return `/tmp/${basename(path)}`;
+    },
+    /** The files that the host has and this machine has not. */
+    files: () =>
+      files(join(space, 'upper')).filter(
+        (path) => !ofHost.test(path) && !lstatSync(join(space, 'upper', path)).isCharacterDevice(),
+      ),
+    /** What systemctl was called with, since this was last asked. */
+    calls: () => {
+      const log = join(root, 'tmp/systemctl');
+      const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
+      rmSync(log, { force: true });
+      return lines;
+    },
+  };
+  writeFileSync(join(root, 'tmp/shim'), systemctl);
+  const said = run(`
+    rm -rf /etc/mdserver /var/lib/mdserver /var/log/mdserver /etc/libvirt/hooks /etc/systemd/system/*
+    mkdir -p /run/systemd/system /var/lib/rpm
+    if [ ! -e /usr/bin/node ]; then cp "${process.execPath}" /usr/bin/node; fi
+    mv /usr/bin/systemctl /usr/bin/systemctl.real
+    cp /tmp/shim /usr/bin/systemctl && chmod 755 /usr/bin/systemctl && rm /tmp/shim`);
+  assert.deepEqual(said, { status: 0, said: '' });
+  return host;
+}
+/** Where the host of a test differs from this machine by more than what packages install. */
+const ofHost =
+  /^etc\/(?:(?:passwd|group|g?shadow)-?|\.pwd\.lock)$|^var\/lib\/rpm\/|^usr\/bin\/(?:systemctl(?:\.real)?|node)$/;
 
 describe('the packages', { skip: missing('dpkg-deb', 'rpmbuild') }, () => {
   let deb = '';
@@ -187,5 +293,191 @@ describe('the packages', { skip: missing('dpkg-deb', 'rpmbuild') }, () => {
     );
     assert.equal(status, 0, said);
     assert.match(said, / 0 errors, 0 warnings,/);
+  });
+
+  describe('the .rpm', { skip: missing('root', 'unshare', 'rpmbuild', 'systemd-analyze') }, () => {
+    // What it requires is not here: --nodeps.
+    const rpmOf = (...args: string[]) =>
+      `rpm --define '_dbpath /var/lib/rpm' --force-debian ${args.join(' ')}`;
+    const version = '99.0.0';
+    let newer = '';
+
+    before(() => {
+      newer = buildNewer(version, {
+        'etc/mdserver/mdserver.conf': '# newer\n',
+        'etc/logrotate/mdserver': '# newer\n',
+        'systemd/mdserver.service': '# newer\n',
+        'dist/hooks/qemu.js': '\n// newer\n',
+      }).rpm;
+    });
+
+    describe('on a host that has no mdserver', () => {
+      let host: ReturnType<typeof newHost>;
+      before(() => {
+        host = newHost('host');
+      });
+      const foreign = ['etc/libvirt/hooks/qemu', 'etc/libvirt/hooks/qemu.d/other'];
+      const owners = (...paths: string[]) =>
+        host
+          .run(`stat -c '%U:%G %a %n' ${paths.join(' ')}`)
+          .said.trim()
+          .split('\n');
+
+      it('installs each file as it is in the package, with its owner and mode', () => {
+        const [hook = '', beside] = foreign;
+        host.run(`mkdir -p /${hook}.d && echo '#!/bin/sh' | tee /${hook} /${beside}`);
+        const { status, said } = host.run(rpmOf('-i --nodeps', host.take(rpm)));
+        assert.equal(status, 0, said);
+        assert.match(said, /^Creating group 'mdserver' .*\nCreating user 'mdserver' .*\n$/);
+        assert.deepEqual(host.run(rpmOf('-V --nodeps', 'mdserver')), { status: 0, said: '' });
+        assert.deepEqual(host.calls(), [
+          'daemon-reload',
+          '--quiet is-active libvirtd.service',
+          '--quiet is-active virtqemud.service',
+        ]);
+        assert.deepEqual(
+          owners(
+            '/etc/mdserver',
+            '/etc/mdserver/conf.d',
+            '/etc/mdserver/userdata',
+            '/etc/mdserver/mdserver.conf',
+            '/etc/logrotate.d/mdserver',
+            '/etc/libvirt/hooks/qemu.d/mdserver',
+            '/etc/libvirt/hooks/network.d/mdserver',
+            '/usr/lib/systemd/system/mdserver.service',
+            '/usr/lib/mdserver/mdserver.js',
+            '/var/lib/mdserver',
+            '/var/lib/mdserver/spool',
+            '/var/log/mdserver',
+          ),
+          [
+            'root:mdserver 750 /etc/mdserver',
+            'root:mdserver 750 /etc/mdserver/conf.d',
+            'root:mdserver 750 /etc/mdserver/userdata',
+            'root:mdserver 640 /etc/mdserver/mdserver.conf',
+            'root:root 644 /etc/logrotate.d/mdserver',
+            'root:root 755 /etc/libvirt/hooks/qemu.d/mdserver',
+            'root:root 755 /etc/libvirt/hooks/network.d/mdserver',
+            'root:root 644 /usr/lib/systemd/system/mdserver.service',
+            'root:root 755 /usr/lib/mdserver/mdserver.js',
+            'mdserver:mdserver 755 /var/lib/mdserver',
+            'mdserver:mdserver 700 /var/lib/mdserver/spool',
+            'mdserver:mdserver 750 /var/log/mdserver',
+          ],
+        );
+      });
+
+      it('installs programs that its user can run with its configuration, and units that systemd takes', () => {
+        const check = 'setpriv --reuid mdserver --regid mdserver --clear-groups mdserver --check';
+        const { status, said } = host.run(`cd / && ${check} /etc/mdserver/mdserver.conf`);
+        assert.equal(status, 0, said);
+        const units = 'mdserver.service mdserver-dnsmasq.service mdserver-dnsmasq.target';
+        const verified = host.run(
+          `cd /usr/lib/systemd/system && systemd-analyze verify --man=no --recursive-errors=no ${units}`,
+        );
+        assert.equal(verified.status, 0, verified.said);
+      });
+
+      it('is upgraded to a newer one: edits, owners and modes of the operator stay', () => {
+        const configuration = '/etc/mdserver/mdserver.conf';
+        const edits = host.run(`
+          printf '[mdserver]\ndb_file = /srv/mds/db.json\n[dnsmasq]\nuser = daemon\n' >${configuration}
+          chgrp -R daemon /etc/mdserver
+          chmod -x /etc/libvirt/hooks/network.d/mdserver
+          echo '[public-keys]' >/etc/mdserver/conf.d/keys.conf
+          echo text >/etc/mdserver/userdata/web1
+          echo '{}' >/var/lib/mdserver/db_file.json
+          systemctl --quiet enable mdserver.service`);
+        assert.deepEqual(edits, { status: 0, said: '' });
+        const edited = host.run(`cat ${configuration}`).said;
+        host.calls();
+
+        const { status, said } = host.run(rpmOf('-U --nodeps', host.take(newer)));
+        assert.equal(status, 0, said);
+        assert.deepEqual(
+          said.split('\n').filter((line) => line.startsWith('warning')),
+          [`warning: ${configuration} created as ${configuration}.rpmnew`],
+        );
+        assert.equal(host.run(rpmOf('-q', 'mdserver')).said, `mdserver-${version}-1.noarch\n`);
+        assert.equal(host.run(`cat ${configuration}`).said, edited);
+        const updated = ['logrotate.d/mdserver', 'mdserver/mdserver.conf.rpmnew'].map(
+          (name) => `/etc/${name}`,
+        );
+        updated.push(
+          '/usr/lib/systemd/system/mdserver.service',
+          '/etc/libvirt/hooks/network.d/mdserver',
+        );
+        for (const path of updated)
+          assert.match(host.run(`tail -n 1 ${path}`).said, / newer$/m, path);
+        assert.deepEqual(
+          owners(
+            '/etc/mdserver',
+            '/etc/mdserver/mdserver.conf',
+            '/etc/mdserver/mdserver.conf.rpmnew',
+            '/etc/libvirt/hooks/qemu.d/mdserver',
+            '/etc/libvirt/hooks/network.d/mdserver',
+          ),
+          [
+            'root:daemon 750 /etc/mdserver',
+            'root:daemon 640 /etc/mdserver/mdserver.conf',
+            'root:mdserver 640 /etc/mdserver/mdserver.conf.rpmnew',
+            'root:root 755 /etc/libvirt/hooks/qemu.d/mdserver',
+            'root:root 644 /etc/libvirt/hooks/network.d/mdserver',
+          ],
+        );
+        assert.match(said, /wrote \/etc\/systemd\/system\/mdserver.service.d\/integrate.conf/);
+        // The last is that of the old package.
+        assert.deepEqual(host.calls(), [
+          'daemon-reload',
+          'daemon-reload',
+          'try-restart mdserver.service',
+          'daemon-reload',
+        ]);
+      });
+
+      it('is erased: it stops and disables its units, and leaves what the operator and mdserver made', () => {
+        const { status, said } = host.run(rpmOf('-e', 'mdserver'));
+        assert.equal(status, 0, said);
+        assert.equal(
+          said,
+          'warning: /etc/mdserver/mdserver.conf saved as /etc/mdserver/mdserver.conf.rpmsave\n',
+        );
+        assert.deepEqual(host.calls(), [
+          '--quiet disable --now mdserver.service',
+          '--quiet stop mdserver-dnsmasq.target mdserver-dnsmasq.service',
+          'daemon-reload',
+        ]);
+        assert.deepEqual(host.files(), [
+          ...foreign,
+          'etc/mdserver/conf.d/keys.conf',
+          'etc/mdserver/mdserver.conf.rpmnew',
+          'etc/mdserver/mdserver.conf.rpmsave',
+          'etc/mdserver/userdata/web1',
+          'var/lib/mdserver/db_file.json',
+        ]);
+      });
+    });
+
+    it('takes the place of an installation from npm, but keeps its configuration', () => {
+      const host = newHost('npm-host');
+      const laid = join(folder, 'npm-prefix');
+      mkdirSync(laid);
+      integrate(layPackage(folder), laid);
+      const configuration = join(laid, 'etc/mdserver/mdserver.conf');
+      appendFileSync(configuration, '[public-keys]\n');
+      chmodSync(configuration, 0o600);
+      host.run(`cp -a ${host.take(laid)}/. /`);
+
+      const { status, said } = host.run(rpmOf('-i --nodeps', host.take(rpm)));
+      assert.equal(status, 0, said);
+      const ofPackage = host.run(rpmOf('-ql', 'mdserver')).said.split('\n');
+      assert.deepEqual(
+        host.files().filter((path) => !ofPackage.includes(`/${path}`)),
+        ['etc/mdserver/mdserver.conf.rpmnew'],
+      );
+      // The configuration is the operator's; all else is the package's.
+      const verified = host.run(rpmOf('-V --nodeps', 'mdserver')).said;
+      assert.match(verified, /^\S+ +c \/etc\/mdserver\/mdserver.conf\n$/);
+    });
   });
 });

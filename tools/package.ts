@@ -150,7 +150,7 @@ function normalise(root: string, { time }: Release): void {
 }
 
 function script(name: string): string {
-  return readFileSync(join(packaging, `${name}.sh`), 'utf8').replace(/^# .*\n\n?/, '');
+  return readFileSync(join(packaging, `${name}.sh`), 'utf8').replace(/^(?:# .*\n)+\n?/, '');
 }
 
 /** The scripts as functions of the shell. */
@@ -162,6 +162,8 @@ function functionsOf(names: readonly string[]): string {
 function debianScript(parts: readonly string[], main: string): string {
   return `#!/bin/sh\nset -e\n\n${functionsOf(parts)}\n${main}`;
 }
+
+const reload = 'if [ -d /run/systemd/system ]; then systemctl daemon-reload || true; fi';
 
 const debianScripts: Readonly<Record<string, string>> = {
   preinst: debianScript(
@@ -177,8 +179,8 @@ esac
   ),
   prerm: debianScript(['stopped'], `if [ "$1" = remove ]; then stopped; fi\n`),
   postrm: debianScript(
-    ['purged'],
-    `if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+    ['unintegrated', 'purged'],
+    `${reload}
 if [ "$1" = purge ]; then purged; fi
 `,
   ),
@@ -270,6 +272,13 @@ function buildRpm(
       ),
       ...['qemu', 'network'].map((driver) => `%dir /etc/libvirt/hooks/${driver}.d`),
     ];
+    // rpm gives them the package's owner and mode at each installation, which dpkg does not. But the operator
+    // disables a hook by its mode, and gives the configuration to the group of another dnsmasq.user.
+    const operators = ['', '/conf.d', '/userdata', '/mdserver.conf']
+      .map((name) => `/etc/mdserver${name}`)
+      .concat(['qemu', 'network'].map((driver) => `/etc/libvirt/hooks/${driver}.d/mdserver`))
+      .join(' ');
+    const remembered = '/run/mdserver-rpm';
     const files = filesIn(root).map((path) => `${attributes(path)}"/${path}"`);
     const spec = join(work, 'mdserver.spec');
     write(
@@ -285,7 +294,10 @@ BuildArch: noarch
 Requires: nodejs(engine) >= 20.17
 Requires: dnsmasq
 Requires: systemd >= 250
-Requires(pre): systemd
+Requires(pre): coreutils, grep, sed, systemd
+Requires(post): coreutils, grep, nodejs(engine) >= 20.17, sed, systemd
+Requires(preun): systemd
+Requires(postun): coreutils, systemd
 Recommends: libvirt-daemon-kvm
 Recommends: logrotate
 # The programs' first line is for the node of this package's Requires.
@@ -302,11 +314,22 @@ cp -a ${root}/. %{buildroot}
 %pre
 systemd-sysusers - <<'END' || :
 ${readFileSync(join(repository, 'systemd/mdserver.sysusers'), 'utf8')}END
-${functionsOf(['unmarked', 'prepared'])}
-if [ "$1" = 1 ]; then prepared; fi
+stat -c '%%u:%%g %%a %%n' ${operators} >${remembered} 2>/dev/null || :
 
 %post
-${functionsOf(['unmarked', 'installed'])}
+${functionsOf(['unmarked', 'prepared', 'installed'])}
+if [ "$1" = 1 ]; then
+  prepared
+  # rpm had decided before %pre to put its own beside them.
+  for new in /etc/libvirt/hooks/*.d/mdserver.rpmnew /etc/logrotate.d/mdserver.rpmnew; do
+    if [ -e "$new" ] && ! [ -e "\${new%%.rpmnew}" ]; then mv "$new" "\${new%%.rpmnew}"; fi
+  done
+fi
+while read -r owner mode path; do
+  chown "$owner" "$path"
+  chmod "$mode" "$path"
+done <${remembered}
+rm -f ${remembered}
 if [ "$1" = 1 ]; then installed new; else installed upgrade; fi
 
 %preun
@@ -314,7 +337,9 @@ ${functionsOf(['stopped'])}
 if [ "$1" = 0 ]; then stopped; fi
 
 %postun
-if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+${functionsOf(['unintegrated'])}
+if [ "$1" = 0 ]; then unintegrated; fi
+${reload}
 
 %files
 ${[...folders, ...files].join('\n')}

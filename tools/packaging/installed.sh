@@ -5,10 +5,12 @@ systemd-sysusers mdserver.conf || true
 systemd-tmpfiles --create mdserver.conf || true
 
 if [ "$1" = new ]; then
-  # The configuration may have a password.
-  chgrp mdserver /etc/mdserver /etc/mdserver/conf.d /etc/mdserver/userdata /etc/mdserver/mdserver.conf
-  chmod 0750 /etc/mdserver /etc/mdserver/conf.d /etc/mdserver/userdata
-  chmod 0640 /etc/mdserver/mdserver.conf
+  # The configuration may have a password. Another group is that of the dnsmasq.user of an earlier installation.
+  for path in /etc/mdserver /etc/mdserver/conf.d /etc/mdserver/userdata /etc/mdserver/mdserver.conf; do
+    if [ "$(stat -c %G "$path")" != root ]; then continue; fi
+    chgrp mdserver "$path"
+    if [ -d "$path" ]; then chmod 0750 "$path"; else chmod 0640 "$path"; fi
+  done
 fi
 
 # Of an installation from npm or from source: units in /etc would hide those of the package.
@@ -38,7 +40,7 @@ fi
 mdserverctl integrate || true
 
 if [ -d /run/systemd/system ]; then
-  systemctl daemon-reload
+  systemctl daemon-reload || true
   if [ "$1" = upgrade ]; then
     # dnsmasq goes on, unless mdserver finds that its configuration has changed.
     systemctl try-restart mdserver.service || true

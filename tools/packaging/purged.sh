@@ -4,11 +4,7 @@ user=mdserver
 # Files elsewhere belong to it: another user must not get its number.
 if [ -e /etc/systemd/system/mdserver.service.d/integrate.conf ]; then user=; fi
 rm -rf /var/lib/mdserver /var/log/mdserver /run/mdserver
-for unit in mdserver mdserver-dnsmasq; do
-  rm -f "/etc/systemd/system/$unit.service.d/integrate.conf"
-  rmdir "/etc/systemd/system/$unit.service.d" 2>/dev/null || true
-done
-rm -f /etc/logrotate.d/mdserver-integrate
+unintegrated
 for folder in /etc/mdserver/conf.d /etc/mdserver/userdata /etc/mdserver /etc/libvirt/hooks/qemu.d \
   /etc/libvirt/hooks/network.d; do
   rmdir "$folder" 2>/dev/null || true
