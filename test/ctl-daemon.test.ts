@@ -37,6 +37,7 @@ import {
   stubVirsh,
 } from './support/ctl.js';
 import { eventually, freePort } from './support/daemon.js';
+import { dig } from './support/dig.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
 import { databaseRecord, domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
@@ -1097,12 +1098,7 @@ test('a working host passes the check, a broken one does not; a real dnsmasq see
 
   const guest = host.addGuest('52:54:00:ff:ff:ff');
   guest.ip('address add 10.122.255.250/16 dev eth0');
-  const resolve = async (name: string) => {
-    const { stdout } = await guest.run('dig', [
-      ...['@10.122.0.1', '+short', '+tries=1', '+time=1', name],
-    ]);
-    return stdout.trim();
-  };
+  const resolve = async (name: string) => (await dig(guest.run, '10.122.0.1', name)).join('\n');
   const xml = join(folder, 'web1.xml');
   writeFileSync(xml, domainXml(1, { name: 'web1', network: 'default' }));
   const [, address = ''] = (await ctl('upload', xml)).stdout.split('\t');

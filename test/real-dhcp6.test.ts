@@ -7,6 +7,7 @@ import { temporaryFolder } from './support/cleanup.js';
 import { runCloudInit } from './support/cloud-init-site.js';
 import { eventually, startDaemon } from './support/daemon.js';
 import { runDhclient } from './support/dhclient.js';
+import { dig } from './support/dig.js';
 import { type Dnsmasq, startDnsmasq } from './support/dnsmasq.js';
 import { addHost, type Namespace } from './support/netns.js';
 import { missing, python } from './support/parts.js';
@@ -120,12 +121,6 @@ function askForAddress(
   });
 }
 
-async function dig(guest: Namespace, ...question: string[]): Promise<string[]> {
-  const options = [`@${router}`, '+short', '+tries=2', '+time=2', '-r'];
-  const { stdout } = await guest.run('dig', [...options, ...question]);
-  return stdout.split('\n').filter((line) => line !== '');
-}
-
 const withIpv6 = 'net_address6 = fd00:122::\nnet_prefix6 = 64';
 
 test('a guest gets its IPv6 address by DHCPv6 and DNS has it; over IPv6 alone it boots from it', {
@@ -148,16 +143,16 @@ test('a guest gets its IPv6 address by DHCPv6 and DNS has it; over IPv6 alone it
   await eventually('the guest has a default route', async () =>
     (await guest.run('ip', ['-6', 'route'])).stdout.includes('default via fe80:'),
   );
-  assert.deepEqual(await dig(guest, '-t', 'AAAA', 'web1.example.net'), [address]);
-  assert.deepEqual(await dig(guest, '-t', 'AAAA', 'web1'), [address]);
-  assert.deepEqual(await dig(guest, '-x', address), ['web1.example.net.']);
+  assert.deepEqual(await dig(guest.run, router, '-t', 'AAAA', 'web1.example.net'), [address]);
+  assert.deepEqual(await dig(guest.run, router, '-t', 'AAAA', 'web1'), [address]);
+  assert.deepEqual(await dig(guest.run, router, '-x', address), ['web1.example.net.']);
   // One that has never asked for its address.
   const { mds_ipv6: other } = await host.upload('web2', 2);
   assert.ok(other);
   await eventually('dnsmasq has read its files again', async () =>
-    (await dig(guest, '-t', 'AAAA', 'web2')).includes(other),
+    (await dig(guest.run, router, '-t', 'AAAA', 'web2')).includes(other),
   );
-  assert.deepEqual(await dig(guest, '-x', other), ['web2.example.net.']);
+  assert.deepEqual(await dig(guest.run, router, '-x', other), ['web2.example.net.']);
 
   const get = async (path: string) => {
     const limits = ['--silent', '--show-error', '--fail', '--max-time', '10', '--globoff'];
@@ -333,9 +328,9 @@ test('a machine with a lease that is renamed is gone under its old name', { skip
   await host.upload('web2', 1);
   await eventually(
     'the old name is gone',
-    async () => (await dig(guest, '-t', 'AAAA', 'web1')).length === 0,
+    async () => (await dig(guest.run, router, '-t', 'AAAA', 'web1')).length === 0,
   );
-  assert.deepEqual(await dig(guest, '-t', 'AAAA', 'web2'), [address]);
+  assert.deepEqual(await dig(guest.run, router, '-t', 'AAAA', 'web2'), [address]);
 });
 
 test('an IPv6 address is its instance’s alone, and stays over uploads, renaming and a restart', {

@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { dig } from '../support/dig.js';
 import { attempt, end, eventually, isRunning, run } from '../support/processes.js';
 import { heading, note, same, step } from '../support/report.js';
 import {
@@ -187,11 +188,11 @@ async function checkNames({ host, root }: Run, asker: Guest, other: Guest): Prom
   const full = `${other.name}.${domain}`;
   await step(other.name, 'name and address in DNS, from the host', async () => {
     const address = recordOf(host, other.name).mds_ipv4;
-    const dig = async (...args: string[]) =>
-      (await host.run('dig', [`@${gateway}`, '+short', ...args])).trim();
-    same(other.name, await dig(other.name), address);
-    same(full, await dig(full), address);
-    same(address, await dig('-x', address), `${full}.`);
+    const resolve = async (...question: string[]) =>
+      (await dig(host.run, gateway, ...question)).join('\n');
+    same(other.name, await resolve(other.name), address);
+    same(full, await resolve(full), address);
+    same(address, await resolve('-x', address), `${full}.`);
   });
   await step(other.name, `name and address in DNS, from ${asker.name}`, async () => {
     const address = recordOf(host, other.name).mds_ipv4;
@@ -456,10 +457,8 @@ async function twenty({ host }: Run): Promise<void> {
     if (new Set(addresses).size !== 20 || all.size !== records.length) {
       throw new Error(`duplicate addresses: ${addresses.join(' ')}`);
     }
-    const names = await Promise.all(
-      guests.map(({ name }) => host.run('dig', [`@${gateway}`, '+short', name])),
-    );
-    same('DNS', names.join(''), addresses.map((address) => `${address}\n`).join(''));
+    const names = await Promise.all(guests.map(({ name }) => dig(host.run, gateway, name)));
+    same('DNS', names.join('\n'), addresses.join('\n'));
     return `slowest start ${Math.max(...times)} ms`;
   });
   await Promise.all(guests.map(({ name }) => host.virsh('destroy', name)));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { dig } from '../support/dig.js';
 import { domainXml } from '../support/samples.js';
 import {
   footprint,
@@ -121,8 +122,7 @@ async function upload({ site }: Network, xml: string): Promise<number> {
 
 /** The addresses of a name, as the honest guest's resolver finds them. */
 async function resolve({ guests }: Network, name: string): Promise<string> {
-  const { stdout } = await guests.honest.run('dig', ['+short', '+tries=1', '@10.122.0.1', name]);
-  return stdout.trim();
+  return (await dig(guests.honest.run, '10.122.0.1', name)).join('\n');
 }
 
 const phoneHomeForm =

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -24,14 +25,28 @@ export async function eventually(
   }
 }
 
-/** A TCP port that nobody has on the address at this moment. */
+/**
+ * A TCP port that nobody has on the address, and that stays free until the caller takes it: it is none of those that
+ * the kernel gives to connections and to servers that ask for any.
+ */
 export async function freePort(address: string): Promise<number> {
-  const server = createServer().listen(0, address);
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
+  const range = readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+  for (;;) {
+    const port = randomInt(10_000, Number.parseInt(range, 10));
+    const server = createServer().listen(port, address);
+    // Also rejects if another program has it.
+    const listens = await once(server, 'listening').then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code !== 'EADDRINUSE') throw error;
+        return false;
+      },
+    );
+    if (!listens) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 /**
