@@ -42,7 +42,11 @@ exists() { [ -e "$1" ] || [ -L "$1" ]; }
 mark="Installed by mdserver's system-integration.sh, which replaces it unless it was edited; sha256 "
 
 # The checksum of a file without the line that contains the checksum.
-checksum() { sed "/$mark/d" "$1" | sha256sum | cut -d ' ' -f 1; }
+checksum() {
+  local sum
+  read -r sum _ < <(sed "/$mark/d" "$1" | sha256sum)
+  printf '%s\n' "$sum"
+}
 
 marked() { grep -q -- "$mark" "$1"; }
 
@@ -144,36 +148,39 @@ node=$(command -v node) || fail "node is not in PATH: install Node 20.17 or newe
 [[ $node =~ ^/[A-Za-z0-9._/+-]+$ ]] ||
   fail "node is '$node': it must be an absolute path of letters, digits and . _ + -"
 # From /, as systemd starts mdserver: it is where relative paths of included files start.
-if ! settings=$(cd / && PREFIX=$prefix "$node" "$control" config --config "$settings_file" 2>"$work/errors"); then
+if ! (cd / && PREFIX=$prefix "$node" "$control" integrate --plan --config "$settings_file") >"$work/plan" 2>"$work/errors"; then
   # mdserverctl reports one line; Node prints a stack trace if it cannot load it.
   problem=$(sed -n 's/^mdserverctl: //p' "$work/errors")
   fail "${problem:-$control does not run with $node: run 'npm ci' and 'npm run build' with Node 20.17 or newer}"
 fi
 cat -- "$work/errors" >&2
 
-# SECTION.KEY: the value that mdserver uses.
-configured() { sed -n "s/^$1=//p" <<<"$settings"; }
+# By SECTION.KEY: the value that mdserver uses.
+declare -A settings=()
+# What becomes of the parts of the Python md_server, if there is one.
+fates=()
+while IFS= read -r line; do
+  case $line in
+    plan.fate=*) fates+=("${line#*=}") ;;
+    *) settings[${line%%=*}]=${line#*=} ;;
+  esac
+done <"$work/plan"
 
-IFS=: read -r -a include_directories <<<"$(configured _include_.directories)"
-IFS=: read -r -a include_files <<<"$(configured _include_.files)"
+IFS=: read -r -a include_directories <<<"${settings[_include_.directories]}"
+IFS=: read -r -a include_files <<<"${settings[_include_.files]}"
 
-# SECTION.KEY: a path that needs no quoting in the units.
-configured_path() {
-  local path
-  path=$(configured "$1")
-  [[ $path =~ ^/[A-Za-z0-9._/-]+$ ]] ||
-    fail "$configuration: $1 is '$path': the units need an absolute path of letters, digits and . _ -"
-  printf '%s\n' "$path"
-}
+for key in mdserver.{db_file,logfile,userdata_dir} dnsmasq.{base_dir,run_dir}; do
+  [[ ${settings[$key]} =~ ^/[A-Za-z0-9._/-]+$ ]] ||
+    fail "$configuration: $key is '${settings[$key]}': the units need an absolute path of letters, digits and . _ -"
+done
 
-user=$(configured dnsmasq.user)
+user=${settings[dnsmasq.user]}
 [[ $user =~ ^[a-z_][a-z0-9_-]*$ ]] || fail "$configuration: dnsmasq.user is '$user', which is not a user name"
-network=$(configured dnsmasq.net_name)
-database=$(configured_path mdserver.db_file)
-configured_path mdserver.logfile >/dev/null
-userdata=$(configured_path mdserver.userdata_dir)
-base=$(configured_path dnsmasq.base_dir)
-run=$(configured_path dnsmasq.run_dir)
+network=${settings[dnsmasq.net_name]}
+database=${settings[mdserver.db_file]}
+userdata=${settings[mdserver.userdata_dir]}
+base=${settings[dnsmasq.base_dir]}
+run=${settings[dnsmasq.run_dir]}
 data=$(dirname -- "$database")
 # Where the hook keeps what it cannot deliver, whatever the configuration says.
 spool=/var/lib/mdserver/spool
@@ -189,15 +196,13 @@ fi
 
 # The files of the Python md_server that ours replace.
 declare -A python_files=()
-migrates=yes
-fates=$(cd / && PREFIX=$prefix "$node" "$control" migrate "$settings_file" 2>"$work/errors") || migrates=no
-while IFS=$'\t' read -r fate file _; do
+for line in "${fates[@]}"; do
+  say "$line"
+  IFS=$'\t' read -r fate file _ <<<"$line"
   if [ "$fate" = replaced ]; then python_files[$file]=yes; fi
-done <<<"$fates"
+done
 if [ "${#python_files[@]}" -gt 0 ]; then
-  say "$fates"
-  cat -- "$work/errors" >&2
-  [ "$migrates" = yes ] ||
+  [ "${settings[plan.migrates]}" = yes ] ||
     fail "the Python md_server is installed, and something would break: nothing is replaced. See docs/migration.md in $here"
 fi
 
@@ -267,15 +272,18 @@ unit_group=${group:-$user}
 # lead anywhere by the time that it is used: root must not create files there, or change owners.
 place_of_root() {
   if [ "$(id -u)" != 0 ]; then return; fi
-  local folder=$1 owner owner_group mode
+  local folder=$1 folders=("${prefix:-/}") link owner owner_group mode
   while [ "$folder" != "${prefix:-/}" ]; do
-    folder=$(dirname -- "$folder")
-    if ! exists "$folder"; then continue; fi
-    if [ "$(stat -c %u -- "$folder")" != 0 ]; then return 1; fi
-    read -r owner owner_group mode < <(stat -L -c '%u %G %a' -- "$folder")
-    if [ "$owner" != 0 ] || ((0$mode & 02)); then return 1; fi
-    if [ "$owner_group" = "$unit_group" ] && ((0$mode & 020)); then return 1; fi
+    folder=${folder%/*}
+    folder=${folder:-/}
+    if exists "$folder"; then folders+=("$folder"); fi
   done
+  # Of links, those themselves, and what they lead to.
+  while read -r link owner owner_group mode; do
+    if [ "$owner" != 0 ]; then return 1; fi
+    if [ "$link" = yes ]; then continue; fi
+    if ((0$mode & 02)) || { [ "$owner_group" = "$unit_group" ] && ((0$mode & 020)); }; then return 1; fi
+  done < <(stat -c 'yes %u %G %a' -- "${folders[@]}" && stat -L -c 'no %u %G %a' -- "${folders[@]}" || echo 'no - - 0')
 }
 
 # DIRECTORY MODE OWNER: creates the folder if it does not exist. OWNER is "user", "root", or "group" for
@@ -301,10 +309,8 @@ make_directory() {
 put() {
   if [ ! -L "$2" ] && cmp -s -- "$1" "$2"; then return; fi
   local temporary
-  temporary=$(mktemp -- "$(dirname -- "$2")/.$(basename -- "$2").XXXXXX")
-  cat -- "$1" >"$temporary"
-  if [ -n "${4:-}" ]; then chgrp -- "$4" "$temporary"; fi
-  chmod "$3" "$temporary"
+  temporary=$(mktemp -- "${2%/*}/.${2##*/}.XXXXXX")
+  install -m "$3" ${4:+-g "$4"} -T -- "$1" "$temporary"
   mv -f -T -- "$temporary" "$2"
   installed+=("$2")
   say "installed $2"
@@ -441,7 +447,9 @@ for kind in sysusers tmpfiles; do
 done
 
 # Drop-ins for the paths and the user of this configuration.
-(cd / && PREFIX=$prefix "$node" "$control" integrate --config "$configuration")
+if [ "${settings[plan.integrates]}" = yes ]; then
+  (cd / && PREFIX=$prefix "$node" "$control" integrate --config "$configuration")
+fi
 
 completions=$prefix/usr/local/share/bash-completion/completions
 install -d -m 0755 -- "$completions"

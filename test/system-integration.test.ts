@@ -23,7 +23,8 @@ import { freshFiles, integrate, layPackage } from './fixtures/hook/installed.js'
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
 
-const folder = temporaryFolder(suiteScope());
+const suite = suiteScope();
+const folder = temporaryFolder(suite);
 const packageRoot = layPackage(folder);
 
 /** A new prefix that has these files. */
@@ -176,6 +177,25 @@ describe('a fresh installation', () => {
     assert.notEqual(spawnSync('getent', ['passwd', 'mds-test-user']).status, 0);
     const why = process.getuid?.() === 0 ? 'there is no user mds-test-user' : 'not running as root';
     assert.ok(said.includes(why), said);
+  });
+
+  it('starts mdserverctl once, and again only for units that need a drop-in', () => {
+    const bin = temporaryFolder(suite, {
+      node: `#!/bin/sh\necho "$2 $3" >>@DIR@/calls\nexec ${process.execPath} "$@"\n`,
+    });
+    chmodSync(join(bin, 'node'), 0o755);
+    const calls = (files: Record<string, string>) => {
+      rmSync(join(bin, 'calls'), { force: true });
+      integrate(packageRoot, prefixWith(files), { PATH: `${bin}:${process.env['PATH']}` });
+      return read(bin, 'calls').trim().split('\n');
+    };
+    assert.deepEqual(calls({}), ['integrate --plan']);
+    assert.deepEqual(calls({ [configuration]: '[mdserver]\ndb_file = /srv/mds/db.json\n' }), [
+      'integrate --plan',
+      'integrate --config',
+    ]);
+    const stale = { 'etc/systemd/system/mdserver.service.d/integrate.conf': '[Service]\n' };
+    assert.deepEqual(calls(stale), ['integrate --plan', 'integrate --config']);
   });
 
   it('changes nothing when it runs again', () => {

@@ -19,6 +19,11 @@ import { note, printExactly } from './output.js';
 import { firstLine, runProgram } from './programs.js';
 
 const rotationFile = 'etc/logrotate.d/mdserver';
+const usualLog = `${unitFolders.logs}/mdserver.log`;
+
+function integrateRules(): string {
+  return join(pathPrefix || '/', `${rotationFile}-integrate`);
+}
 
 /**
  * The rules of log rotation for a log that is not at its usual place: those of the installed file, for
@@ -29,23 +34,40 @@ async function logRotation(
   account: Account | undefined,
 ): Promise<{ path: string; content: string | undefined }> {
   const installed = join(pathPrefix || '/', rotationFile);
-  const path = `${installed}-integrate`;
+  const path = integrateRules();
   const { logfile } = config.mdserver;
-  const usual = `${unitFolders.logs}/mdserver.log`;
   const installedRules = readIfPresent(installed);
-  if (logfile === usual || logfile.startsWith('/dev/') || installedRules === undefined) {
+  if (logfile === usualLog || logfile.startsWith('/dev/') || installedRules === undefined) {
     return { path, content: undefined };
   }
   const { user } = config.dnsmasq;
   const group = (await runProgram('id', ['-g', '-n', '--', user]))?.stdout.trim() || user;
   const rules = installedRules
-    .replace(`${usual} `, `${logfile} `)
+    .replace(`${usualLog} `, `${logfile} `)
     .replace(`${unitFolders.logs}/mdserver-dnsmasq.log `, `${dnsmasqLogPath(config)} `)
     .replaceAll('mdserver mdserver\n', `${user} ${group}\n`);
   // In a folder of root's, the user cannot rename the logs.
   const folder = statIfPresent(join(pathPrefix || '/', dirname(logfile)));
   const isUsers = folder === undefined || folder.uid === account?.uid;
   return { path, content: isUsers ? rules : rules.replaceAll(/^ *su .*\n/gm, '') };
+}
+
+/** Whether the units are as they are to be without a drop-in, so that integrateUnits would do nothing. */
+export function needsNothing(config: Config): boolean {
+  try {
+    const dropIns = unitDropIns(config, pathPrefix);
+    const isUsual =
+      config.mdserver.logfile === usualLog || config.mdserver.logfile.startsWith('/dev/');
+    const rules = { path: integrateRules(), content: undefined };
+    return (
+      isUsual &&
+      dropIns.every(({ content }) => content === undefined) &&
+      changedFiles([...dropIns, rules]).length === 0
+    );
+  } catch (error) {
+    if (!(error instanceof UnitPathError)) throw error;
+    return false;
+  }
 }
 
 /** Throws CommandError if systemd would give a runtime folder of another program to mdserver's user. */

@@ -13,7 +13,15 @@ const optionsByName: ReadonlyMap<string, Option> = new Map(
 
 const secretNames = [...optionsByName].filter(([, { secret }]) => secret).map(([name]) => name);
 
-/** The value that mdserver uses, as written, on one line; undefined if there is none. */
+/** The options without the secret ones, and their values as mdserver uses them: on one line, undefined if there is none. */
+export function effectiveValues(
+  config: Config,
+): (readonly [name: string, value: string | undefined])[] {
+  return [...optionsByName.keys()]
+    .filter((name) => !secretNames.includes(name))
+    .map((name) => [name, effectiveValue(config, name)]);
+}
+
 function effectiveValue(config: Config, name: string): string | undefined {
   if (name === 'mdserver.control_socket') return controlSocketPath(config);
   // The units, which system-integration.sh fills in, take no netmask.
@@ -52,12 +60,11 @@ export const config = defineCommand({
   run: async (operands, options) => {
     operands.forEach(requireOption);
     const named = operands.length > 0;
-    const names = named
-      ? operands
-      : [...optionsByName.keys()].filter((name) => !secretNames.includes(name));
     const { config: values, warnings } = readConfiguration(options);
     warnings.forEach(note);
-    const rows = names.map((name) => [name, effectiveValue(values, name)] as const);
+    const rows = named
+      ? operands.map((name) => [name, effectiveValue(values, name)] as const)
+      : effectiveValues(values);
     if (options.json) {
       printJson(Object.fromEntries(rows.map(([name, value]) => [name, value ?? null])));
     } else {

@@ -15,11 +15,33 @@ const colours = {
   decide: 'red',
 } as const satisfies Record<Fate, string>;
 
-/** On a terminal, the fates are in a column; elsewhere, tabs are between the columns. */
-function findingLine({ fate, file, line, text }: MigrationFinding): string {
-  const place = line === undefined ? file : `${file}:${line}`;
-  if (!stdoutStyle.terminal) return `${[fate, place, text].map(printable).join('\t')}\n`;
-  return `${coloured(stdoutStyle, colours[fate], fate.padEnd(9))}  ${printable(`${place}: ${text}`)}\n`;
+function place({ file, line }: MigrationFinding): string {
+  return line === undefined ? file : `${file}:${line}`;
+}
+
+/** A line of the output for scripts: columns with tabs between them. */
+export function findingColumns(finding: MigrationFinding): string {
+  return [finding.fate, place(finding), finding.text].map(printable).join('\t');
+}
+
+/** On a terminal, the fates are in a column. */
+function findingLine(finding: MigrationFinding): string {
+  if (!stdoutStyle.terminal) return `${findingColumns(finding)}\n`;
+  const { fate, text } = finding;
+  return `${coloured(stdoutStyle, colours[fate], fate.padEnd(9))}  ${printable(`${place(finding)}: ${text}`)}\n`;
+}
+
+/** What has to be done before anything is replaced. */
+export function stepsBefore(findings: readonly MigrationFinding[]): string[] {
+  const count = (fate: Fate) => findings.filter((finding) => finding.fate === fate).length;
+  const toDecide = count('decide');
+  const toConvert = count('convert');
+  return [
+    ...(toDecide > 0 ? [`${counted(toDecide, 'thing')} to decide first`] : []),
+    ...(toConvert > 0
+      ? [`${counted(toConvert, 'template')} to convert: mdserverctl migrate --write`]
+      : []),
+  ];
 }
 
 export const migrate = defineCommand({
@@ -48,12 +70,8 @@ export const migrate = defineCommand({
       if (!options.json) print(findingLine(finding));
     }
     if (options.json) printJson(findings);
-    const count = (fate: Fate) => findings.filter((finding) => finding.fate === fate).length;
-    const toDecide = count('decide');
-    const toConvert = count('convert');
-    if (toDecide > 0) note(`${counted(toDecide, 'thing')} to decide first`);
-    if (toConvert > 0)
-      note(`${counted(toConvert, 'template')} to convert: mdserverctl migrate --write`);
-    return toDecide + toConvert > 0 ? exitCodes.failed : exitCodes.ok;
+    const todo = stepsBefore(findings);
+    todo.forEach(note);
+    return todo.length > 0 ? exitCodes.failed : exitCodes.ok;
   },
 });
