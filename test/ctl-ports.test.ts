@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { parseListeners } from '../src/ctl/checks/iproute2.js';
+import { parseListeners } from '../src/dnsmasq/ports.js';
 import { temporaryFolder } from './support/cleanup.js';
 import { startWithControl } from './support/control-socket.js';
 import { checkIn } from './support/ctl.js';
@@ -44,6 +44,11 @@ async function hostWith(t: TestContext, dnsmasq = '', host = addHost(t)) {
       return pid;
     },
     check: (name: string, path?: string) => checkIn(host, folder, name, path),
+    /** Those in the health report. */
+    problems: async (): Promise<string[]> => {
+      const url = ['--unix-socket', join(folder, 'run/control.sock'), 'http://localhost/health'];
+      return JSON.parse((await host.run('curl', ['-s', ...url])).stdout).problems;
+    },
   };
 }
 
@@ -113,11 +118,7 @@ test("check names who has port 53 on the bridge, so that mdserver's dnsmasq cann
 test('a dnsmasq whose port 53 is taken does no harm to mdserver, which says who is to blame, until it is mended', {
   skip: missing('netns', 'dnsmasq', 'curl'),
 }, async (t) => {
-  const { host, daemon, folder, start, startOther, check } = await hostWith(t);
-  const problems = async (): Promise<string[]> => {
-    const url = ['--unix-socket', join(folder, 'run/control.sock'), 'http://localhost/health'];
-    return JSON.parse((await host.run('curl', ['-s', ...url])).stdout).problems;
-  };
+  const { daemon, folder, start, startOther, check, problems } = await hostWith(t);
   const gone = `dnsmasq is not running (no ${folder}/run/mds.pid); it will read its files when it starts`;
   assert.deepEqual(await problems(), [gone]);
   for (const address of ['0.0.0.0', '10.122.0.1', '169.254.169.254']) {
@@ -129,7 +130,7 @@ test('a dnsmasq whose port 53 is taken does no harm to mdserver, which says who 
       /failed to create listening socket for .*: Address already in use/,
     );
     assert.deepEqual(await problems(), [
-      `${gone}; another program has port 53 of ${address}, which it needs: 'mdserverctl check' names it`,
+      `${gone}; another program has port 53 of ${address} (udp, tcp), which mdserver's dnsmasq needs: 'mdserverctl check' names it`,
     ]);
     const said = await check(
       'dnsmasq',
@@ -178,6 +179,31 @@ test("check names a DHCP server of all interfaces where mdserver's dnsmasq is no
   assert.deepEqual(await check('ports'), [
     `warning: dnsmasq (process ${pid}) has port 67 of 0.0.0.0 (udp), port 547 of :: (udp): mdserver's dnsmasq may not start beside it: ${mend}`,
   ]);
+});
+
+test('the health report says that a DHCP server of all interfaces is in the way, but not that those of other bridges are', {
+  skip: missing('netns', 'dnsmasq', 'curl'),
+}, async (t) => {
+  const { host, folder, start, startOther, check, problems } = await hostWith(t);
+  const gone = `dnsmasq is not running (no ${folder}/run/mds.pid); it will read its files when it starts`;
+  host.ip('link add virbr0 type bridge');
+  host.ip('address add 192.168.122.1/24 dev virbr0');
+  host.ip('link set virbr0 up');
+  const libvirts = await startOther(
+    ...['--bind-dynamic', '--interface=virbr0', '--except-interface=lo'],
+    '--dhcp-range=192.168.122.2,192.168.122.9',
+  );
+  assert.deepEqual(await problems(), [gone]);
+  process.kill(Number(libvirts), 'SIGKILL');
+  rmSync(join(folder, 'other.pid'));
+
+  const pid = await startOther('--port=0', '--dhcp-range=10.122.0.2,10.122.0.9');
+  await assert.rejects(start(), /failed to bind DHCP server socket: Address already in use/);
+  const text = "has port 67 of 0.0.0.0 (udp): mdserver's dnsmasq may not start beside it";
+  assert.deepEqual(await problems(), [
+    `${gone}; another program ${text}: 'mdserverctl check' names it`,
+  ]);
+  assert.deepEqual(await check('ports'), [`warning: dnsmasq (process ${pid}) ${text}: ${mend}`]);
 });
 
 test("check names the program that answers in mdserver's place, whether mdserver runs or not", {

@@ -1,5 +1,4 @@
 import { closeSync, mkdirSync, openSync, readFileSync, realpathSync, statSync } from 'node:fs';
-import { endianness } from 'node:os';
 import { dirname } from 'node:path';
 import { unitStateFolder } from '../config/unit.js';
 import { type FileContent, replaceFiles } from '../files.js';
@@ -15,6 +14,7 @@ import {
   hostsFiles,
 } from './files.js';
 import type { Leases6 } from './leases6.js';
+import { holderText, listeners, ownerText, socketsInTheWay } from './ports.js';
 import { type Lease, releaseLeases } from './release.js';
 
 /** Whether the file is as it would be written: a text, and readable for everybody. */
@@ -206,39 +206,16 @@ export function dnsmasqProblem(config: DnsmasqConfig): string | undefined {
   }
 }
 
-/** The addresses on which a program listens for TCP connections to port 53, as /proc/net/tcp and tcp6 have them. */
-function dnsListeners(): ReadonlySet<string> {
-  const found = new Set<string>();
-  for (const name of ['tcp', 'tcp6']) {
-    for (const line of (readIfExists(`/proc/self/net/${name}`) ?? '').split('\n')) {
-      const [, address] = /^ *\d+: ([0-9A-F]+):0035 \S+ 0A /.exec(line) ?? [];
-      if (address !== undefined) found.add(address);
-    }
-  }
-  return found;
-}
-
-/** An IPv4 address as /proc/net/tcp has it: in the byte order of the machine. */
-function inKernelForm(address: string): string {
-  const bytes = Buffer.from(address.split('.').map(Number));
-  const value = endianness() === 'LE' ? bytes.readUInt32LE() : bytes.readUInt32BE();
-  return value.toString(16).toUpperCase().padStart(8, '0');
-}
-
 /**
  * Why dnsmasq does not run, as far as mdserver can see: dnsmasq has no log before it serves, and says why it
- * ends to the journal, which mdserver may not read. Every other DNS server takes TCP port 53, too.
+ * ends to the journal, which mdserver may not read.
  */
 function whyNotRunning({ dnsmasq, mdserver }: DnsmasqConfig): string {
-  const taken = dnsListeners();
-  const any = { '0.0.0.0': '00000000', '::': '0'.repeat(32) };
-  const [anyAddress] = Object.entries(any).find(([, form]) => taken.has(form)) ?? [];
-  const own = [dnsmasq.gateway, ...mdserver.listen_address, ...(dnsmasq.listen_address ?? [])]
-    .filter((address) => !address.includes(':'))
-    .find((address) => taken.has(inKernelForm(address)));
-  const address = anyAddress ?? own;
-  if (address !== undefined) {
-    return `; another program has port 53 of ${address}, which it needs: 'mdserverctl check' names it`;
+  const onBridge = [dnsmasq.gateway, ...mdserver.listen_address];
+  const sockets = socketsInTheWay(listeners() ?? [], dnsmasq, onBridge);
+  if (sockets.length > 0) {
+    // mdserver sees the processes of its own user only.
+    return `; ${holderText(ownerText(undefined), sockets, dnsmasq.interface)}: 'mdserverctl check' names it`;
   }
   return unitStateFolder() === undefined
     ? ''

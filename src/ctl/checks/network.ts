@@ -1,12 +1,13 @@
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Config } from '../../config/options.js';
+import { listeners, ownerText, type SocketOwner } from '../../dnsmasq/ports.js';
 import { type IpAddress, inIpv4Network, ipv4Network, serverUrl } from '../../network.js';
 import { CommandError } from '../errors.js';
 import type { Virsh } from '../virsh.js';
 import { exists } from './files.js';
 import { type Finding, findingsOf, notChecked } from './finding.js';
-import { addressesOf, listeners, ownerText, type SocketOwner } from './iproute2.js';
+import { addressesOf } from './iproute2.js';
 
 /** The address to connect to for a listen address: loopback for "any address". */
 export function connectAddress(address: IpAddress): IpAddress {
@@ -141,9 +142,9 @@ export function canConnect(host: string, port: number): Promise<boolean> {
 }
 
 /** The program that has the address and port; undefined if it cannot be seen. */
-async function holderOf(address: IpAddress, port: number): Promise<SocketOwner | undefined> {
+function holderOf(address: IpAddress, port: number): SocketOwner | undefined {
   const any = address.includes(':') ? '::' : '0.0.0.0';
-  const holder = (await listeners())?.find(
+  const holder = listeners()?.find(
     (one) =>
       one.protocol === 'tcp' && one.port === port && [address, any, '*'].includes(one.address),
   );
@@ -182,7 +183,7 @@ export async function* checkAddresses(
     } else if (isServed(url)) {
       yield ok(`${url} is served`);
     } else {
-      const holder = await holderOf(host, mdserver.port);
+      const holder = holderOf(host, mdserver.port);
       yield failure(
         `${holder === undefined ? 'another program' : ownerText(holder)} answers on ${url}`,
         `${holder === undefined ? `find it with ss -ltnp 'sport = ${mdserver.port}' and ` : ''}stop it, or set mdserver.port`,
