@@ -81,7 +81,7 @@ remove_all() {
     rm -f -- "$etc/systemd/system/$unit.service.d/integrate.conf"
     rmdir -- "$etc/systemd/system/$unit.service.d" 2>/dev/null || true
   done
-  rm -f -- "$etc/logrotate.d/mdserver-integrate" "$etc/mdserver/mdserver.conf.new"
+  rm -f -- "$etc/logrotate.d/00-mdserver-integrate" "$etc/mdserver/mdserver.conf.new"
   for hook in qemu network; do rmdir -- "$etc/libvirt/hooks/$hook.d" 2>/dev/null || true; done
   if has_systemd; then systemctl daemon-reload; fi
   cat <<EOF
@@ -244,7 +244,8 @@ fi
 
 # --- the user ----------------------------------------------------------------------------------
 
-if [ -z "$prefix" ] && [ "$user" = mdserver ] && command -v systemd-sysusers >/dev/null; then
+# Also beside another dnsmasq.user: the rules of log rotation name it.
+if [ -z "$prefix" ] && command -v systemd-sysusers >/dev/null; then
   systemd-sysusers "$here/systemd/mdserver.sysusers" || true
 fi
 if [ -z "$prefix" ] && ! id -u -- "$user" >/dev/null 2>&1; then

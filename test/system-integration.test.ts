@@ -316,7 +316,7 @@ describe('a configuration', () => {
       dropIn(prefix, 'mdserver-dnsmasq'),
       'ReadWritePaths=-/srv/log/mds\nNoExecPaths=-/srv/log/mds\n',
     );
-    const rotation = read(prefix, 'etc/logrotate.d/mdserver-integrate');
+    const rotation = read(prefix, 'etc/logrotate.d/00-mdserver-integrate');
     assert.deepEqual(rotation.match(/^\/.*$/gm), [
       '/srv/log/mds/server.log {',
       '/srv/log/mds/server-dnsmasq.log {',
@@ -325,7 +325,48 @@ describe('a configuration', () => {
     integrate(packageRoot, prefix);
     assert.deepEqual(dropIn(prefix, 'mdserver'), undefined);
     assert.deepEqual(dropIn(prefix, 'mdserver-dnsmasq'), undefined);
-    assert.equal(existsSync(join(prefix, 'etc/logrotate.d/mdserver-integrate')), false);
+    assert.equal(existsSync(join(prefix, 'etc/logrotate.d/00-mdserver-integrate')), false);
+  });
+
+  it('leads to a log rotation by its user, also in the usual folder', {
+    skip: missing('root', 'logrotate'),
+  }, () => {
+    const prefix = prefixWith({ [configuration]: '[dnsmasq]\nuser = nobody\n' });
+    integrate(packageRoot, prefix);
+    const logs = join(prefix, 'var/log/mdserver');
+    const names = ['mdserver.log', 'mdserver-dnsmasq.log'];
+    // The machine of the tests has no user mdserver, and no unit to signal.
+    for (const name of readdirSync(join(prefix, 'etc/logrotate.d'))) {
+      const text = read(prefix, `etc/logrotate.d/${name}`)
+        .replaceAll('mdserver mdserver\n', 'daemon daemon\n')
+        .replaceAll('/var/log/mdserver/', `${logs}/`)
+        .replaceAll(/^ *systemctl .*$/gm, '');
+      write(prefix, `etc/logrotate.d/${name}`, text);
+    }
+    const id = (flag: string) =>
+      Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
+    const [uid, gid] = [id('-u'), id('-g')];
+    for (const name of names) {
+      writeFileSync(join(logs, name), 'line\n', { mode: 0o640 });
+      chownSync(join(logs, name), uid, gid);
+    }
+    // logrotate runs as the user: it has to find its way.
+    for (const path of [folder, prefix]) chmodSync(path, 0o755);
+    write(prefix, 'logrotate.conf', `include ${prefix}/etc/logrotate.d\n`);
+    const rotate = ['--force', '--state', join(prefix, 'state'), join(prefix, 'logrotate.conf')];
+    const { status, stderr } = spawnSync('logrotate', rotate, { encoding: 'utf8' });
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+    for (const name of names.flatMap((name) => [name, `${name}.1`])) {
+      const found = statSync(join(logs, name));
+      assert.deepEqual([found.uid, found.gid, found.mode & 0o777], [uid, gid, 0o640], name);
+    }
+
+    write(prefix, configuration, '');
+    integrate(packageRoot, prefix);
+    assert.deepEqual(readdirSync(join(prefix, 'etc/logrotate.d')).sort(), [
+      'mdserver',
+      'mdserver.new',
+    ]);
   });
 
   it('can have a run_dir outside /run', () => {
@@ -346,7 +387,7 @@ describe('a configuration', () => {
     for (const unit of ['mdserver', 'mdserver-dnsmasq']) {
       assert.match(dropIn(prefix, unit) ?? '', /^ReadWritePaths=-\/var\/log$/m);
     }
-    const rotation = read(prefix, 'etc/logrotate.d/mdserver-integrate');
+    const rotation = read(prefix, 'etc/logrotate.d/00-mdserver-integrate');
     assert.deepEqual(rotation.match(/^\/.*$/gm), [
       '/var/log/mdserver.log {',
       '/var/log/mdserver-dnsmasq.log {',

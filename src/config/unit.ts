@@ -16,7 +16,7 @@ export const unitFolders = {
 } as const;
 
 /** The user of the units. */
-const unitUser = 'mdserver';
+export const unitUser = 'mdserver';
 
 /** The folder that systemd keeps for the unit (StateDirectory=); undefined without systemd. */
 export function unitStateFolder(): string | undefined {

@@ -9,6 +9,7 @@ import {
   UnitPathError,
   unitDropIns,
   unitFolders,
+  unitUser,
 } from '../config/unit.js';
 import { replaceFiles } from '../files.js';
 import { type Account, daemonAccount } from './as-daemon.js';
@@ -18,51 +19,57 @@ import { CommandError, exitCodes } from './errors.js';
 import { note, printExactly } from './output.js';
 import { firstLine, runProgram } from './programs.js';
 
-const rotationFile = 'etc/logrotate.d/mdserver';
 const usualLog = `${unitFolders.logs}/mdserver.log`;
 
-function integrateRules(): string {
-  return join(pathPrefix || '/', `${rotationFile}-integrate`);
+/** Whether the installed rules of log rotation do: the log is at its usual place, of its usual user, or nowhere. */
+function isRotated({ mdserver, dnsmasq }: Config): boolean {
+  const { logfile } = mdserver;
+  return logfile.startsWith('/dev/') || (logfile === usualLog && dnsmasq.user === unitUser);
 }
 
+/** Rules of log rotation. */
+function rotationFile(name: string): string {
+  return join(pathPrefix || '/', 'etc/logrotate.d', name);
+}
+/** Those that integrate writes: logrotate reads them before the installed ones. */
+const ownRotation = rotationFile('00-mdserver-integrate');
+
 /**
- * The rules of log rotation for a log that is not at its usual place: those of the installed file, for
- * other paths. No content if the log is at its usual place, or nowhere.
+ * The rules of log rotation for a log of another user or in another place: those of the installed file. No content if
+ * the installed file does.
  */
 async function logRotation(
   config: Config,
   account: Account | undefined,
 ): Promise<{ path: string; content: string | undefined }> {
-  const installed = join(pathPrefix || '/', rotationFile);
-  const path = integrateRules();
-  const { logfile } = config.mdserver;
-  const installedRules = readIfPresent(installed);
-  if (logfile === usualLog || logfile.startsWith('/dev/') || installedRules === undefined) {
-    return { path, content: undefined };
+  const installedRules = readIfPresent(rotationFile('mdserver'));
+  if (isRotated(config) || installedRules === undefined) {
+    return { path: ownRotation, content: undefined };
   }
+  const { logfile } = config.mdserver;
   const { user } = config.dnsmasq;
   const group = (await runProgram('id', ['-g', '-n', '--', user]))?.stdout.trim() || user;
   const rules = installedRules
     .replace(`${usualLog} `, `${logfile} `)
     .replace(`${unitFolders.logs}/mdserver-dnsmasq.log `, `${dnsmasqLogPath(config)} `)
-    .replaceAll('mdserver mdserver\n', `${user} ${group}\n`);
-  // In a folder of root's, the user cannot rename the logs.
+    .replaceAll('mdserver mdserver\n', `${user} ${group}\n`)
+    // The installed rules for the same logs are no error then.
+    .replaceAll('{\n', '{\n    ignoreduplicates\n');
+  // In a folder of root's, the user cannot rename the logs. Its usual one gets its owner from systemd.
   const folder = statIfPresent(join(pathPrefix || '/', dirname(logfile)));
-  const isUsers = folder === undefined || folder.uid === account?.uid;
-  return { path, content: isUsers ? rules : rules.replaceAll(/^ *su .*\n/gm, '') };
+  const isUsers =
+    isWithin(logfile, unitFolders.logs) || folder === undefined || folder.uid === account?.uid;
+  return { path: ownRotation, content: isUsers ? rules : rules.replaceAll(/^ *su .*\n/gm, '') };
 }
 
 /** Whether the units are as they are to be without a drop-in, so that integrateUnits would do nothing. */
 export function needsNothing(config: Config): boolean {
   try {
-    const dropIns = unitDropIns(config, pathPrefix);
-    const isUsual =
-      config.mdserver.logfile === usualLog || config.mdserver.logfile.startsWith('/dev/');
-    const rules = { path: integrateRules(), content: undefined };
+    const files = [...unitDropIns(config, pathPrefix), { path: ownRotation, content: undefined }];
     return (
-      isUsual &&
-      dropIns.every(({ content }) => content === undefined) &&
-      changedFiles([...dropIns, rules]).length === 0
+      isRotated(config) &&
+      files.every(({ content }) => content === undefined) &&
+      changedFiles(files).length === 0
     );
   } catch (error) {
     if (!(error instanceof UnitPathError)) throw error;
