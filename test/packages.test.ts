@@ -143,6 +143,7 @@ exec chroot "$root" /bin/sh -c "$2"`;
   const said = run(`
     rm -rf /etc/mdserver /var/lib/mdserver /var/log/mdserver /etc/libvirt/hooks /etc/systemd/system/*
     mkdir -p /run/systemd/system /var/lib/rpm
+    if id mdserver >/dev/null 2>&1; then userdel mdserver; fi
     if [ ! -e /usr/bin/node ]; then cp "${process.execPath}" /usr/bin/node; fi
     mv /usr/bin/systemctl /usr/bin/systemctl.real
     cp /tmp/shim /usr/bin/systemctl && chmod 755 /usr/bin/systemctl && rm /tmp/shim`);
