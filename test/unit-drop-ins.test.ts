@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configFrom } from '../src/config/load.js';
-import { UnitPathError, unitDropIns } from '../src/config/unit.js';
+import { UnitPathError, unitDropIns, unitRuntimeFolder } from '../src/config/unit.js';
 
 const header = '# Made from mdserver.conf: change that, then run "mdserverctl integrate" again.';
 
@@ -137,5 +137,24 @@ test('a path that a unit would read as something else is refused', () => {
         return true;
       },
     );
+  }
+});
+
+test('the own folder of the unit is found among those that a drop-in adds, which systemd sorts', () => {
+  try {
+    for (const [value, folder] of [
+      [undefined, undefined],
+      ['', undefined],
+      ['/run/mdserver', '/run/mdserver'],
+      ['/run/elsewhere:/run/mdserver', '/run/mdserver'],
+      ['/run/mdserver:/run/other', '/run/mdserver'],
+      ['/run/a:/run/b', '/run/a'],
+    ]) {
+      if (value === undefined) delete process.env['RUNTIME_DIRECTORY'];
+      else process.env['RUNTIME_DIRECTORY'] = value;
+      assert.equal(unitRuntimeFolder(), folder, value);
+    }
+  } finally {
+    delete process.env['RUNTIME_DIRECTORY'];
   }
 });

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { quoted } from '../text.js';
 import type { Config } from './options.js';
 
@@ -18,14 +18,23 @@ export const unitFolders = {
 /** The user of the units. */
 export const unitUser = 'mdserver';
 
+/**
+ * The unit's own folder among those in a variable of systemd (systemd.exec(5)), which sorts them: a drop-in may have
+ * added others.
+ */
+function unitFolder(variable: string): string | undefined {
+  const folders = process.env[variable]?.split(':') ?? [];
+  return (folders.find((folder) => basename(folder) === 'mdserver') ?? folders[0]) || undefined;
+}
+
 /** The folder that systemd keeps for the unit (StateDirectory=); undefined without systemd. */
 export function unitStateFolder(): string | undefined {
-  return process.env['STATE_DIRECTORY']?.split(':')[0] || undefined;
+  return unitFolder('STATE_DIRECTORY');
 }
 
 /** The folder that systemd makes for the unit at each boot (RuntimeDirectory=); undefined without systemd. */
 export function unitRuntimeFolder(): string | undefined {
-  return process.env['RUNTIME_DIRECTORY']?.split(':')[0] || undefined;
+  return unitFolder('RUNTIME_DIRECTORY');
 }
 
 /** A file that lets a unit use what the configuration names and the unit does not. */
