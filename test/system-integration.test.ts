@@ -369,6 +369,64 @@ describe('a configuration', () => {
     ]);
   });
 
+  it('is readable for another dnsmasq.user, and for the usual one again, by their groups', {
+    skip: missing('root'),
+  }, () => {
+    const prefix = prefixWith({
+      [configuration]: '[dnsmasq]\nuser = nobody\n',
+      'etc/mdserver/conf.d/keys.conf': '',
+      'etc/mdserver/conf.d/open.conf': '',
+      'etc/mdserver/conf.d/private.conf': '',
+      'etc/mdserver/userdata/base': '',
+    });
+    const id = (flag: string, user: string) =>
+      Number(spawnSync('id', [flag, user], { encoding: 'utf8' }).stdout);
+    const [before, nobody] = [id('-g', 'daemon'), id('-g', 'nobody')];
+    const modes = {
+      '.': 0o750,
+      'conf.d': 0o750,
+      'conf.d/keys.conf': 0o640,
+      'conf.d/open.conf': 0o644,
+      'conf.d/private.conf': 0o600,
+      'mdserver.conf': 0o640,
+      userdata: 0o750,
+      'userdata/base': 0o640,
+    };
+    const names = Object.keys(modes);
+    const pathOf = (name: string) => join(prefix, 'etc/mdserver', name);
+    for (const [name, mode] of Object.entries(modes)) {
+      chownSync(pathOf(name), 0, before);
+      chmodSync(pathOf(name), mode);
+    }
+    const integrated = () => {
+      const { status, stderr } = spawnSync(
+        process.execPath,
+        [
+          join(packageRoot, 'dist/bundle/mdserverctl.js'),
+          'integrate',
+          '--config',
+          pathOf('mdserver.conf'),
+        ],
+        { env: { ...process.env, PREFIX: prefix }, encoding: 'utf8' },
+      );
+      assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
+      return names.map((name) => {
+        const { uid, gid, mode } = statSync(pathOf(name));
+        return [name, uid, gid, mode & 0o777];
+      });
+    };
+    const groups = (group: number) =>
+      Object.entries(modes).map(([name, mode]) => {
+        const isLeft = ['conf.d/open.conf', 'conf.d/private.conf'].includes(name);
+        return [name, 0, isLeft ? before : group, mode];
+      });
+    assert.deepEqual(integrated(), groups(nobody));
+    write(prefix, configuration, '[dnsmasq]\nuser = daemon\n');
+    chmodSync(pathOf('mdserver.conf'), 0o640);
+    chownSync(pathOf('mdserver.conf'), 0, nobody);
+    assert.deepEqual(integrated(), groups(before));
+  });
+
   it('can have a run_dir outside /run', () => {
     const prefix = prefixWith({ [configuration]: '[dnsmasq]\nrun_dir = /srv/pid\n' });
     integrate(packageRoot, prefix);

@@ -1,4 +1,12 @@
-import { chownSync, existsSync, lstatSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { dnsmasqLogPath } from '../boots/dhcp-log.js';
 import type { Config } from '../config/options.js';
@@ -140,6 +148,26 @@ function makeFolders(config: Config, { uid, gid }: Account): void {
   }
 }
 
+/**
+ * Gives files of root's in /etc/mdserver to the group of mdserver's user where that cannot read them, but a group can:
+ * an installation gives them to the group of the usual user.
+ */
+function shareConfiguration({ dnsmasq }: Config, { uid, gid }: Account): void {
+  const folder = join(pathPrefix || '/', 'etc/mdserver');
+  if (!existsSync(folder)) return;
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  for (const path of [folder, ...names.map((name) => join(folder, name))]) {
+    const stats = lstatSync(path);
+    if (stats.isSymbolicLink() || stats.uid !== 0 || uid === 0 || stats.gid === gid) continue;
+    // To read it; a folder also to be passed.
+    const needed = stats.isDirectory() ? 5 : 4;
+    const isAllowed = (mode: number) => (mode & needed) === needed;
+    if (isAllowed(stats.mode) || !isAllowed(stats.mode >> 3)) continue;
+    chownSync(path, 0, gid);
+    printExactly(`gave the group of ${dnsmasq.user} ${path}\n`);
+  }
+}
+
 /** Writes and removes drop-ins and rules of log rotation, so that they fit the configuration. Throws CommandError. */
 export async function integrateUnits(config: Config): Promise<void> {
   const account = await daemonAccount(config);
@@ -154,7 +182,10 @@ export async function integrateUnits(config: Config): Promise<void> {
   }
   const changed = changedFiles(files);
   try {
-    if (account !== undefined) makeFolders(config, account);
+    if (account !== undefined) {
+      shareConfiguration(config, account);
+      makeFolders(config, account);
+    }
     for (const { path, content } of changed) {
       if (content === undefined) rmSync(path);
       else {

@@ -52,7 +52,7 @@ export const integrate = defineCommand({
   },
   summary: 'Fit the systemd units to the paths in the configuration.',
   help: [
-    'The units let mdserver write to its usual folders only, as its usual user. For a database, a log, or files of dnsmasq elsewhere, for paths in homes, and for another dnsmasq.user, this writes drop-ins, integrate.conf, for mdserver.service and mdserver-dnsmasq.service, and rules for logrotate; and removes them when they are no longer needed. It makes folders that are missing, as long as only root can write around them.',
+    'The units let mdserver write to its usual folders only, as its usual user. For a database, a log, or files of dnsmasq elsewhere, for paths in homes, and for another dnsmasq.user, this writes drop-ins, integrate.conf, for mdserver.service and mdserver-dnsmasq.service, and rules for logrotate; and removes them when they are no longer needed. It makes folders that are missing, as long as only root can write around them, and lets the user read /etc/mdserver by its group.',
     'Only root can run it. Restart mdserver afterwards. mdserver says in its log and in its health report when this has to be run; a new port, address or network never needs it.',
   ],
   examples: [['mdserverctl integrate && systemctl restart mdserver', 'after a new db_file']],
