@@ -3,19 +3,25 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { repository } from '../test/support/daemon.js';
 import { type Case, isMoreBetter, median, type Result, ratioOf } from './cases.js';
+import { nodeStart } from './start.js';
 
 /** The ratios that CI compares with. */
 export interface Recorded {
   /** Where they were measured: on another machine, they are others. */
   readonly machine: string;
+  /** Milliseconds of CPU that `node -e 0` took: where it takes more, others slow the machine down. */
+  readonly nodeStart: number;
   /** By the names of the cases. */
   readonly ratios: Readonly<Record<string, number>>;
 }
 
 const attempts = 5;
 
-/** How many times worse a ratio may be on another kind of machine, where ratios are others. */
+/** How many times worse a ratio may be on another kind of machine or on a slowed one, where ratios are others. */
 const boundElsewhere = 1.5;
+
+/** How many times more CPU `node -e 0` takes on a machine that others slow down: they have its caches. */
+const slowed = 1.3;
 
 const recordedFile = join(repository, 'bench/recorded.json');
 
@@ -27,6 +33,12 @@ export function recordedRatios(): Recorded {
 function thisMachine(): string {
   const { arch, version } = process;
   return `${cpus()[0]?.model ?? arch}, node ${version.split('.')[0]}`;
+}
+
+async function nodeStartCpu(): Promise<number> {
+  const costs: number[] = [];
+  for (let count = 0; count < 15; count += 1) costs.push((await nodeStart()).cpu);
+  return median(costs);
 }
 
 /** How many times worse a ratio is than the recorded one; less than 1 if it is better. */
@@ -43,7 +55,7 @@ export type Measure = (names: ReadonlySet<string>) => AsyncGenerator<Result>;
  * whether none is worse.
  */
 export async function check(cases: readonly Case[], measure: Measure): Promise<boolean> {
-  const { machine, ratios } = recordedRatios();
+  const { machine, ratios, nodeStart: recordedStart } = recordedRatios();
   const isElsewhere = machine !== thisMachine();
   if (isElsewhere) {
     process.stdout.write(
@@ -53,10 +65,17 @@ export async function check(cases: readonly Case[], measure: Measure): Promise<b
   let worse = new Set(cases.map(({ name }) => name));
   for (let attempt = 1; attempt <= attempts && worse.size > 0; attempt += 1) {
     const still = new Set<string>();
+    const start = await nodeStartCpu();
+    const isSlowed = start > slowed * recordedStart;
+    if (isSlowed) {
+      process.stdout.write(
+        `node -e 0 takes ${start.toFixed(0)} ms of CPU, recorded ${recordedStart.toFixed(0)}: on a machine that is slowed down, a ratio may be ${boundElsewhere} times worse.\n`,
+      );
+    }
     for await (const result of measure(worse)) {
       const { name } = result.of;
       if (!worse.has(name)) continue;
-      const bound = isElsewhere ? boundElsewhere : (result.of.bound ?? 1);
+      const bound = isElsewhere || isSlowed ? boundElsewhere : (result.of.bound ?? 1);
       const recorded = ratios[name];
       if (recorded === undefined)
         throw new Error(`${name} is not recorded: npm run bench -- record`);
@@ -89,7 +108,11 @@ export async function record(cases: readonly Case[], measure: Measure): Promise<
   const ratios = Object.fromEntries(
     Array.from(measured, ([name, values]) => [name, Number(median(values).toFixed(3))]),
   );
-  const recorded: Recorded = { machine: thisMachine(), ratios };
+  const recorded: Recorded = {
+    machine: thisMachine(),
+    nodeStart: Number((await nodeStartCpu()).toFixed(1)),
+    ratios,
+  };
   writeFileSync(recordedFile, `${JSON.stringify(recorded, null, 2)}\n`);
   process.stdout.write(readFileSync(recordedFile));
 }
