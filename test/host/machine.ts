@@ -48,6 +48,8 @@ export async function startMachine(
     ...['-device', 'virtio-net-pci,netdev=net0,romfile='],
     ...['-device', 'virtio-rng-pci'],
   ]);
+  // Also for a run that is ended while the machine boots.
+  process.once('exit', () => qemu.kill('SIGKILL'));
   const console_ = createWriteStream(join(space, 'machine.console'));
   qemu.stdout?.pipe(console_);
   qemu.stderr?.pipe(console_);

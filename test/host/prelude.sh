@@ -40,17 +40,29 @@ serves() { curl -fsS -m 20 -o /dev/null "$url/"; }
 # KEY: the property of mdserver.service.
 property() { systemctl show -P "$1" mdserver; }
 
+# The configuration as installed, whatever the last step has left.
+fresh_conf() {
+  [ -e /root/conf ] || cp -p "$conf" /root/conf
+  cat /root/conf >"$conf"
+}
+
 # SECTION KEY VALUE: sets a value in mdserver.conf, in place of the old one or at the section's begin.
 set_value() {
   sed -i "/^\[$1\]/,/^\[/ { /^$2 *=/d }; s|^\[$1\]\$|&\n$2 = $3|" "$conf"
   grep -q "^$2 = $3\$" "$conf" || printf '\n[%s]\n%s = %s\n' "$1" "$2" "$3" >>"$conf"
 }
 
+# NAME: its address in the guests' DNS; fails if it has none.
+dns_address() { dig +short +time=1 +tries=1 @10.122.0.1 "$1" | grep -v '^;'; }
+
 address_of() { mdserverctl show "$1" --json | sed -n 's/^ *"ipv4": "\(.*\)".*/\1/p'; }
 mac_of() { virsh -q domiflist "$1" | awk '{ print $5 }'; }
 
 # NAME NUMBER [NETWORK]: defines a domain of firmware only, whose interface is on the network.
 define_domain() {
+  # Of a step that failed, or another network's.
+  virsh -q destroy "$1" >/dev/null 2>&1 || :
+  virsh -q undefine "$1" >/dev/null 2>&1 || :
   virsh -q define /dev/stdin <<XML
 <domain type='qemu'>
   <name>$1</name>

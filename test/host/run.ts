@@ -78,12 +78,18 @@ async function keepLogs(space: string, machine: Machine | undefined): Promise<vo
   rmSync(kept, { recursive: true, force: true });
   mkdirSync(kept, { recursive: true });
   copyFileSync(join(space, 'machine.console'), join(kept, 'machine.console'));
-  const journal = await machine?.sh('journalctl -b --no-pager').catch(() => undefined);
+  const journal = await machine?.sh('journalctl --no-pager').catch(() => undefined);
   if (journal !== undefined) writeFileSync(join(kept, 'journal'), journal);
   note('run', `the console and the journal are in ${kept}`);
 }
 
-async function runAll(suite: string, only: string | undefined): Promise<void> {
+interface Options {
+  readonly suite: string;
+  readonly only?: string | undefined;
+  readonly short: boolean;
+}
+
+async function runAll({ suite, only, short: isShort }: Options): Promise<void> {
   await checkPrograms(parts);
   heading('Preparation');
   const image = await step('image', `the machine's image, ${suite}`, () =>
@@ -97,13 +103,10 @@ async function runAll(suite: string, only: string | undefined): Promise<void> {
   });
   if (image === undefined || packages === undefined) return;
   const prelude = readFileSync(join(sources, 'prelude.sh'), 'utf8');
+  const readme = readFileSync(join(repository, 'README.md'), 'utf8');
   const machine = await step('machine', 'boots', () => startMachine(image, space, prelude));
   if (machine !== undefined) {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-      process.on(signal, () => void machine.stop().finally(() => process.exit(1)));
-    }
-    const readme = readFileSync(join(repository, 'README.md'), 'utf8');
-    await runSteps(machine, { ...packages, readme, only }).catch((error: unknown) =>
+    await runSteps(machine, { ...packages, readme, only, isShort }).catch((error: unknown) =>
       failure('run', error),
     );
   }
@@ -111,11 +114,19 @@ async function runAll(suite: string, only: string | undefined): Promise<void> {
   await machine?.stop();
 }
 
+// Ends what the handlers of 'exit' end: QEMU, the folder of the run.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => process.exit(1));
+}
 const started = Date.now();
 const { values } = parseArgs({
-  options: { suite: { type: 'string', default: 'trixie' }, only: { type: 'string' } },
+  options: {
+    suite: { type: 'string', default: 'trixie' },
+    only: { type: 'string' },
+    short: { type: 'boolean', default: false },
+  },
 });
-await runAll(values.suite, values.only);
+await runAll(values);
 const verdict = failureCount() === 0 ? 'passed' : 'FAILED';
 process.stdout.write(`\n${verdict} after ${((Date.now() - started) / 1000).toFixed(0)} s\n`);
 process.exit(failureCount() === 0 ? 0 : 1);
