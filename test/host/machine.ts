@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
+import { freePort } from '../support/daemon.js';
 import { attempt, end, eventually, isRunning, run } from '../support/processes.js';
 
 /** The virtual machine of a run. */
@@ -13,14 +13,6 @@ export interface Machine {
   /** Restarts the virtual machine, and waits until its ssh server answers. */
   readonly reboot: () => Promise<void>;
   readonly stop: () => Promise<void>;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /**
@@ -36,7 +28,7 @@ export async function startMachine(
   await run('qemu-img', [
     ...['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', join(image, 'disk.qcow2'), overlay],
   ]);
-  const port = await freePort();
+  const port = await freePort('127.0.0.1');
   const qemu: ChildProcess = spawn('qemu-system-x86_64', [
     ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', '3072'],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-serial', 'stdio'],
