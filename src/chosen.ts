@@ -20,20 +20,32 @@ export interface ChosenConfig extends LoadedConfig {
 
 /**
  * The configuration in the file; if mdserver cannot start with that, the last good one, which was
- * kept in the folder. Throws ConfigError, ListenError or DatabaseError if there is none.
+ * kept in the folder. Throws ConfigError, ListenError or DatabaseError if there is none, or if its database has moved.
  */
 export async function chooseConfig(
   file: string,
   folder: string | undefined,
 ): Promise<ChosenConfig> {
   const kept = folder === undefined ? undefined : readLastGood(folder);
+  let loaded: ReturnType<typeof loadConfig> | undefined;
   try {
-    const loaded = loadConfig(file);
+    loaded = loadConfig(file);
     if (kept !== undefined) await tryChanges(kept.config, loaded.config);
     else if (folder !== undefined) tryWriting(loaded.config.mdserver.db_file);
     return { ...loaded, source: loaded.files.join(', '), refusal: undefined };
   } catch (error) {
     if (folder === undefined || kept === undefined || !isRefusal(error)) throw error;
+    const { db_file } = kept.config.mdserver;
+    // Without instances, guests would get nothing, and what is uploaded then would be left behind.
+    if (
+      loaded !== undefined &&
+      !existsSync(db_file) &&
+      existsSync(loaded.config.mdserver.db_file)
+    ) {
+      throw new ConfigError(
+        `${error.message}; the last good configuration is of no use, because its database, ${db_file}, is gone`,
+      );
+    }
     return { ...kept, source: lastGoodFile(folder), refusal: error.message };
   }
 }

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -188,6 +196,26 @@ test('a new path of the database where there is none, or no database, is refused
   writeFileSync(join(host.folder, 'new.json'), '[]');
   const third = await host.start(moved('new.json'));
   assert.equal((await third.ask('/latest/meta-data/hostname', { from: guest })).status, 404);
+});
+
+test('without the database of the last good configuration, which has moved, an error stops the start', async (t) => {
+  const host = await hostOf(t);
+  await startOnce(host);
+  const [old, moved] = [join(host.folder, 'db.json'), join(host.folder, 'moved.json')];
+  renameSync(old, moved);
+  const other = createServer().listen(0, address);
+  await once(other, 'listening');
+  atEnd(t, () => other.close());
+  const { port } = other.address() as { port: number };
+  const configuration = host
+    .text()
+    .replace(/^db_file = .*/m, `db_file = ${moved}`)
+    .replace(/^port = .*/m, `port = ${port}`);
+  assert.deepEqual(host.refusal(configuration), {
+    status: 78,
+    stderr: `mdserver: cannot serve on http://${address}:${port}: another program uses this address and port: stop it, or set mdserver.port; the last good configuration is of no use, because its database, ${old}, is gone\n`,
+  });
+  assert.equal(existsSync(old), false);
 });
 
 test('without a last good configuration that can be used, an error stops the start as before', async (t) => {

@@ -343,8 +343,7 @@ set_value mdserver logfile /srv/log/mds.log
 set_value dnsmasq run_dir /run/elsewhere
 install -d -o mdserver -g mdserver /srv/mds
 mv /var/lib/mdserver/db_file.json /srv/mds/db.json
-systemctl restart mdserver
-within 15 serves
+fails systemctl restart mdserver || fail "mdserver started without its database"
 named() { journalctl -q -u mdserver -o cat --since -1min | grep 'mdserverctl integrate'; }
 within 5 named
 mdserverctl check >/run/check || :
