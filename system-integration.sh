@@ -273,12 +273,14 @@ unit_group=${group:-$user}
 # lead anywhere by the time that it is used: root must not create files there, or change owners.
 place_of_root() {
   if [ "$(id -u)" != 0 ]; then return; fi
-  local folder=$1 folders=("${prefix:-/}") link owner owner_group mode
+  local folder=$1 folders=() link owner owner_group mode
   while [ "$folder" != "${prefix:-/}" ]; do
     folder=${folder%/*}
     folder=${folder:-/}
     if exists "$folder"; then folders+=("$folder"); fi
   done
+  # Nothing has been made below a prefix of ours.
+  if [ "${#folders[@]}" = 0 ]; then return; fi
   # Of links, those themselves, and what they lead to.
   while read -r link owner owner_group mode; do
     if [ "$owner" != 0 ]; then return 1; fi
