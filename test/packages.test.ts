@@ -421,7 +421,7 @@ describe('the packages', { skip: missing('dpkg-deb', 'rpmbuild') }, () => {
           [
             'root:daemon 750 /etc/mdserver',
             'root:daemon 640 /etc/mdserver/mdserver.conf',
-            'root:mdserver 640 /etc/mdserver/mdserver.conf.rpmnew',
+            'root:daemon 640 /etc/mdserver/mdserver.conf.rpmnew',
             'root:root 755 /etc/libvirt/hooks/qemu.d/mdserver',
             'root:root 644 /etc/libvirt/hooks/network.d/mdserver',
           ],
