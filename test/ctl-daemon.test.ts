@@ -261,7 +261,8 @@ test('explain finds an instance by its name and its address, and tells what it a
     /first request, of 3 in total by Cloud-Init\/22\.4\.2 \\u009b on ec2 paths; no token$/m,
   );
   assert.match(explained.stdout, / {2}errors: 404 \/latest\/nonsense$/m);
-  assert.equal((await host.ctl('explain', address)).stdout, explained.stdout);
+  const ageless = (text: string) => text.replace(/\d+ seconds? ago/, 'some seconds ago');
+  assert.equal(ageless((await host.ctl('explain', address)).stdout), ageless(explained.stdout));
   assert.equal((await host.ctl('list')).stdout.trim().split('\t')[5], 'configured');
 
   await daemon.ask('/latest/meta-data/', { from: '127.77.9.9' });
