@@ -227,18 +227,29 @@ const watchInterval = 5000;
 /** Milliseconds that dnsmasq may take to start: it starts after mdserver. */
 const startTime = 20_000;
 
+/** Whether dnsmasq can be told about changes. If it cannot be looked for, dnsmasqProblem says why. */
+function isThere(config: DnsmasqConfig): boolean {
+  try {
+    return findDnsmasq(config).pid !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** Logs when dnsmasq is gone, and when it is back. */
 export function watchDnsmasq(config: () => DnsmasqConfig, log: Logger): void {
   const started = performance.now();
   let wasThere = false;
   let isMissed = false;
   setInterval(() => {
-    const problem = dnsmasqProblem(config());
-    if (problem === undefined) {
+    if (isThere(config())) {
       if (isMissed) log.info('dnsmasq is running again');
       wasThere = true;
       isMissed = false;
     } else if (!isMissed && (wasThere || performance.now() - started > startTime)) {
+      // Only now, because it starts a program to find out who has the ports.
+      const problem = dnsmasqProblem(config());
+      if (problem === undefined) return;
       log.warn(`guests get no addresses and no names: ${problem}`);
       isMissed = true;
     }
