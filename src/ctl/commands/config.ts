@@ -13,20 +13,21 @@ const optionsByName: ReadonlyMap<string, Option> = new Map(
 
 const secretNames = [...optionsByName].filter(([, { secret }]) => secret).map(([name]) => name);
 
-/** The options without the secret ones, and their values as mdserver uses them: on one line, undefined if there is none. */
+/** The value that mdserver uses, as written, on one line; undefined if there is none. */
+function effectiveValue(config: Config, name: string): string | undefined {
+  if (name === 'mdserver.control_socket') return controlSocketPath(config);
+  // As a number also where the configuration has a netmask.
+  if (name === 'dnsmasq.net_prefix') return String(config.dnsmasq.net_prefix);
+  return valueText(config, name);
+}
+
+/** The options without the secret ones, with the values that mdserver uses, as `mdserverctl config` prints them. */
 export function effectiveValues(
   config: Config,
 ): (readonly [name: string, value: string | undefined])[] {
   return [...optionsByName.keys()]
     .filter((name) => !secretNames.includes(name))
     .map((name) => [name, effectiveValue(config, name)]);
-}
-
-function effectiveValue(config: Config, name: string): string | undefined {
-  if (name === 'mdserver.control_socket') return controlSocketPath(config);
-  // The units, which system-integration.sh fills in, take no netmask.
-  if (name === 'dnsmasq.net_prefix') return String(config.dnsmasq.net_prefix);
-  return valueText(config, name);
 }
 
 /** Throws UsageError, which suggests the closest name, if no option has the name. */
