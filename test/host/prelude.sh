@@ -37,6 +37,12 @@ runs_anew() { [ "$(state "$1")" = active ] && [ "$(pid_of "$1")" != "$2" ] && [ 
 
 serves() { curl -fsS -m 20 -o /dev/null "$url/"; }
 
+# [OPTION ...]: what mdserver says of itself, with options of curl.
+health() { curl -sS "$@" --unix-socket /run/mdserver/control.sock http://localhost/health; }
+
+# [OPTION ...]: what mdserver has logged in the last minute.
+logged() { journalctl -q -u mdserver -o cat --since -1min "$@"; }
+
 # KEY: the property of mdserver.service.
 property() { systemctl show -P "$1" mdserver; }
 

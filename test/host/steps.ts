@@ -48,7 +48,7 @@ for unit in mdserver mdserver-dnsmasq; do
   same "the user of $unit" "$(ps -o user= -p "$(pid_of $unit)")" mdserver
 done
 same "restarts of mdserver" "$(property NRestarts)" 0
-curl -fsS --unix-socket /run/mdserver/control.sock http://localhost/health | grep -q '"ok"'`,
+health -f | grep -q '"ok"'`,
   ],
   [
     'AppArmor enforces the profile of libvirtd',
@@ -124,7 +124,7 @@ pid=$(pid_of mdserver)
 fresh_conf
 set_value service location first
 systemctl reload mdserver
-taken() { journalctl -q -u mdserver -o cat --since -1min | grep 'read the configuration again'; }
+taken() { logged | grep 'read the configuration again'; }
 within 15 taken
 set_value mdserver port nonsense
 fails systemctl reload mdserver || fail "a bad configuration was taken"
@@ -142,7 +142,7 @@ systemctl restart mdserver
 serves
 mdserverctl check >/run/check || :
 grep -q 'port' /run/check
-journalctl -q -u mdserver -p err -o cat --since -1min | grep -q port || fail "no line of priority 3"
+logged -p err | grep -q port || fail "no line of priority 3"
 fresh_conf
 systemctl restart mdserver`,
   ],
@@ -186,7 +186,7 @@ within 10 dns_address one`,
     `
 pid=$(pid_of mdserver)
 systemctl stop mdserver-dnsmasq
-says_dnsmasq() { curl -sS --unix-socket /run/mdserver/control.sock http://localhost/health | grep -q 'dnsmasq'; }
+says_dnsmasq() { health | grep -q 'dnsmasq'; }
 within 10 says_dnsmasq
 same "mdserver's process" "$(pid_of mdserver)" "$pid"
 systemctl start mdserver-dnsmasq
@@ -243,7 +243,7 @@ dd if=/dev/zero of=/var/lib/mdserver/fill bs=4k 2>/dev/null || :
 define_domain full 7
 virsh -q start full
 check_client one
-curl -sS --unix-socket /run/mdserver/control.sock http://localhost/health >/run/health
+health >/run/health
 grep -q degraded /run/health || fail "healthy without space: $(cat /run/health)"
 rm /var/lib/mdserver/fill
 mdserverctl sync
@@ -267,7 +267,7 @@ serves
 failed() { [ "$(systemctl show -P NRestarts mdserver-dnsmasq)" -gt 1 ]; }
 within 15 failed
 same "mdserver's state" "$(state mdserver) $(property NRestarts)" "active 0"
-curl -sS --unix-socket /run/mdserver/control.sock http://localhost/health >/run/health
+health >/run/health
 mdserverctl check >/run/check || :
 kill $other
 wait || :
@@ -344,7 +344,7 @@ set_value dnsmasq run_dir /run/elsewhere
 install -d -o mdserver -g mdserver /srv/mds
 mv /var/lib/mdserver/db_file.json /srv/mds/db.json
 fails systemctl restart mdserver || fail "mdserver started without its database"
-named() { journalctl -q -u mdserver -o cat --since -1min | grep 'mdserverctl integrate'; }
+named() { logged | grep 'mdserverctl integrate'; }
 within 5 named
 mdserverctl check >/run/check || :
 grep -q 'mdserverctl integrate' /run/check || fail "check does not name it: $(cat /run/check)"
