@@ -75,6 +75,14 @@ async function hostOf(t: TestContext) {
   };
 }
 
+/** A port that another program has. */
+async function takenPort(t: TestContext): Promise<number> {
+  const other = createServer().listen(0, address);
+  await once(other, 'listening');
+  atEnd(t, () => other.close());
+  return (other.address() as { port: number }).port;
+}
+
 type Host = Awaited<ReturnType<typeof hostOf>>;
 
 /** Starts it with a good configuration, and stops it when that is kept. */
@@ -160,10 +168,7 @@ test('what needs a restart is kept as it is in force, not as a reload has read i
 test('a new port that another program has is refused, and the old one stays', async (t) => {
   const host = await hostOf(t);
   await startOnce(host);
-  const other = createServer().listen(0, address);
-  await once(other, 'listening');
-  atEnd(t, () => other.close());
-  const { port } = other.address() as { port: number };
+  const port = await takenPort(t);
   const daemon = await host.start(host.text().replace(/^port = .*/m, `port = ${port}`));
   await assertLastGood(
     host,
@@ -203,10 +208,7 @@ test('without the database of the last good configuration, which has moved, an e
   await startOnce(host);
   const [old, moved] = [join(host.folder, 'db.json'), join(host.folder, 'moved.json')];
   renameSync(old, moved);
-  const other = createServer().listen(0, address);
-  await once(other, 'listening');
-  atEnd(t, () => other.close());
-  const { port } = other.address() as { port: number };
+  const port = await takenPort(t);
   const configuration = host
     .text()
     .replace(/^db_file = .*/m, `db_file = ${moved}`)
