@@ -40,6 +40,7 @@ import { eventually, freePort } from './support/daemon.js';
 import { dig } from './support/dig.js';
 import { addHost } from './support/netns.js';
 import { missing } from './support/parts.js';
+import { accountOf } from './support/processes.js';
 import { databaseRecord, domainXml, hostConfiguration, mac, uuid } from './support/samples.js';
 
 /** Reason to skip a test that needs libvirt's client; the test driver needs no daemon. */
@@ -969,9 +970,7 @@ test('root checks as the user of the daemon: nothing that it can write runs as r
   const host = hostOf(t);
   chmodSync(host.folder, 0o755);
   const installed = layPackage(host.folder);
-  const [uid, gid] = ['-u', '-g'].map((flag) =>
-    Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout),
-  ) as [number, number];
+  const { uid, gid } = accountOf('nobody');
   for (const name of ['data', 'dnsmasq', 'dnsmasq/dhcp', 'dnsmasq/dns', 'run', 'seen']) {
     mkdirSync(join(host.folder, name));
     chownSync(join(host.folder, name), uid, gid);

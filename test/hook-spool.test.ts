@@ -34,6 +34,7 @@ import {
 import { installedHook, layPackage, nowhere } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
+import { accountOf } from './support/processes.js';
 import { domainXml } from './support/samples.js';
 
 const folder = temporaryFolder(suiteScope());
@@ -402,8 +403,7 @@ describe('a spool folder', { concurrency: 4 }, () => {
     assert.deepEqual(readdirSync(spool), []);
   });
 
-  const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
-  const nogroup = Number(spawnSync('id', ['-g', 'nobody'], { encoding: 'utf8' }).stdout);
+  const { uid: nobody, gid: nogroup } = accountOf('nobody');
 
   for (const owner of ['root', 'nobody'] as const) {
     const isNobody = owner === 'nobody';

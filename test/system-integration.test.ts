@@ -22,6 +22,7 @@ import { describe, it } from 'node:test';
 import { freshFiles, integrate, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
+import { accountOf } from './support/processes.js';
 
 const suite = suiteScope();
 const folder = temporaryFolder(suite);
@@ -242,8 +243,7 @@ describe('the environment', () => {
   }, () => {
     const { uid, gid } = userInfo();
     assert.deepEqual([uid, gid], [0, 0]);
-    const id = (flag: string) =>
-      Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
+    const nobody = accountOf('nobody');
     const owners = (path: string) => {
       const { uid, gid } = statSync(join(prefix, path));
       return [uid, gid];
@@ -254,10 +254,10 @@ describe('the environment', () => {
       'var/lib/mdserver/spool',
       'var/log/mdserver',
     ]) {
-      assert.deepEqual(owners(path), [id('-u'), id('-g')], path);
+      assert.deepEqual(owners(path), [nobody.uid, nobody.gid], path);
     }
     for (const path of ['etc/mdserver', 'etc/mdserver/userdata', configuration]) {
-      assert.deepEqual(owners(path), [0, id('-g')], path);
+      assert.deepEqual(owners(path), [0, nobody.gid], path);
     }
     for (const path of [
       'etc/libvirt/hooks/qemu.d/mdserver',
@@ -343,9 +343,7 @@ describe('a configuration', () => {
         .replaceAll(/^ *systemctl .*$/gm, '');
       write(prefix, `etc/logrotate.d/${name}`, text);
     }
-    const id = (flag: string) =>
-      Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout);
-    const [uid, gid] = [id('-u'), id('-g')];
+    const { uid, gid } = accountOf('nobody');
     for (const name of names) {
       writeFileSync(join(logs, name), 'line\n', { mode: 0o640 });
       chownSync(join(logs, name), uid, gid);
@@ -379,9 +377,8 @@ describe('a configuration', () => {
       'etc/mdserver/conf.d/private.conf': '',
       'etc/mdserver/userdata/base': '',
     });
-    const id = (flag: string, user: string) =>
-      Number(spawnSync('id', [flag, user], { encoding: 'utf8' }).stdout);
-    const [before, nobody] = [id('-g', 'daemon'), id('-g', 'nobody')];
+    const { gid: before } = accountOf('daemon');
+    const { gid: nobody } = accountOf('nobody');
     const modes = {
       '.': 0o750,
       'conf.d': 0o750,
@@ -612,7 +609,7 @@ exit 0
   it('makes the user of mdserver the owner of what root wrote', {
     skip: missing('root'),
   }, () => {
-    const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
+    const { uid: nobody } = accountOf('nobody');
     for (const path of [
       'var/lib/mdserver',
       'var/lib/mdserver/db_file.json',
@@ -634,9 +631,7 @@ exit 0
 });
 
 describe('the folders of a user other than root', { skip: missing('root') }, () => {
-  const [uid, gid] = ['-u', '-g'].map((flag) =>
-    Number(spawnSync('id', [flag, 'nobody'], { encoding: 'utf8' }).stdout),
-  ) as [number, number];
+  const { uid, gid } = accountOf('nobody');
 
   it('lead root nowhere: no file elsewhere changes its owner, is created or written', () => {
     const prefix = prefixWith({
@@ -671,7 +666,7 @@ describe('the spool folder', () => {
   it('is left to mdserver in a folder that is not root’s, and stays as it is if it is there', {
     skip: missing('root'),
   }, () => {
-    const nobody = Number(spawnSync('id', ['-u', 'nobody'], { encoding: 'utf8' }).stdout);
+    const { uid: nobody } = accountOf('nobody');
     const prefix = prefixWith({ [configuration]: '[dnsmasq]\nuser = nobody\n' });
     const data = join(prefix, 'var/lib/mdserver');
     mkdirSync(data, { recursive: true });

@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { integrate, layPackage } from './fixtures/hook/installed.js';
 import { suiteScope, temporaryFolder } from './support/cleanup.js';
 import { missing } from './support/parts.js';
+import { accountOf } from './support/processes.js';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const units = ['mdserver.service', 'mdserver-dnsmasq.service', 'mdserver-dnsmasq.target'];
@@ -218,8 +219,7 @@ describe('the log rotation', () => {
     const logs = join(base, 'logs');
     mkdirSync(logs, { recursive: true });
     chmodSync(folder, 0o755);
-    const id = (flag: string) => Number(tool('id', [flag, 'nobody']).said);
-    const [uid, gid] = [id('-u'), id('-g')];
+    const { uid, gid } = accountOf('nobody');
     // A folder of root's, which the user has put in the place of one of its own.
     const roots = join(base, 'roots');
     mkdirSync(roots);

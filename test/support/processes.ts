@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -74,4 +74,10 @@ export async function end(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM
   const ended = once(child, 'exit');
   child.kill(signal);
   await ended;
+}
+
+/** The numbers of a user of this machine and of its group. Throws if there is no such user. */
+export function accountOf(user: string): { readonly uid: number; readonly gid: number } {
+  const id = (flag: string) => Number(execFileSync('id', [flag, user], { encoding: 'utf8' }));
+  return { uid: id('-u'), gid: id('-g') };
 }
